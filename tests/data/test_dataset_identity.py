@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import os
 import shutil
 from dataclasses import asdict, replace
+from types import SimpleNamespace
 
 import pytest
 from chipperf.cases.classification.case import IMAGENET2012
@@ -104,3 +106,18 @@ def test_manifest_without_a_key_names_it(copy):
 def test_identity_holds_no_path(copy):
     found = identify(copy)
     assert str(copy.parent) not in str(asdict(found))
+
+
+def test_manifest_of_another_program_does_not_matter(copy):
+    (copy / "dataset.json").unlink()
+    found = identify(copy)
+    (copy / "dataset.json").write_text('{"labels": [["a/1.png", 0]]}')
+    assert identify(copy) == found
+
+
+def test_file_that_grows_while_it_is_read_is_an_error(tmp_path, monkeypatch):
+    (tmp_path / "labels.json").write_text("{}")
+    size = os.fstat
+    monkeypatch.setattr(os, "fstat", lambda file: SimpleNamespace(st_mode=size(file).st_mode, st_size=1))
+    with pytest.raises(DataError, match=r"labels\.json: changes while it is read"):
+        files_sha256(tmp_path, ["labels.json"])

@@ -101,6 +101,15 @@ def test_listing_links_to_directories_and_files(tmp_path):
     assert [split.relative_path(index) for index in range(len(split))] == ["a/1.jpg", "b/0.jpg", "b/2.jpg"]
 
 
+def test_link_that_leads_back_is_named_and_not_followed_for_ever(tmp_path):
+    root = make_tree(tmp_path, ["train/a/1.jpg", "train/b/1.jpg", "val/a/1.jpg", "val/b/1.jpg"])
+    (root / "train/a/up").symlink_to("../../val/b")
+    (root / "val/b/back").symlink_to("../../train/a")
+    (root / "train/a/again").symlink_to(".")
+    with pytest.raises(DataError, match="train/a/again: leads back to a directory that holds it|up/back: leads back"):
+        scan_imagefolder(root)
+
+
 def messages(root):
     return {finding.code: finding.message for finding in check_imagefolder(root).findings}
 

@@ -27,13 +27,17 @@ def files_below(directory: Path, hidden: list[str] | None = None) -> list[str]:
     Names that begin with a dot are left out, and added to ``hidden``: programs keep copies and thumbnails there.
 
     Raises:
-        DataError: The directory or one below it cannot be read.
+        DataError: The directory or one below it cannot be read, or a link leads back to a directory that holds it.
     """
     found = []
-    pending = [""]
+    pending: list[tuple[str, tuple[os.stat_result, ...]]] = [("", ())]
     while pending:
-        relative = pending.pop()
+        relative, above = pending.pop()
         try:
+            here = os.stat(os.path.join(directory, relative))
+            if any(os.path.samestat(here, other) for other in above):
+                link = os.path.join(directory, relative).rstrip("/")
+                raise DataError(f"{link}: leads back to a directory that holds it", hint="remove this link")
             with os.scandir(os.path.join(directory, relative)) as entries:
                 for entry in entries:
                     path = f"{relative}{entry.name}"
@@ -41,7 +45,7 @@ def files_below(directory: Path, hidden: list[str] | None = None) -> list[str]:
                         if hidden is not None:
                             hidden.append(os.path.join(directory, path))
                     elif entry.is_dir():
-                        pending.append(f"{path}/")
+                        pending.append((f"{path}/", (*above, here)))
                     else:
                         found.append(path)
         except OSError as error:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from chipperf.data.dataset_files import read_file
+from chipperf.data.dataset_files import open_file, read_file
 from chipperf.errors import DataError
 
 MANIFEST_NAME = "dataset.json"
@@ -18,6 +18,8 @@ MANIFEST_NAME = "dataset.json"
 
 SAMPLED_FILES = 1000
 """Images of a dataset whose contents are part of its fingerprint: all of a small dataset, about 110 MB of ImageNet."""
+
+_CHUNK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +74,7 @@ def identify_directory(
     classes: int | None,
     reference: ReferenceDataset,
     target_key: str,
+    is_used: Callable[[str], bool] = bool,
 ) -> DatasetIdentity:
     """Identify a dataset directory.
 
@@ -85,16 +88,19 @@ def identify_directory(
         classes: Number of classes; ``None`` if the samples have none.
         reference: Dataset that the directory holds if the sizes are equal.
         target_key: Manifest key of a sample dataset's target quality.
+        is_used: Whether a path is of a file that is read; others may come and go. By default all are.
 
     Raises:
         DataError: A sample dataset was changed after it was generated, or a file disappeared.
     """
     sizes = (train_samples, eval_samples, classes)
     is_reference = sizes == (reference.train_samples, reference.eval_samples, reference.classes)
+    manifest = read_manifest(root)
     found = DatasetIdentity(
         name=reference.name if is_reference else root.resolve().name,
         version=None,
-        fingerprint=files_sha256(root, paths),
+        # A manifest covers every file.
+        fingerprint=files_sha256(root, filter(is_used, paths) if manifest is None else paths),
         fingerprint_method=f"sha256 of paths, sizes, annotations and the contents of at most {SAMPLED_FILES} images",
         train_samples=train_samples,
         eval_samples=eval_samples,
@@ -102,7 +108,6 @@ def identify_directory(
         is_sample=False,
         target=None,
     )
-    manifest = read_manifest(root)
     if manifest is None:
         return found
     if manifest.get("files_sha256") != found.fingerprint:
@@ -131,7 +136,7 @@ def files_sha256(root: Path, paths: Iterable[str]) -> str:
     The contents are those of every annotation file and of at most :data:`SAMPLED_FILES` others, evenly spaced.
 
     Raises:
-        DataError: A file cannot be read.
+        DataError: A file cannot be read, or changes meanwhile.
     """
     paths = list(paths)
     others = [path for path in paths if not path.endswith(".json")]
@@ -139,28 +144,32 @@ def files_sha256(root: Path, paths: Iterable[str]) -> str:
     digest = hashlib.sha256()
     for path in paths:
         file = os.path.join(root, path)
-        if path in sampled or path.endswith(".json"):
-            content = read_file(file)
-            size_bytes = len(content)
-        else:
-            content = b""
+        if path not in sampled and not path.endswith(".json"):
             try:
-                size_bytes = os.stat(file).st_size
+                digest.update(os.fsencode(path) + b"\0%d\n" % os.stat(file).st_size)
             except OSError as error:
                 raise DataError(f"{file}: cannot be read: {error.strerror}") from error
-        digest.update(os.fsencode(path) + b"\0%d\n" % size_bytes + content)
+            continue
+        with open_file(file) as content:
+            size_bytes = os.fstat(content.fileno()).st_size
+            digest.update(os.fsencode(path) + b"\0%d\n" % size_bytes)
+            while chunk := content.read(_CHUNK_BYTES):
+                digest.update(chunk)
+            if content.tell() != size_bytes:
+                raise DataError(f"{file}: changes while it is read", hint="wait until the dataset is complete")
     return digest.hexdigest()
 
 
 def read_manifest(root: Path) -> dict[str, Any] | None:
-    """Return the manifest of a sample dataset, or ``None`` if the directory has none."""
+    """Return the manifest of a sample dataset, or ``None`` if the directory has none; others use the name, too."""
     path = root / MANIFEST_NAME
     if not os.path.lexists(path):
         return None
+    hint = f"if {root} is a sample, generate it again; if not, give {MANIFEST_NAME} another name"
     try:
         manifest = json.loads(read_file(path))
-    except ValueError as error:
-        raise DataError(f"{path} cannot be read: {error}", hint=f"remove {root} and generate it again") from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path} cannot be read: {error}", hint=hint) from error
     if not isinstance(manifest, dict):
-        raise DataError(f"{path} is not a dataset manifest", hint=f"remove {root} and generate it again")
-    return manifest
+        raise DataError(f"{path} is not a dataset manifest", hint=hint)
+    return manifest if "files_sha256" in manifest else None
