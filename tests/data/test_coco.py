@@ -21,6 +21,7 @@ from chipperf.data.coco import (
 from chipperf.data.coco_annotations import read_annotation_file
 from chipperf.data.imagefolder import PackedBytes
 from chipperf.errors import DataError
+from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
 INSTANCES = "annotations/instances_train2017.json"
@@ -364,3 +365,36 @@ def test_parts_that_need_no_torch_do_not_import_it():
     program += "sys.exit('torch' in sys.modules or 'torchvision' in sys.modules)"
     finished = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert finished.returncode == 0, finished.stderr
+
+
+@pytest.mark.parametrize("counts", ["", "522", "0T1", "52207o", "5220\x007", "5220é"])
+def test_run_length_code_that_ends_early_is_not_drawn_as_if_nothing_were_there(counts):
+    with pytest.raises(ValueError, match=r"counts do not add up|not a run-length code|ascii"):
+        draw_segmentation({"size": [4, 5], "counts": counts}, 4, 5)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_every_run_length_code_of_pycocotools_is_whole(seed):
+    rng = np.random.RandomState(seed)
+    mask = np.asfortranarray(rng.random_sample((rng.randint(1, 90), rng.randint(1, 90))) < rng.choice([0.001, 0.5, 1]))
+    code = coco_mask.encode(mask.astype(np.uint8, order="F"))
+    drawn = draw_segmentation({"size": list(mask.shape), "counts": code["counts"].decode()}, *mask.shape)
+    np.testing.assert_array_equal(drawn, mask)
+
+
+@pytest.mark.parametrize(
+    ("segmentation", "side"), [([[0, 0, 1e12, 0, 0, 1e12]], 10), ({"size": [2**20, 2**20], "counts": "05"}, 2**20)]
+)
+def test_segmentation_on_which_pycocotools_crashes_is_refused(segmentation, side):
+    with pytest.raises(ValueError, match="far outside of|too large"):
+        draw_segmentation(segmentation, side, side)
+
+
+def test_files_that_no_case_reads_are_no_part_of_the_dataset(dataset):
+    for path in (*dataset.glob("annotations/panoptic_*"), *(dataset / "panoptic_val2017").iterdir()):
+        path.unlink()
+    found = identify_coco(scan_coco(dataset), DETR.data.reference)
+    (dataset / "train2017" / "notes").symlink_to("nowhere")
+    (dataset / "panoptic_val2017").rmdir()
+    (dataset / "panoptic_val2017").write_text("no directory")
+    assert identify_coco(scan_coco(dataset), DETR.data.reference) == found

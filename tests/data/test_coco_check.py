@@ -229,3 +229,59 @@ def test_what_is_no_regular_file_is_refused_and_not_waited_for(dataset, full):
     report = check_coco(dataset, full=full)
     messages = [finding.message for finding in report.findings]
     assert sum(message.endswith("is no regular file") for message in messages) == 3
+
+
+@pytest.mark.parametrize("area", [-1, -0.5, 2e10])
+def test_area_with_which_evaluation_ignores_an_object_is_an_error(dataset, area):
+    edit(dataset, "instances_val2017.json", lambda document: document["annotations"][3].update(area=area))
+    with pytest.raises(DataError, match=r"1 annotations have an area below 0 or above 1e\+10.*: 4") as caught:
+        scan_coco(dataset)
+    assert caught.value.message in [finding.message for finding in check_coco(dataset).findings]
+
+
+def test_thing_that_is_stuff_in_the_other_split_is_an_error(dataset):
+    edit(dataset, "panoptic_val2017.json", lambda document: document["categories"][-1].update(isthing=1))
+    with pytest.raises(DataError, match=r"1 categories are things here and stuff in .*: 101") as caught:
+        scan_coco(dataset, "panoptic")
+    assert caught.value.message in [finding.message for finding in check_coco(dataset, kind="panoptic").findings]
+
+
+def test_panoptic_split_of_crowds_only_has_nothing_to_find(dataset):
+    def crowd(document):
+        for entry in document["annotations"]:
+            for segment in entry["segments_info"]:
+                segment["iscrowd"] = 1
+
+    edit(dataset, "panoptic_val2017.json", crowd)
+    [finding] = check_coco(dataset, kind="panoptic").findings
+    assert (finding.severity, finding.code) == ("warning", "no-objects")
+
+
+def test_annotations_that_contradict_each_other_are_warnings(dataset):
+    def enlarge(document):
+        document["annotations"][3]["bbox"][2] *= 9
+
+    edit(dataset, "instances_val2017.json", enlarge)
+    [finding] = check_coco(dataset).findings
+    assert (finding.severity, finding.code) == ("warning", "box-outside")
+    assert finding.message.endswith("evaluation does not: annotations 4")
+
+    def as_fractions(document):
+        for entry in document["annotations"]:
+            entry["area"] /= 128 * 96
+            if isinstance(entry["segmentation"], list):
+                entry["segmentation"] = [[value / 128 for value in polygon] for polygon in entry["segmentation"]]
+
+    edit(dataset, "instances_train2017.json", as_fractions)
+    assert codes(check_coco(dataset)) == {"box-outside", "odd-area"}
+    assert codes(check_coco(dataset, full=True)) == {"box-outside", "odd-area", "segmentation-elsewhere"}
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_evaluation_images_that_were_trained_on_are_a_warning(dataset, full):
+    for number, image in enumerate(sorted((dataset / "train2017").iterdir())[:8]):
+        shutil.copy(image, sorted((dataset / "val2017").iterdir())[number])
+    report = check_coco(dataset, full=full)
+    [finding] = [finding for finding in report.findings if finding.code == "repeated-images"]
+    assert finding.severity == "warning"
+    assert finding.message.startswith(f"8 of 8 evaluation images are training images, too: {dataset / 'val2017'}")

@@ -62,6 +62,15 @@ SAMPLE_TARGET_KEYS: dict[TargetKind, str] = {
 
 _CHECK_HINT = "`perf data check detr DIR` lists every problem"
 _MIN_POLYGON_NUMBERS = 6
+_LARGEST_AREA = 1e10
+"""Area in square pixels above which pycocotools ignores an object."""
+
+_LARGEST_CODED_PX = 2**31
+_FARTHEST = 10
+"""Distance of a polygon from its image, in the longer side of the image, that can be drawn."""
+
+_UNLIKELY_SHARE = 0.1
+"""Share of annotations that may contradict another: COCO has a few of these."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -320,9 +329,10 @@ def _list_images(root: Path, full: bool, kind: TargetKind) -> tuple[CheckReport,
                 except DataError as problem:
                     findings.append(error("annotations", problem.message))
     files = []
-    for split in chain(*(splits.values() for splits in found.values())):
+    for name, split in chain(*(splits.items() for splits in found.values())):
         sizes = [split.images.size(index) for index in range(len(split.images))]
-        files += [ImageFile(split.images.path(index), size) for index, size in enumerate(sizes)]
+        is_evaluated = name == EVAL_SPLIT
+        files += [ImageFile(split.images.path(index), size, None, is_evaluated) for index, size in enumerate(sizes)]
         if isinstance(split, InstanceSplit):
             findings += _suspicious_boxes(split)
             is_drawn = kind == "masks" or (kind == "panoptic" and split is found["boxes"].get(EVAL_SPLIT))
@@ -350,9 +360,12 @@ def _compare(train: CocoSplit, val: CocoSplit, truth: InstanceSplit) -> Iterator
     """Yield what the splits do not agree on, and what they lack; boxes are evaluated against ``truth``."""
     if train.table.is_crowd.all():
         yield error("no-objects", f"{train.path}: there is no object to learn, at most crowds")
-    if truth is val and val.table.is_crowd.all():
-        what = "there is no object to find, at most crowds, so average precision is not defined"
+    if val.table.is_crowd.all():
+        what = "there is no object to find, at most crowds, so the quality is not defined"
         yield warning("no-objects", f"{val.path}: {what}")
+    if turned := sorted(train.things.keys() & _stuff(val) | _stuff(train).keys() & val.things):
+        what = f"{len(turned)} categories are things here and stuff in {train.path}, or the other way round"
+        yield error("category-kinds", f"{val.path}: {what}: {first_few(turned)}")
     known = _categories(train)
     for other in (val,) if truth is val else (val, truth):
         renamed = [
@@ -372,8 +385,12 @@ def _compare(train: CocoSplit, val: CocoSplit, truth: InstanceSplit) -> Iterator
         yield error("image-difference", f"{val.path}: {what}")
 
 
+def _stuff(split: CocoSplit) -> dict[int, str]:
+    return split.stuff if isinstance(split, PanopticSplit) else {}
+
+
 def _categories(split: CocoSplit) -> dict[int, str]:
-    return split.things | split.stuff if isinstance(split, PanopticSplit) else split.things
+    return split.things | _stuff(split)
 
 
 def _suspicious_boxes(split: InstanceSplit) -> Iterator[DatasetFinding]:
@@ -399,16 +416,35 @@ def _suspicious_boxes(split: InstanceSplit) -> Iterator[DatasetFinding]:
             meant = "COCO has left, top, width and height in pixels"
             yield warning("box-format", f"{split.path}: boxes seem to be {what}, where {meant}: {example}")
             return
+    is_outside = ((left_top < -1) | (left_top + size > limits + 1)).any(axis=1) & ~is_flat
+    areas, of_boxes = table.areas, size.prod(axis=1)
+    is_foreign = (areas > 1.1 * of_boxes + 16) | (1000 * areas < of_boxes)
+    for code, rows, fewest, what in (
+        ("box-outside", is_outside, 0, "boxes reach out of their image: training cuts them off, evaluation does not"),
+        ("odd-area", is_foreign, _UNLIKELY_SHARE, "areas cannot be those of their boxes in square pixels"),
+    ):
+        if rows.sum() > fewest * len(table.ids):
+            yield warning(code, f"{split.path}: {rows.sum()} {what}: annotations {first_few(table.ids[rows])}")
 
 
 def _undrawable(split: InstanceSplit, is_drawn: bool) -> Iterator[DatasetFinding]:
     """Yield a finding if segmentations cannot be drawn: a warning if training does not draw them, but others can be."""
-    problems = []
+    problems, drawn, outlines = [], [], []
     for row, index in enumerate(split.table.owners().tolist()):
         try:
-            split.mask_code(index, row)
+            outlines.append(coco_mask.toBbox(split.mask_code(index, row)))
+            drawn.append(row)
         except DataError as problem:
             problems.append(problem.message)
+    found = np.stack([split.table.boxes[drawn], np.array(outlines).reshape(-1, 4)])
+    starts, sizes = found[..., :2], found[..., 2:]
+    overlap = ((starts + sizes).min(axis=0) - starts.max(axis=0)).clip(min=0).prod(axis=1)
+    # The intersection is less than half of the union.
+    is_elsewhere = 3 * overlap < sizes.prod(axis=2).sum(axis=0)
+    if is_elsewhere.sum() > _UNLIKELY_SHARE * len(drawn):
+        what = f"{is_elsewhere.sum()} segmentations lie elsewhere than their boxes"
+        examples = first_few(split.table.ids[drawn][is_elsewhere])
+        yield warning("segmentation-elsewhere", f"{split.path}: {what}: annotations {examples}")
     if problems and (is_drawn or len(problems) < len(split.table.ids)):
         what = f"{len(problems)} segmentations cannot be drawn, so masks cannot be learned"
         report = error if is_drawn else warning
@@ -416,7 +452,9 @@ def _undrawable(split: InstanceSplit, is_drawn: bool) -> Iterator[DatasetFinding
 
 
 def identify_coco(data: CocoData, reference: ReferenceDataset) -> DatasetIdentity:
-    """Identify a dataset directory by its files, see :func:`.identify_directory`."""
+    """Identify a dataset directory by its files except images that are not listed, see :func:`.identify_directory`."""
+    tables = ((TRAIN_SPLIT, data.train.images), (EVAL_SPLIT, data.val.images))
+    used = {f"{split}/{os.fsdecode(table.names[index])}" for split, table in tables for index in range(len(table))}
     return identify_directory(
         data.root,
         coco_files(data.root),
@@ -425,17 +463,17 @@ def identify_coco(data: CocoData, reference: ReferenceDataset) -> DatasetIdentit
         classes=len(data.train.things),
         reference=reference,
         target_key=SAMPLE_TARGET_KEYS[data.kind],
+        is_used=lambda path: path in used or path.split("/")[0] not in (TRAIN_SPLIT, EVAL_SPLIT),
     )
 
 
 def coco_files(root: Path) -> Iterator[str]:
     """Yield the paths, relative to ``root``, of images, annotation files and panoptic maps of both splits, sorted."""
     for split in (TRAIN_SPLIT, EVAL_SPLIT):
-        for name in (instances_name(split), panoptic_name(split)):
-            if (root / name).exists():
-                yield name
-        for directory in (split, f"panoptic_{split}"):
-            if directory == split or (root / directory).exists():
+        directories = {instances_name(split): split, panoptic_name(split): f"panoptic_{split}"}
+        yield from (name for name in directories if (root / name).exists())
+        for name, directory in directories.items():
+            if directory == split or (root / name).exists():
                 yield from (f"{directory}/{path}" for path in files_below(root / directory))
 
 
@@ -473,6 +511,9 @@ def read_instances(root: Path, split: str, *, masks: bool) -> tuple[InstanceSpli
     file.report_repeated("repeated-annotation", "annotation ids", table.ids)
     # pycocotools treats a match with annotation 0 as no match.
     file.report("annotation-id", "annotation ids are below 1", table.ids[table.ids < 1])
+    is_ignored = (table.areas < 0) | (table.areas > _LARGEST_AREA)
+    what = f"annotations have an area below 0 or above {_LARGEST_AREA:g}, which evaluation ignores"
+    file.report("area-range", what, table.ids[is_ignored])
     file.report_categories(categories, table.labels, table.ids, MAX_INSTANCE_CATEGORY)
     what = "annotations name an image that is not listed"
     file.report_unlisted("image-unknown", what, table.ids, image_ids, images.ids)
@@ -567,21 +608,42 @@ def encode_segmentation(segmentation: Any, height: int, width: int) -> dict[str,
     Raises:
         ValueError: The segmentation has another form, or belongs to an image of another size.
     """
+    if height * width > _LARGEST_CODED_PX:
+        raise ValueError(f"an image of {height}x{width} pixels is too large")
     if isinstance(segmentation, list):
         if not segmentation or any(len(polygon) < _MIN_POLYGON_NUMBERS or len(polygon) % 2 for polygon in segmentation):
             raise ValueError("a polygon needs three points")
+        # pycocotools counts pixels along the edges, and crashes where there are too many.
+        if max(map(abs, chain.from_iterable(segmentation))) > _FARTHEST * max(height, width):
+            raise ValueError(f"a polygon lies far outside of the {height}x{width} pixels")
         code: dict[str, Any] = coco_mask.merge(coco_mask.frPyObjects(segmentation, height, width))
         return code
     if not isinstance(segmentation, dict) or segmentation["size"] != [height, width]:
         raise ValueError(f"it is not a polygon or run-length code of {height}x{width} pixels")
-    if isinstance(segmentation["counts"], str):
-        # An invalid code raises an error here, and would be taken in silence elsewhere.
-        coco_mask.decode(segmentation)
-        return segmentation
-    if min(segmentation["counts"], default=0) < 0 or sum(segmentation["counts"]) != height * width:
+    counts = segmentation["counts"]
+    # pycocotools draws a code that ends early as if the other pixels were 0.
+    lengths = _run_lengths(counts) if isinstance(counts, str) else counts
+    if min(lengths, default=0) < 0 or sum(lengths) != height * width:
         raise ValueError(f"its counts do not add up to {height}x{width} pixels")
-    code = coco_mask.frPyObjects(segmentation, height, width)
+    code = segmentation if lengths is not counts else coco_mask.frPyObjects(segmentation, height, width)
     return code
+
+
+def _run_lengths(text: str) -> list[int]:
+    """Return the counts in a compressed run-length code: five bits per character, from the third on as differences."""
+    counts: list[int] = []
+    value = shift = 0
+    for character in text.encode("ascii"):
+        bits = character - ord("0")
+        if not 0 <= bits < 64:
+            raise ValueError("it is not a run-length code")
+        value |= (bits & 31) << shift
+        shift += 5
+        if not bits & 32:
+            negative = 1 << shift if bits & 16 else 0
+            counts.append(value - negative + (counts[-2] if len(counts) > 2 else 0))
+            value = shift = 0
+    return counts if not shift else []
 
 
 def draw_segmentation(segmentation: Any, height: int, width: int) -> NDArray[np.uint8]:

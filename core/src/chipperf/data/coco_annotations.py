@@ -32,6 +32,7 @@ COCO_LAYOUT_HINT = (
     "`perf data check detr DIR` lists every problem"
 )
 _LISTS = ("images", "annotations", "categories")
+_FARTHEST_PX = 2**31
 _WRONG = (KeyError, TypeError, ValueError, AttributeError, OverflowError)
 
 
@@ -82,10 +83,13 @@ def whole_numbers(values: list[Any]) -> NDArray[np.int64]:
 
 
 def boxes(values: list[Any]) -> NDArray[np.float64]:
-    """Return boxes of four numbers, shape ``(n, 4)``."""
+    """Return boxes of four numbers that can be pixels, shape ``(n, 4)``."""
     if any(len(box) != 4 for box in values):
         raise ValueError("not four numbers")
-    return numbers(list(chain.from_iterable(values))).reshape(-1, 4)
+    found = numbers(list(chain.from_iterable(values))).reshape(-1, 4)
+    if (np.abs(found) > _FARTHEST_PX).any():
+        raise ValueError("not in pixels")
+    return found
 
 
 def flags(values: list[Any]) -> NDArray[np.bool_]:

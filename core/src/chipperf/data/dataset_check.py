@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import numpy as np
 
 from chipperf.data.dataset_files import open_file
 from chipperf.data.dataset_identity import MANIFEST_NAME, files_sha256, read_manifest
@@ -17,7 +20,6 @@ from chipperf.errors import DataError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    import numpy as np
     from numpy.typing import NDArray
 
     from chipperf.data.dataset_identity import ReferenceDataset
@@ -26,6 +28,8 @@ _HEADER_BYTES = 64 * 1024
 _FILES_PER_TASK = 64
 _THREADS = min(32, 4 * (os.cpu_count() or 1))
 _CULPRITS_SHOWN = 5
+_REPEATED_SHARE = 0.01
+"""Share of the evaluation images that may be in the training split too: published datasets have a few."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,11 +89,13 @@ class ImageFile(NamedTuple):
     Attributes:
         size: Height and width in pixels that the annotation states; ``None`` if there is none.
         check: Called with all pixels; raises :class:`DataError` if they contradict the annotation.
+        is_evaluated: Whether it is an image of the evaluation split.
     """
 
     path: str
     size: tuple[int, int] | None = None
     check: Callable[[NDArray[np.uint8]], object] | None = None
+    is_evaluated: bool = False
 
 
 def check_images(
@@ -152,9 +158,10 @@ def check_counts(
 def _read_images(
     files: list[ImageFile], full: bool, progress: Callable[[int, int], None] | None
 ) -> Iterator[DatasetFinding]:
-    def read(batch: list[ImageFile]) -> list[DatasetFinding | None]:
+    def read(batch: list[ImageFile]) -> list[tuple[DatasetFinding | None, int]]:
         return [_read_image(file, full) for file in batch]
 
+    contents = np.zeros(len(files), np.uint64)
     done = 0
     with ThreadPoolExecutor(_THREADS) as pool:
         batches = (files[start : start + _FILES_PER_TASK] for start in range(0, len(files), _FILES_PER_TASK))
@@ -162,20 +169,29 @@ def _read_images(
         # them.
         while tasks := [pool.submit(read, batch) for batch in islice(batches, 4 * _THREADS)]:
             for task in tasks:
-                findings = task.result()
-                yield from filter(None, findings)
-                done += len(findings)
+                results = task.result()
+                yield from (finding for finding, _ in results if finding is not None)
+                contents[done : done + len(results)] = [content for _, content in results]
+                done += len(results)
                 if progress is not None:
                     progress(done, len(files))
+    is_evaluated = np.array([file.is_evaluated for file in files], np.bool_)
+    repeated = np.flatnonzero(is_evaluated & (contents > 0) & np.isin(contents, contents[~is_evaluated]))
+    if len(repeated) > _REPEATED_SHARE * is_evaluated.sum():
+        what = f"{len(repeated)} of {is_evaluated.sum()} evaluation images are training images, too"
+        yield warning("repeated-images", f"{what}: {first_few([files[index].path for index in repeated])}")
 
 
-def _read_image(image: ImageFile, full: bool) -> DatasetFinding | None:
-    path, size, check = image
+def _read_image(image: ImageFile, full: bool) -> tuple[DatasetFinding | None, int]:
+    """Return what is wrong with an image, and a number that tells its content, 0 if it has none."""
+    path, size, check, _ = image
+    content = 0
     try:
         with open_file(path) as file:
             data = file.read() if full else file.read(_HEADER_BYTES)
             if not data:
-                return error("empty-file", f"{path} is empty")
+                return error("empty-file", f"{path} is empty"), content
+            content = (os.fstat(file.fileno()).st_size % 2**32 << 32) + zlib.crc32(data)
             if full:
                 pixels = decode_rgb(data, path)
                 found: Sequence[int] = pixels.shape
@@ -186,15 +202,15 @@ def _read_image(image: ImageFile, full: bool) -> DatasetFinding | None:
                     # Some headers have embedded profiles and previews that are longer than the first bytes.
                     found = read_size(data + file.read(), path)
     except DataError as problem:
-        return error("unreadable", problem.message)
+        return error("unreadable", problem.message), content
     try:
         if size is not None:
             require_size(found, size, path)
         if full and check is not None:
             check(pixels)
     except DataError as problem:
-        return error("contradiction", problem.message)
-    return None
+        return error("contradiction", problem.message), content
+    return None, content
 
 
 def error(code: str, message: str) -> DatasetFinding:

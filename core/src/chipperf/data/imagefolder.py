@@ -125,7 +125,9 @@ def _list_images(root: Path, _: bool) -> tuple[CheckReport, list[ImageFile]]:
         classes=len(folder.classes),
         findings=tuple(findings),
     )
-    return report, [ImageFile(split.path(index)) for split in (folder.train, folder.val) for index in range(len(split))]
+    splits = (folder.train, folder.val)
+    files = (ImageFile(s.path(index), is_evaluated=s is folder.val) for s in splits for index in range(len(s)))
+    return report, list(files)
 
 
 def _read_folder(root: Path) -> tuple[ImageFolder, list[DatasetFinding]]:
