@@ -285,3 +285,30 @@ def test_evaluation_images_that_were_trained_on_are_a_warning(dataset, full):
     [finding] = [finding for finding in report.findings if finding.code == "repeated-images"]
     assert finding.severity == "warning"
     assert finding.message.startswith(f"8 of 8 evaluation images are training images, too: {dataset / 'val2017'}")
+
+
+def test_image_and_objects_that_are_listed_twice_are_found(dataset):
+    def repeat(document):
+        document["annotations"] += [{**entry, "id": 1000 + entry["id"]} for entry in document["annotations"][:3]]
+
+    edit(dataset, "instances_val2017.json", repeat)
+    [finding] = check_coco(dataset).findings
+    assert (finding.severity, finding.code) == ("warning", "repeated-object")
+    assert finding.message.endswith(
+        "3 annotations have image, category and box of another: annotations 1001, 1002, 1003"
+    )
+
+    def list_again(document):
+        document["images"].append({**document["images"][2], "id": 99})
+
+    edit(dataset, "instances_train2017.json", list_again)
+    with pytest.raises(DataError, match=r"1 images, with different ids, occur more than once: 000000000005\.jpg"):
+        scan_coco(dataset)
+
+
+def test_key_that_stands_twice_is_an_error_by_check_and_training(dataset):
+    path = dataset / "annotations" / "instances_val2017.json"
+    path.write_text(path.read_text()[:-1] + ',"annotations":[]}')
+    with pytest.raises(DataError, match="annotations") as caught:
+        scan_coco(dataset)
+    assert caught.value.message in [finding.message for finding in check_coco(dataset).findings]

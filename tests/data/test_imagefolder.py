@@ -204,3 +204,12 @@ def read_all(root):
     folder = scan_imagefolder(root)
     paths = [split.path(index) for split in (folder.train, folder.val) for index in range(len(split))]
     return len([decode_rgb(read_file(path), path) for path in paths])
+
+
+def test_many_files_that_are_no_images_are_one_line(tmp_path):
+    tree = [f"{split}/{name}/1.jpg" for split in ("train", "val") for name in "ab"]
+    root = make_tree(tmp_path, [*tree, *(f"train/a/{number}.txt" for number in range(500))])
+    findings = [finding for finding in check_imagefolder(root).findings if finding.code == "not-an-image"]
+    [message] = [finding.message for finding in findings]
+    assert message.startswith("500 files are ignored, as their names are not those of images: ")
+    assert len(message) < 1000

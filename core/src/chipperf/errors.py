@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from typing import Any
 
     from pydantic import ValidationError
 
@@ -111,3 +112,12 @@ def first_place(error: ValidationError) -> str:
     """Return the place of the first fault: keys and indices joined by dots, or ``top level``."""
     steps = error.errors(include_url=False, include_input=False)[0]["loc"]
     return ".".join(map(str, steps)) or "top level"
+
+
+def distinct_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return a JSON object; the ``object_pairs_hook`` of :func:`json.loads`. A key twice is a :class:`ValueError`."""
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"the key {next(key for key in keys if keys.count(key) > 1)!r} occurs twice in an object")
+    return content

@@ -69,8 +69,8 @@ _LARGEST_CODED_PX = 2**31
 _FARTHEST = 10
 """Distance of a polygon from its image, in the longer side of the image, that can be drawn."""
 
-_UNLIKELY_SHARE = 0.1
-"""Share of annotations that may contradict another: COCO has a few of these."""
+_UNLIKELY_SHARE = 0.02
+"""Share of annotations that may contradict themselves or repeat another: COCO has a few of these."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -418,8 +418,12 @@ def _suspicious_boxes(split: InstanceSplit) -> Iterator[DatasetFinding]:
             return
     is_outside = ((left_top < -1) | (left_top + size > limits + 1)).any(axis=1) & ~is_flat
     areas, of_boxes = table.areas, size.prod(axis=1)
-    is_foreign = (areas > 1.1 * of_boxes + 16) | (1000 * areas < of_boxes)
+    is_foreign = ((areas > 1.1 * of_boxes + 16) | (1000 * areas < of_boxes)) & ~is_flat
+    objects = np.column_stack([table.owners(), table.labels, table.boxes])
+    is_repeated = np.ones(len(objects), np.bool_)
+    is_repeated[np.unique(objects, axis=0, return_index=True)[1]] = False
     for code, rows, fewest, what in (
+        ("repeated-object", is_repeated, _UNLIKELY_SHARE, "annotations have image, category and box of another"),
         ("box-outside", is_outside, 0, "boxes reach out of their image: training cuts them off, evaluation does not"),
         ("odd-area", is_foreign, _UNLIKELY_SHARE, "areas cannot be those of their boxes in square pixels"),
     ):
@@ -440,7 +444,7 @@ def _undrawable(split: InstanceSplit, is_drawn: bool) -> Iterator[DatasetFinding
     starts, sizes = found[..., :2], found[..., 2:]
     overlap = ((starts + sizes).min(axis=0) - starts.max(axis=0)).clip(min=0).prod(axis=1)
     # The intersection is less than half of the union.
-    is_elsewhere = 3 * overlap < sizes.prod(axis=2).sum(axis=0)
+    is_elsewhere = (sizes[0] > 0).all(axis=1) & (3 * overlap < sizes.prod(axis=2).sum(axis=0))
     if is_elsewhere.sum() > _UNLIKELY_SHARE * len(drawn):
         what = f"{is_elsewhere.sum()} segmentations lie elsewhere than their boxes"
         examples = first_few(split.table.ids[drawn][is_elsewhere])
@@ -561,6 +565,7 @@ def _image_table(file: AnnotationFile, directory: Path) -> ImageTable:
     if not len(ids):
         file.faults.append(error("no-images", f"{file.path}: lists no images"))
     file.report_repeated("repeated-image", "image ids", ids)
+    file.report_repeated("repeated-image", "images, with different ids,", np.array(names, np.str_))
     file.report_absent("image-absent", "images", names, directory)
     order = np.argsort(ids, kind="stable")
     packed = PackedBytes(os.fsencode(names[row]) for row in order.tolist())

@@ -14,7 +14,7 @@ import numpy as np
 
 from chipperf.data.dataset_check import error, first_few
 from chipperf.data.dataset_files import files_below, read_file
-from chipperf.errors import DataError
+from chipperf.errors import DataError, distinct_keys
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,14 +45,14 @@ def read_annotation_file(path: Path) -> dict[str, Any]:
     if not os.path.lexists(path):
         raise DataError(f"the annotation file {path} is missing", hint=COCO_LAYOUT_HINT)
     try:
-        document: dict[str, Any] = json.loads(read_file(path))
+        document: dict[str, Any] = json.loads(read_file(path), object_pairs_hook=distinct_keys)
     except json.JSONDecodeError as error:
         raise DataError(
             f"{path}: not valid JSON at line {error.lineno}, column {error.colno}: {error.msg}",
             hint="the file is probably cut off; copy it again and compare its size",
         ) from error
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}: not JSON in UTF-8: {error}", hint="copy it again") from error
+        raise DataError(f"{path}: not JSON in UTF-8: {error}", hint="copy it again, or put it right") from error
     for key in _LISTS:
         if not isinstance(document, dict) or not isinstance(document.get(key), list):
             raise DataError(f"{path}: has no list {key!r}", hint="name a COCO annotation file")

@@ -193,11 +193,10 @@ def _list_class(directory: Path, hidden: list[str]) -> tuple[list[str], list[Dat
     except DataError as problem:
         return [], [error("layout", problem.message)]
     images = [path for path in paths if _is_image_name(path)]
-    findings = [
-        warning("not-an-image", f"{directory / path} is ignored: its name is not that of an image")
-        for path in paths
-        if not _is_image_name(path)
-    ]
+    findings = []
+    if others := [str(directory / path) for path in paths if not _is_image_name(path)]:
+        what = f"{len(others)} files are ignored, as their names are not those of images: {first_few(others)}"
+        findings.append(warning("not-an-image", what))
     if not images:
         findings.append(error("empty-class", f"class directory {directory} holds no images"))
     return images, findings

@@ -6,9 +6,9 @@ import errno
 import json
 import os
 import stat
-from typing import TYPE_CHECKING, Any, BinaryIO, Final, TypeVar
+from typing import TYPE_CHECKING, BinaryIO, Final, TypeVar
 
-from chipperf.errors import RecordError, first_fault
+from chipperf.errors import RecordError, distinct_keys, first_fault
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -35,15 +35,6 @@ def read_bounded(path: Path, max_bytes: int = MAX_RECORD_BYTES) -> bytes:
         content = file.read(max_bytes + 1)
     if len(content) > max_bytes:
         raise OSError(errno.EFBIG, f"it is larger than {max_bytes // 2**20} MiB", str(path))
-    return content
-
-
-def distinct_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Return a JSON object; the ``object_pairs_hook`` of :func:`json.loads`. A key twice is a :class:`ValueError`."""
-    content = dict(pairs)
-    if len(content) < len(pairs):
-        keys = [key for key, _ in pairs]
-        raise ValueError(f"the key {next(key for key in keys if keys.count(key) > 1)!r} occurs twice in an object")
     return content
 
 

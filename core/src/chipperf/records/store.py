@@ -12,9 +12,9 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
-from chipperf.errors import RecordError, first_fault
+from chipperf.errors import RecordError, distinct_keys, first_fault
 from chipperf.records.event_metrics import measured_in_events
-from chipperf.records.files import distinct_keys, read_bounded
+from chipperf.records.files import read_bounded
 from chipperf.records.process_files import has_live_process
 from chipperf.records.schema import METRICS_VERSION, SCHEMA_VERSION, Failure, Record, Status, unstated_field
 from chipperf.records.upgrade import upgrade
