@@ -213,3 +213,23 @@ def test_many_files_that_are_no_images_are_one_line(tmp_path):
     [message] = [finding.message for finding in findings]
     assert message.startswith("500 files are ignored, as their names are not those of images: ")
     assert len(message) < 1000
+
+
+def test_names_that_look_alike_are_explained(tmp_path):
+    composed, decomposed = "caf\u00e9", "cafe\u0301"
+    tree = ["train/a/1.jpg", "val/a/1.jpg", f"train/{composed}/1.jpg", f"val/{decomposed}/1.jpg"]
+    root = make_tree(tmp_path / "apart", tree)
+    with pytest.raises(DataError, match="upper and lower case only, or in the coding of accents"):
+        scan_imagefolder(root)
+    tree = [f"{split}/{name}/1.jpg" for split in ("train", "val") for name in (composed, decomposed)]
+    assert "case-only-difference" in messages(make_tree(tmp_path / "both", tree))
+
+
+@pytest.mark.parametrize(
+    ("paths", "said"), [(["train/a/1.jpg", "train/b/1.jpg", "test/a/1.jpg"], "test, train"), (["x/train/a/1.jpg"], "x")]
+)
+def test_missing_split_says_what_lies_in_its_place(tmp_path, paths, said):
+    root = make_tree(tmp_path / "data", paths)
+    with pytest.raises(DataError, match=rf"cannot list .*: No such file or directory; .*data holds {said}$") as caught:
+        scan_imagefolder(root)
+    assert caught.value.message in [finding.message for finding in check_imagefolder(root).findings]

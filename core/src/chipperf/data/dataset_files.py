@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -49,8 +49,18 @@ def files_below(directory: Path, hidden: list[str] | None = None) -> list[str]:
                     else:
                         found.append(path)
         except OSError as error:
-            raise DataError(f"cannot list {os.path.join(directory, relative)}: {error.strerror}") from error
+            raise unlistable(Path(directory, relative), error) from error
     return sorted(found)
+
+
+def unlistable(directory: Path, error: OSError) -> DataError:
+    """Return the error for a directory that cannot be listed, with what lies beside it if it is missing."""
+    what = f"cannot list {directory}: {error.strerror}"
+    if isinstance(error, FileNotFoundError):
+        with suppress(OSError):
+            names = sorted(name for name in os.listdir(directory.parent) if not name.startswith("."))
+            what += f"; {directory.parent} holds {', '.join([*names[:5], *(['…'] if names[5:] else [])]) or 'nothing'}"
+    return DataError(what)
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from array import array
 from bisect import bisect_right
 from collections import Counter
@@ -11,7 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from chipperf.data.dataset_check import CheckReport, ImageFile, check_images, error, first_few, raise_first, warning
-from chipperf.data.dataset_files import files_below, require_directory
+from chipperf.data.dataset_files import files_below, require_directory, unlistable
 from chipperf.data.dataset_identity import identify_directory
 from chipperf.errors import DataError
 
@@ -163,12 +164,11 @@ def read_split(directory: Path) -> tuple[Split, list[DatasetFinding]]:
             what += f", but {len(loose)} images: sort them into one directory for each class"
             what += _SORTED_BY if directory.name == EVAL_SPLIT else ""
         findings = [error("no-classes", what)]
-    for name, count in Counter(name.casefold() for name in classes).items():
+    for name, count in Counter(map(_letters, classes)).items():
         if count > 1:
-            same = ", ".join(other for other in classes if other.casefold() == name)
-            findings.append(
-                warning("case-only-difference", f"{directory}: classes differ in upper and lower case only: {same}")
-            )
+            same = ", ".join(other for other in classes if _letters(other) == name)
+            what = "classes differ in upper and lower case only, or in the coding of accents"
+            findings.append(warning("case-only-difference", f"{directory}: {what}: {same}"))
     nested = []
     for name in classes:
         images, problems = _list_class(directory / name, hidden)
@@ -208,7 +208,7 @@ def _class_directories(directory: Path, hidden: list[str]) -> tuple[tuple[str, .
         with os.scandir(directory) as entries:
             is_directory = {entry.name: entry.is_dir() for entry in entries}
     except OSError as error:
-        raise DataError(f"cannot list {directory}: {error.strerror}") from error
+        raise unlistable(directory, error) from error
     names = [name for name in sorted(is_directory) if not name.startswith(".")]
     hidden += [str(directory / name) for name in sorted(is_directory) if is_directory[name] and name.startswith(".")]
     loose = [name for name in names if not is_directory[name] and _is_image_name(name)]
@@ -222,7 +222,14 @@ def _describe_class_difference(train: tuple[str, ...], val: tuple[str, ...]) -> 
         for split, names in ((TRAIN_SPLIT, only_train), (EVAL_SPLIT, only_val))
         if names
     ]
+    if set(map(_letters, train)) == set(map(_letters, val)):
+        parts.append("they differ in upper and lower case only, or in the coding of accents")
     return "train and val have different classes; " + "; ".join(parts)
+
+
+def _letters(name: str) -> str:
+    """Return a name as a reader sees it, in lower case."""
+    return unicodedata.normalize("NFC", name).casefold()
 
 
 def identify_imagefolder(folder: ImageFolder, reference: ReferenceDataset) -> DatasetIdentity:
