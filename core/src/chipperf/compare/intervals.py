@@ -97,6 +97,8 @@ def _drawn_from(windows: Sequence[float]) -> tuple[list[float], int]:
         return sorted(windows), n
     ratios = [_bounded(value / middle) if value > 0 else 0.0 for value in windows]
     independent = max(_FEWEST_INDEPENDENT, independent_windows(ratios))
+    if independent == n:
+        return sorted(windows), n
     draws = min(n, max(2, round(independent)))
     # Few independent windows make their own number uncertain, and few draws differ too little.
     power = 1 + 1 / (independent - 0.5) - 1 / (n - 0.5)
