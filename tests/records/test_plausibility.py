@@ -179,6 +179,15 @@ def test_windows_that_took_no_time_together_imply_no_rate():
     assert not [each for each in check_record(make_record(metrics__p_train=train)) if "p_train.m" in str(each.text)]
 
 
+def test_windows_of_infinite_rate_are_no_error():
+    data = make_record().model_dump(mode="json")
+    for window in data["metrics"]["p_train"]["windows"]:
+        window["seconds"] = 1e-307
+
+    found = [str(each.text) for each in check_record(Record.model_validate(data))]
+    assert any("metrics.p_train.median is 4" in text and "inf" in text for text in found)
+
+
 def test_nothing_is_known_of_the_values_of_a_run_that_did_not_complete():
     assert check_record(make_record(status={"state": "killed"}, metrics__e2e_time_s=1.0)) == ()
 

@@ -148,7 +148,8 @@ def files_sha256(root: Path, paths: Iterable[str]) -> str:
                 size_bytes = os.stat(file).st_size
             except OSError as error:
                 raise DataError(f"{file}: cannot be read: {error.strerror}") from error
-        digest.update(os.fsencode(path) + b"\0%d\n" % size_bytes + content)
+        digest.update(os.fsencode(path) + b"\0%d\n" % size_bytes)
+        digest.update(content)
     return digest.hexdigest()
 
 
