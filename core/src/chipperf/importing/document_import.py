@@ -186,7 +186,7 @@ class _Importer:
         sources = [self._source("topology", row.label)]
         metrics: dict[str, Any] = {}
         for column in columns_of("report"):
-            if cell := row.cells.get(column.key):
+            if (cell := row.cells.get(column.key)) and not column.compute:
                 # Memory is a value of several parts. A cell has two of them.
                 field = column.field.split(".")[1]
                 sources.append(self._source(f"metrics.{field}", cell))
@@ -197,7 +197,9 @@ class _Importer:
         if cell := row.cells.get("fix_hp"):
             sources.append(self._source("hyperparameters.changes", cell))
             hyperparameters = self._hyperparameters(row, cell)
-        for name in _TEXT_COLUMNS:
+        # The record has no field for a computed value.
+        computed = (column.key for column in columns_of("report") if column.compute)
+        for name in (*_TEXT_COLUMNS, *computed):
             if text := row.known(name):
                 self._remark(f"{row.label.text}: {self._document.headers[name].text} {text}", row.cells[name])
         for header, cell in row.unknown:
