@@ -165,6 +165,14 @@ def test_throughputs_may_overlap_by_as_much_as_their_windows_spread(spread, foun
     assert any(finding.check == "order" for finding in check_record(record)) is found
 
 
+def test_a_document_has_no_windows_that_could_spread():
+    record = make_record(kind="imported", metrics__p_train=110.0, metrics__p_core=100.0, metrics__p_whole=UNKNOWN)
+
+    texts = [str(finding.text) for finding in check_record(record) if finding.check == "order"]
+
+    assert texts == ["p_core 100 is less than p_train 110"]
+
+
 def test_overall_throughput_may_be_that_of_all_windows_together():
     """Where a few windows are slow the median lies above the mean, and the other way round."""
     train = throughput_of([4300.0, 4300.0, 4300.0, 4800.0, 4800.0], iqr=0.0)

@@ -270,7 +270,7 @@ def test_a_shortening_of_one_row_names_the_row():
         ),
         ({"state": "interrupted"}, "失败(interrupted)", "被中断"),
         ({"state": "killed"}, "失败(killed)", "被终止"),
-        ({"state": "running"}, "失败(running)", "没有结束记录"),
+        ({"state": "running"}, "失败(running)", "尚在运行"),
     ],
 )
 def test_a_run_that_did_not_complete_shows_no_value_and_its_cause(status, cell, cause):

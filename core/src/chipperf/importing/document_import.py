@@ -56,7 +56,8 @@ def import_document(
             hint="rows start like 'R300单机8卡（1x8）', below a header with 配置 or Configuration",
         )
     if vendor is None:
-        raise DocumentError(f"{name} does not name its vendor", hint="give it with --vendor NAME")
+        hint = "give it with --vendor NAME of 'perf report import'; 'perf compare' takes the imported records"
+        raise DocumentError(f"{name} does not name its vendor", hint=hint)
     if case is None:
         raise DocumentError(f"{name} does not name its model", hint="give the case with --case NAME")
     return _Importer(document, text, vendor=vendor, case=case, names=names).run()
