@@ -146,7 +146,7 @@ def test_options_below_one_are_named(field):
 
 def test_default_root_is_the_users_cache(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert default_sample_root() == tmp_path / "chipperf" / "datasets"
+    assert default_sample_root() == tmp_path / "chipperf" / "samples"
 
 
 def test_class_names_are_unique_and_sorted():

@@ -71,7 +71,7 @@ class SampleOptions:
 
 def default_sample_root() -> Path:
     """Return the cache directory of sample datasets."""
-    return Path(platformdirs.user_cache_dir("chipperf")) / "datasets"
+    return Path(platformdirs.user_cache_dir("chipperf")) / "samples"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
