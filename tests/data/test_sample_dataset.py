@@ -90,7 +90,7 @@ def test_interrupted_generation_leaves_nothing(tmp_path, interruption):
 def test_changed_dataset_is_not_taken_for_the_sample(tmp_path):
     root = ensure_sample_dataset(OPTIONS, tmp_path)
     next(root.rglob("*.jpg")).unlink()
-    with pytest.raises(DataError, match="not a complete sample dataset, or was changed"):
+    with pytest.raises(DataError, match="not a complete sample dataset of this version, or was changed"):
         ensure_sample_dataset(OPTIONS, tmp_path)
 
 
