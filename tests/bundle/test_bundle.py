@@ -490,6 +490,7 @@ def test_a_signed_bundle_names_its_signer(signed, keys):
     described = json.loads(perf("bundle", "check", signed, "--signers", keys / "signers", "--json").stdout)
     assert described["signer"] == "lab@x"
     assert json.loads(perf("bundle", "check", signed, "--json").stdout)["signer"] is None
+    assert "no signature was checked" in perf("bundle", "check", signed).output
 
 
 def test_ssh_verifies_a_signed_bundle(signed, keys, tmp_path):

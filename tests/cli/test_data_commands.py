@@ -56,6 +56,15 @@ def test_directory_of_another_size_than_coco(invoke: Invoke, sample: Path) -> No
     assert "error: 16 training images; coco2017 has 118287" in ended.out
     assert "error: 8 evaluation images; coco2017 has 5000" in ended.out
     assert "has 3 faults" in ended.err
+    assert "--any-size accepts other counts" in ended.err
+
+
+def test_directory_that_is_not_there(invoke: Invoke, sample: Path) -> None:
+    ended = invoke("data", "check", "detection", sample / "none", "--any-size")
+
+    assert ended.code == 4
+    assert "none does not exist" in ended.out
+    assert "--any-size" not in ended.err
 
 
 def test_faults_for_programs(invoke: Invoke, sample: Path) -> None:

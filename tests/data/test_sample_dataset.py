@@ -90,7 +90,7 @@ def test_interrupted_generation_leaves_nothing(tmp_path, interruption):
 def test_changed_dataset_is_not_taken_for_the_sample(tmp_path):
     root = ensure_sample_dataset(OPTIONS, tmp_path)
     next(root.rglob("*.jpg")).unlink()
-    with pytest.raises(DataError, match="not a complete sample dataset, or was changed"):
+    with pytest.raises(DataError, match="not a complete sample dataset of this version, or was changed"):
         ensure_sample_dataset(OPTIONS, tmp_path)
 
 
@@ -146,7 +146,7 @@ def test_options_below_one_are_named(field):
 
 def test_default_root_is_the_users_cache(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert default_sample_root() == tmp_path / "chipperf" / "datasets"
+    assert default_sample_root() == tmp_path / "chipperf" / "samples"
 
 
 def test_class_names_are_unique_and_sorted():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import time
 from dataclasses import dataclass, field
@@ -119,6 +120,30 @@ def terminate(process: subprocess.Popen[str], directory: RunDirectory, workplace
     process.terminate()
 
 
+def hang_up(process: subprocess.Popen[str], directory: RunDirectory, workplace: Workplace) -> None:
+    process.send_signal(signal.SIGHUP)
+
+
+def terminate_second_rank(process: subprocess.Popen[str], directory: RunDirectory, workplace: Workplace) -> None:
+    _, second = ranks_of(process)
+    second.terminate()
+
+
+def kill_loader(process: subprocess.Popen[str], directory: RunDirectory, workplace: Workplace) -> None:
+    for child in _children_of_rank(process, telemetry=False):
+        child.kill()
+
+
+def kill_telemetry(process: subprocess.Popen[str], directory: RunDirectory, workplace: Workplace) -> None:
+    [telemetry] = _children_of_rank(process, telemetry=True)
+    telemetry.kill()
+
+
+def _children_of_rank(process: subprocess.Popen[str], *, telemetry: bool) -> list[psutil.Process]:
+    [rank] = ranks_of(process)
+    return [each for each in rank.children() if ("chipperf.run.telemetry_process" in each.cmdline()) is telemetry]
+
+
 def delete_directory(process: subprocess.Popen[str], directory: RunDirectory, workplace: Workplace) -> None:
     # Renamed first: a run that writes meanwhile would keep it from becoming empty.
     gone = directory.path.with_name("gone")
@@ -180,6 +205,34 @@ DRILLS = (
         disturb=terminate,
         state="interrupted",
         failure_class="interrupted",
+    ),
+    Drill(
+        fault="SIGHUP of a closed terminal",
+        disturb=hang_up,
+        state="interrupted",
+        failure_class="interrupted",
+    ),
+    Drill(
+        fault="SIGTERM to one of two ranks",
+        disturb=terminate_second_rank,
+        arguments=("--nproc", 2),
+        state="interrupted",
+        failure_class="interrupted",
+    ),
+    Drill(
+        fault="SIGKILL of a loader process",
+        disturb=kill_loader,
+        state="failed",
+        failure_class="loader_died",
+    ),
+    Drill(
+        fault="SIGKILL of the telemetry process",
+        disturb=kill_telemetry,
+        arguments=("--vendor", "acme", "--no-device-check", "--budget", "20s"),
+        state="completed",
+        failure_class=None,
+        exit_code=0,
+        needs="accelerator",
     ),
     Drill(
         fault="a machine vanishes",

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import runpy
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from chipperf.documents.markdown import read_text
 from chipperf.errors import DocumentError
+from chipperf.records.columns import BY_NAME, columns_of
 from chipperf.records.schema import Missing, Record
 from chipperf.report.render import render_report
 from hypothesis import given, settings
@@ -268,6 +270,18 @@ def test_report_of_chipperf_keeps_its_definitions_and_is_not_repeated():
     assert record.metrics.p_train == 4586.2
     assert record.remarks == []
     assert not result.not_understood
+
+
+def test_computed_column_overwrites_no_field_and_is_kept(monkeypatch):
+    computed = replace(BY_NAME["p_core"], field="metrics.p_train.windows", compute=lambda record: missing("unknown"))
+    columns = [*(column for column in columns_of("report") if column.name != "p_core"), computed]
+    monkeypatch.setattr("chipperf.importing.document_import.columns_of", lambda place: columns)
+
+    record = only(readme(changed(p_train="4586", p_core="4659")))
+
+    assert record.metrics.p_train == 4586
+    assert record.metrics.p_core == missing("unknown")
+    assert any(remark.endswith("p_core 4659") for remark in record.remarks)
 
 
 def _measured():

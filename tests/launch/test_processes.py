@@ -83,7 +83,8 @@ def test_interrupted_run_says_so_and_keeps_what_it_has(training, image_folder: P
     assert isinstance(record.metrics.steps, int)
     assert record.metrics.steps >= 6
     assert directory.events.read_text(encoding="utf-8").startswith(before)
-    assert events_of(directory)[-1]["event"] == "RUN_STOP"
+    last = events_of(directory)[-1]
+    assert (last["event"], last["metadata"]["reason"]) == ("RUN_STOP", "interrupted")
     assert processes_naming(str(directory.path)) == []
 
 

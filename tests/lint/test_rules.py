@@ -413,3 +413,16 @@ def test_without_evidence_a_rule_is_listed_and_not_passed(tmp_path):
     assert set(unchecked) >= {"L01", "L07", "L08", "L09", "L10", "L11", "L12", "L19", "L27", "L28", "L29"}
     assert "--vendor" in unchecked["L01"]
     assert "--config" in unchecked["L07"]
+
+
+def test_a_copied_short_name_does_not_tell_whose_report_it_is(tmp_path):
+    path = tmp_path / "acme" / "resnet50-pytorch" / "README.md"
+    path.parent.mkdir(parents=True)
+    title, facts = "ACME Z1 配置与运行信息参考", {"机器型号": "ACME Server", "加速卡型号": "ACME Z1"}
+    path.write_text(nvidia(good(label="Z1单机8卡（1x8）"), title=title, facts=facts), encoding="utf-8")
+
+    unchecked = {each.rule: each.reason for each in run(path).unchecked}
+
+    assert "--vendor" in unchecked["L03"]
+    findings = run(path, vendor="acme").findings
+    assert any(finding.rule == "L01" and "'A100' of nvidia" in finding.message for finding in findings)

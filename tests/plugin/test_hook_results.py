@@ -60,8 +60,8 @@ def test_good_results_pass(value):
             "value is None instead of bool or int or float or str",
         ),
         (
-            chipperf.PrecisionPolicy(requested="fp8", effective="fp8"),
-            "whose requested is 'fp8' (str) instead of 'fp32'",
+            chipperf.PrecisionPolicy(requested="fp12", effective="fp12"),
+            "whose requested is 'fp12' (str) instead of 'fp32'",
         ),
     ],
 )

@@ -11,14 +11,14 @@ import pytest
 import torch
 from chipperf import Capability, DeviceError, Rank, UnsupportedPrecision, torchtools
 from chipperf.plugin.torch_helpers import HOST_VARIABLES
-from chipperf.precisions import PRECISIONS
+from chipperf.precisions import PRECISIONS, either
 from chipperf.torchtools import Switch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 CPU = torch.device("cpu")
-ALL = frozenset({Capability.BF16, Capability.FP16, Capability.TF32})
+ALL = frozenset(means.capability for means in PRECISIONS.values() if means.capability)
 
 
 @pytest.fixture(autouse=True)
@@ -134,7 +134,7 @@ def test_stack_that_was_told_to_compute_otherwise_says_so() -> None:
     [
         ("bf16", (), "the Acme A1 does not run bf16: its units are old", "use --precision fp32"),
         ("tf32", {Capability.BF16}, "the Acme A1 does not run tf32", "use --precision fp32 or bf16"),
-        ("fp8", ALL, "the Acme A1 does not run fp8", "use --precision fp32, tf32, amp, fp16 or bf16"),
+        ("fp12", ALL, "the Acme A1 does not run fp12", f"use --precision {either(PRECISIONS)}"),
     ],
     ids=["with a reason", "not declared", "unknown"],
 )

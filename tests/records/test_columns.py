@@ -13,7 +13,7 @@ from chipperf.documents.wording import GENERAL as GENERAL_WORDS
 from chipperf.documents.wording import is_standard_remark, normal
 from chipperf.languages import in_all_languages
 from chipperf.records.columns import BY_NAME, COLUMNS, THROUGHPUTS, WINDOWED, Column, Kind, Place, columns_of
-from chipperf.records.schema import Metrics, Missing, Throughput
+from chipperf.records.schema import Metrics, Missing, Power, Throughput
 from report.factory import GIB, make_record
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -84,6 +84,25 @@ def test_value_and_where_the_record_has_it(column: Column) -> None:
     assert content == column.value(record)
 
 
+def test_computed_value_is_found_with_its_main_field() -> None:
+    of_training = dict.fromkeys(Power.model_fields, {"missing": "unknown"}) | {
+        "samples": 9,
+        "source": "x",
+        "energy_j": 300,
+    }
+    record = make_record(metrics__power=of_training, metrics__train_samples=600)
+
+    column = BY_NAME["energy_per_sample"]
+    assert column.find(record) == ("metrics.power.energy_j", 0.5)
+    assert column.value(record) == 0.5
+
+
+def test_field_of_an_imported_number_has_no_parts() -> None:
+    column = replace(BY_NAME["p_train"], field="metrics.p_train.windows", compute=lambda record: 7.0)
+
+    assert column.find(make_record(metrics__p_train=4586.2)) == ("metrics.p_train", 7.0)
+
+
 @pytest.mark.parametrize("column", COLUMNS, ids=by_name)
 def test_missing_value_says_why(column: Column) -> None:
     name = column.field.split(".")[1]
@@ -109,7 +128,7 @@ def test_allocator_stands_in_for_an_unknown_peak_of_the_device() -> None:
 def test_windows_are_where_the_schema_has_them(column: Column) -> None:
     field = Metrics.model_fields[column.field.split(".")[1]]
 
-    assert column.is_windowed == (Throughput in get_args(field.annotation))
+    assert column.is_windowed == (Throughput in get_args(field.annotation) and not column.compute)
     throughput = column.throughput(make_record())
     assert (throughput is not None) == column.is_windowed == (column.name in WINDOWED)
     assert column.throughput(make_record(**{f"metrics__{column.field.split('.')[1]}": NOT_RUN})) is None

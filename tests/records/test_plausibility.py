@@ -165,6 +165,14 @@ def test_throughputs_may_overlap_by_as_much_as_their_windows_spread(spread, foun
     assert any(finding.check == "order" for finding in check_record(record)) is found
 
 
+def test_a_document_has_no_windows_that_could_spread():
+    record = make_record(kind="imported", metrics__p_train=110.0, metrics__p_core=100.0, metrics__p_whole=UNKNOWN)
+
+    texts = [str(finding.text) for finding in check_record(record) if finding.check == "order"]
+
+    assert texts == ["p_core 100 is less than p_train 110"]
+
+
 def test_overall_throughput_may_be_that_of_all_windows_together():
     """Where a few windows are slow the median lies above the mean, and the other way round."""
     train = throughput_of([4300.0, 4300.0, 4300.0, 4800.0, 4800.0], iqr=0.0)
@@ -177,6 +185,15 @@ def test_windows_that_took_no_time_together_imply_no_rate():
     train["windows"].append({**train["windows"][0], "seconds": -2 * train["windows"][0]["seconds"]})
 
     assert not [each for each in check_record(make_record(metrics__p_train=train)) if "p_train.m" in str(each.text)]
+
+
+def test_windows_of_infinite_rate_are_no_error():
+    data = make_record().model_dump(mode="json")
+    for window in data["metrics"]["p_train"]["windows"]:
+        window["seconds"] = 1e-307
+
+    found = [str(each.text) for each in check_record(Record.model_validate(data))]
+    assert any("metrics.p_train.median is 4" in text and "inf" in text for text in found)
 
 
 def test_nothing_is_known_of_the_values_of_a_run_that_did_not_complete():

@@ -60,6 +60,14 @@ def test_no_value_at_all_says_why(values: list[Number], kind: str, reason: str) 
     assert aggregate(values, "s").value == Missing.model_validate({"missing": kind, "reason": reason})
 
 
+def test_a_reason_of_one_run_is_not_that_of_all() -> None:
+    values: list[Number] = [Missing(missing="failed", reason=f"not reached: best 0.{best}") for best in (1, 2)]
+
+    value = aggregate(values, "s").value
+
+    assert value == Missing(missing="failed", reason="in all 2 runs; the first: not reached: best 0.1")
+
+
 def test_seeds_are_distinct_and_begin_with_the_first() -> None:
     assert repeat_seeds(41, 3) == [41, 42, 43]
 

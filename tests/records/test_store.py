@@ -285,6 +285,16 @@ def test_no_record_there(tmp_path: Path, name: str) -> None:
         read_record(tmp_path / name)
 
 
+def test_no_record_beside_those_of_repeats(tmp_path: Path) -> None:
+    for name in ("repeat-2", "repeat-1"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "record.json").touch()
+
+    with pytest.raises(RecordError, match="no record at") as caught:
+        read_record(tmp_path)
+    assert caught.value.hint == f"name the runs in it, such as {tmp_path / 'repeat-1'}"
+
+
 def test_record_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "record.json").mkdir()
 

@@ -7,8 +7,11 @@ import sys
 from typing import Any
 
 import pytest
+from chipperf.cases.registry import find_case
 from chipperf.errors import RecordError, UsageError
+from chipperf.records.columns import columns_of
 from chipperf.report.render import render_report
+from chipperf.report.row import column_header
 from chipperf.report.tracing import record_digest
 from factory import NOT_APPLICABLE, UNKNOWN, make_record, throughput
 from hypothesis import given, settings
@@ -16,7 +19,9 @@ from hypothesis import strategies as st
 from markdown_document import Document, parse
 
 LANGUAGES = ("zh", "en")
-COLUMNS = {"e2e_time": 3, "p_whole": 4, "p_train": 5, "p_core": 6, "acc": 7, "mem": 8}
+RESNET50 = find_case("resnet50").report
+COLUMNS = {column_header(column, RESNET50): place for place, column in enumerate(columns_of("report"), start=3)}
+"""Place of each value in a row, after the configuration, the precision and the changes."""
 EXACT_MARKERS = {
     "zh": {
         "not_run": "未运行",
@@ -265,13 +270,13 @@ def test_a_shortening_of_one_row_names_the_row():
         ),
         ({"state": "interrupted"}, "失败(interrupted)", "被中断"),
         ({"state": "killed"}, "失败(killed)", "被终止"),
-        ({"state": "running"}, "失败(running)", "没有结束记录"),
+        ({"state": "running"}, "失败(running)", "尚在运行"),
     ],
 )
 def test_a_run_that_did_not_complete_shows_no_value_and_its_cause(status, cell, cause):
     document = rendered(make_record(status=status))
     (row,) = performance(document)
-    assert row[3:] == [cell] * 6
+    assert row[3:] == [cell] * len(COLUMNS)
     assert noted(document, "运行没有完成", cause)
 
 
@@ -311,7 +316,7 @@ def test_names_that_are_markdown_break_no_table():
     )
     markdown = render_report([record])
     (row,) = performance(parse(markdown))
-    assert len(row) == 9
+    assert len(row) == 3 + len(COLUMNS)
     assert row[0].startswith("A1 | **X** &lt;img src=x")
     assert "<img" not in markdown
 

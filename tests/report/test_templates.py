@@ -189,3 +189,15 @@ def test_templates_that_are_not_cores_are_named_whatever_they_say(places):
 def test_a_template_directory_that_does_not_exist_is_refused(tmp_path):
     with pytest.raises(UsageError, match="absent does not exist"):
         render_report([make_record()], user_templates=tmp_path / "absent")
+
+
+def test_core_may_be_found_by_any_path(tmp_path, monkeypatch):
+    """``sys.path`` may hold ``..``."""
+    (tmp_path / "other").mkdir()
+    (tmp_path / "templates").mkdir()
+    (tmp_path / "templates" / "report.md.j2").write_text("core's")
+    monkeypatch.setattr(templating, "CORE_TEMPLATES", tmp_path / "other" / ".." / "templates")
+    environment = templating.SandboxedTemplates(None, None)
+
+    assert environment.name_with_place(environment.get_template("report.md.j2")) == "core/report.md.j2"
+    assert environment.foreign == set()

@@ -105,7 +105,11 @@ def test_events_witness_the_record(run: RunDirectory, event: str, value: object,
 
 
 @pytest.mark.parametrize(
-    "content", ["garbage", "[]", "{}", '{"event": "SEED"}', '{"event": 1, "value": 1, "metadata": 1, "x": 1}']
+    "content",
+    [
+        *("garbage", "[]", "{}", '{"event": "SEED"}', '{"event": 1, "value": 1, "metadata": 1, "x": 1}'),
+        '{"event": "SEED", "value": 1, "metadata": {}, "x": 1}',
+    ],
 )
 def test_garbage_is_no_event_log(run: RunDirectory, content: str) -> None:
     forget_checksums(run)

@@ -16,7 +16,7 @@ import threading
 import time
 from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -432,8 +432,8 @@ class SharedReport:
 
     take: Callable[[], DeviceReport]
     fresh_s: float = 0.5
-    _report: DeviceReport = DeviceReport()
-    _taken_s: float = float("-inf")
+    _report: DeviceReport = field(default=DeviceReport(), init=False)
+    _taken_s: float = field(default=float("-inf"), init=False)
 
     def current(self) -> DeviceReport:
         """Return the latest report, or a new one if it is too old."""

@@ -103,7 +103,7 @@ def check(
             note(f"{bundle}: {text}")
         typer.echo(
             f"{bundle}: {len(manifest.files)} files as packed, {len(manifest.runs)} records, "
-            f"{len(manifest.reports)} reports{f', signed by {signer}' if signer else ''}"
+            f"{len(manifest.reports)} reports{f', signed by {signer}' if signer else '; no signature was checked'}"
         )
     differences = [*contradictions, *(text for texts in found for text in texts)]
     _require_equal(differences, hint="see which record and which page differ with perf verify")

@@ -76,7 +76,12 @@ def _print_repeats(repeats: Repeats) -> None:
     print_table(
         ["metric", "unit", "result", "lowest", "highest", "runs"],
         [
-            [name, one.unit, *(shown(each, one.unit) for each in (one.value, one.lowest, one.highest)), len(one.values)]
+            [
+                name,
+                "" if one.unit == "fraction" else one.unit,
+                *(shown(each, one.unit) for each in (one.value, one.lowest, one.highest)),
+                len(one.values),
+            ]
             for name, one in repeats.metrics.items()
         ],
     )

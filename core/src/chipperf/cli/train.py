@@ -215,7 +215,7 @@ def _print_summary(record: Record) -> None:
         if isinstance(value, Missing):
             text = f"{value.missing}: {value.reason}"
         elif windows is None:
-            text = f"{value:.4g}"
+            text = f"{value:.4g}{' samples/s' if column.unit == 'samples/s' else ''}"
         else:
             text = f"{value:.4g} samples/s, IQR {windows.iqr:.2g}, {len(windows.windows)} windows"
         name = record.case.metric if column.unit == "fraction" else column.field.rpartition(".")[2]

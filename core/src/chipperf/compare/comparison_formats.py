@@ -23,9 +23,9 @@ SCHEMA_VERSION: Final = 1
 """Version of the JSON. A new field does not change it."""
 
 INTERVALS: Final = (
-    f"In brackets: the ratio to column 1, and its {LEVEL:.0%} confidence interval from {RESAMPLES} bootstrap resamples "
-    "of repeats and of the measurement windows within them. Windows of one run say nothing about other runs, days or "
-    "machines."
+    f"In parentheses: the ratio to column 1, and its {LEVEL:.0%} confidence interval from {RESAMPLES} bootstrap "
+    "resamples of repeats and of the measurement windows within them. Windows of one run say nothing about other runs, "
+    "days or machines. In square brackets: the footnotes of a column, the lowest and the highest value of repeats."
 )
 NO_INTERVALS: Final = "A ratio without an interval compares single values: nothing tells how certain it is."
 

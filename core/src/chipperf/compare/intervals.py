@@ -19,10 +19,10 @@ LEVEL: Final = 0.95
 RESAMPLES: Final = 2000
 
 _HIGHEST_AUTOCORRELATION: Final = 0.97
-_CHANCE: Final = 0.5
-"""An autocorrelation below this share of its standard error, ``1 / sqrt(n)``, counts as chance."""
-_LARGEST_RATIO: Final = 1e100
-"""Bound of a window's ratio to the median, so that a power of it is a number."""
+_FEWEST_INDEPENDENT: Final = 1.5
+"""Least number of independent windows: with fewer, a run would have no interval that says anything."""
+_LARGEST_RATIO: Final = 1e50
+"""Bound of a ratio to a median, so that its fourth power is a number. Higher powers do not occur."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,51 +82,52 @@ def independent_windows(windows: Sequence[float]) -> float:
         return n
     found = sum(one * following for one, following in zip(deviations, deviations[1:], strict=False)) / variance
     # The estimate is too low by (1 + 3 r) / n (Kendall 1954).
-    r = min(found + (1 + 3 * found) / n, _HIGHEST_AUTOCORRELATION)
-    if r < _CHANCE / math.sqrt(n):
-        return n
+    r = max(0, min((n * found + 1) / max(1, n - 3), _HIGHEST_AUTOCORRELATION))
     return n / (1 + 4 / math.pi * sum(math.asin(r**lag) for lag in range(1, n)))
 
 
 def _drawn_from(windows: Sequence[float]) -> tuple[list[float], int]:
     """Return the windows of a repeat in ascending order, and how many of them to draw.
 
-    The windows are moved away from their median so that the intervals hold their level, mostly because fewer are drawn
-    than there are: by ratios, so that rates stay positive. ``benchmarks/interval_coverage.py`` is where the factors for
-    few windows come from.
+    If the windows are alike, few of them count as independent. They are then moved away from their median: by ratios,
+    so that rates stay positive.
     """
-    ordered, n = sorted(windows), len(windows)
-    independent = max(1.5, independent_windows(windows)) if n > 1 else n
+    n, middle = len(windows), median(windows)
+    if n == 1 or not 0 < middle < math.inf:
+        return sorted(windows), n
+    ratios = [_bounded(value / middle) if value > 0 else 0.0 for value in windows]
+    independent = max(_FEWEST_INDEPENDENT, independent_windows(ratios))
+    if independent == n:
+        return sorted(windows), n
     draws = min(n, max(2, round(independent)))
-    middle = median(ordered)
-    if n > 1 and middle > 0:
-        # The bootstrap of a median is too wide by about 0.7 / n; the estimate of few independent windows is too sure.
-        power = (1 - 0.7 / n) * (1 + 3 / (independent - 0.5) - 3 / (n - 0.5))
-        if draws < n:
-            power *= math.sqrt((draws + 1) / (draws - 1))
-        ordered = [middle * min(value / middle, _LARGEST_RATIO) ** power for value in ordered]
-    return ordered, draws
+    # Few independent windows make their own number uncertain, and few draws differ too little.
+    power = 1 + 1 / (independent - 0.5) - 1 / (n - 0.5)
+    if draws < n:
+        power *= math.sqrt((draws + 1) / (draws - 1))
+    return [middle * ratio**power for ratio in sorted(ratios)], draws
 
 
 def _move_apart(medians: list[list[float]], middles: Sequence[float], center: float) -> list[list[float]]:
     """Return the drawn medians of each repeat with the repeats' distances from ``center`` put right.
 
-    The distances are partly those of the windows, which the drawn medians have already; what is left is too little, as
-    of any few values.
+    The distances are partly those of the windows, which the drawn medians have already; the rest is moved apart as far
+    as few values need.
     """
-    if center <= 0 or not all(middles):
+    if not (0 < center < math.inf and min(middles) > 0):
         return medians
-    ratios = [min(middle / center, _LARGEST_RATIO) for middle in middles]
-    found = _variance(ratios) * len(ratios) / (len(ratios) - 1)
-    within = fmean(_variance([min(value / center, _LARGEST_RATIO) for value in drawn]) for drawn in medians)
+    ratios = [_bounded(middle / center) for middle in middles]
+    others = len(ratios) - 1
+    found = _variance(ratios) * len(ratios) / others
     if not found:
         return medians
-    few = len(ratios) - 1
-    power = math.sqrt(max(0, 1 - within / found) * len(ratios) / few) * (1 + 0.6 / few)
-    return [
-        [value / ratio * min(ratio**power, _LARGEST_RATIO) for value in drawn]
-        for drawn, ratio in zip(medians, ratios, strict=True)
-    ]
+    within = fmean(_variance([min(value / center, _LARGEST_RATIO) for value in drawn]) for drawn in medians)
+    # Draws of so few values differ too little, and so few values make their own variance uncertain.
+    power = math.sqrt(max(0, 1 - within / found) * len(ratios) / others) * (1 + 0.6 / others)
+    return [[value * ratio ** (power - 1) for value in drawn] for drawn, ratio in zip(medians, ratios, strict=True)]
+
+
+def _bounded(ratio: float) -> float:
+    return max(1 / _LARGEST_RATIO, min(ratio, _LARGEST_RATIO))
 
 
 def _variance(values: Sequence[float]) -> float:

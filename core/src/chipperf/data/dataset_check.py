@@ -121,7 +121,7 @@ def check_images(
     """
     root = Path(root)
     if not root.is_dir():
-        finding = error("layout", f"{root} is not a directory")
+        finding = error("layout", f"{root} {'is not a directory' if root.exists() else 'does not exist'}")
         return CheckReport(root=str(root), train_samples=0, eval_samples=0, images_read=0, findings=(finding,))
     report, files = list_images(root, full)
     findings = [*report.findings, *_check_manifest(root, list_files)]

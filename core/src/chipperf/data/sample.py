@@ -71,7 +71,7 @@ class SampleOptions:
 
 def default_sample_root() -> Path:
     """Return the cache directory of sample datasets."""
-    return Path(platformdirs.user_cache_dir("chipperf")) / "datasets"
+    return Path(platformdirs.user_cache_dir("chipperf")) / "samples"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,7 +139,7 @@ class GeneratedDataset:
         manifest = read_manifest(directory)
         if manifest is None or manifest.get("files_sha256") != files_sha256(directory, self.files(directory)):
             raise DataError(
-                f"{directory} is not a complete sample dataset, or was changed",
+                f"{directory} is not a complete sample dataset of this version, or was changed",
                 hint=f"remove {directory} and try again",
             )
 

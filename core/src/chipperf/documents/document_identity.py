@@ -43,7 +43,9 @@ def identify_vendor(document: CaseDocument, names: CardNames, path: Path | None 
     labels = " ; ".join(row.topology.card for row in document.rows if row.topology)
     card = document.facts.get("card_title")
     short = document.general.get("card_short_name")
-    for text in (title, labels, card.text if card else "", short.value.text if short else ""):
+    # A short name says nothing beside an accelerator of another name.
+    last = card.text if card and marker(card.text) is None else short.value.text if short else ""
+    for text in (title, labels, last):
         mentioned = {mention.vendor for mention in names.find(text)}
         if len(mentioned) == 1:
             return mentioned.pop()

@@ -56,7 +56,8 @@ def import_document(
             hint="rows start like 'R300单机8卡（1x8）', below a header with 配置 or Configuration",
         )
     if vendor is None:
-        raise DocumentError(f"{name} does not name its vendor", hint="give it with --vendor NAME")
+        hint = "give it with --vendor NAME of 'perf report import'; 'perf compare' takes the imported records"
+        raise DocumentError(f"{name} does not name its vendor", hint=hint)
     if case is None:
         raise DocumentError(f"{name} does not name its model", hint="give the case with --case NAME")
     return _Importer(document, text, vendor=vendor, case=case, names=names).run()
@@ -186,7 +187,7 @@ class _Importer:
         sources = [self._source("topology", row.label)]
         metrics: dict[str, Any] = {}
         for column in columns_of("report"):
-            if cell := row.cells.get(column.key):
+            if (cell := row.cells.get(column.key)) and not column.compute:
                 # Memory is a value of several parts. A cell has two of them.
                 field = column.field.split(".")[1]
                 sources.append(self._source(f"metrics.{field}", cell))
@@ -197,7 +198,9 @@ class _Importer:
         if cell := row.cells.get("fix_hp"):
             sources.append(self._source("hyperparameters.changes", cell))
             hyperparameters = self._hyperparameters(row, cell)
-        for name in _TEXT_COLUMNS:
+        # The record has no field for a computed value.
+        computed = (column.key for column in columns_of("report") if column.compute)
+        for name in (*_TEXT_COLUMNS, *computed):
             if text := row.known(name):
                 self._remark(f"{row.label.text}: {self._document.headers[name].text} {text}", row.cells[name])
         for header, cell in row.unknown:

@@ -53,7 +53,7 @@ class Column:
         fallback: Field to use if ``field`` is missing.
         is_windowed: True for the median of measurement windows.
         is_headline: True for the value that a report emphasizes.
-        compute: Computes a value that has no field.
+        compute: Computes a value that has no field of its own; ``field`` is then the main field that it is made from.
     """
 
     name: str
@@ -88,7 +88,7 @@ class Column:
 
     def value(self, record: Record) -> Number:
         """Return the value of a run, completed or not."""
-        return self.compute(record) if self.compute else self.find(record)[1]
+        return self.find(record)[1]
 
     def throughput(self, record: Record) -> Throughput | None:
         """Return the throughput with its windows, or ``None`` if the value has none."""
@@ -98,6 +98,8 @@ class Column:
     def find(self, record: Record) -> tuple[str, Number]:
         """Return the path of the field with the value, and the value. A missing value has the path that states it."""
         path, found = _follow(record, self.field)
+        if self.compute:
+            return path, self.compute(record)
         if self.fallback and isinstance(found, Missing):
             path, found = _follow(record, self.fallback)
         if isinstance(found, Throughput):
@@ -108,11 +110,11 @@ class Column:
 
 
 def _follow(record: Record, field: str) -> tuple[str, Any]:
-    """Return the path that was followed, and the value at its end. A missing value ends the path early."""
+    """Return the path that was followed, and the value at its end. A missing value or a number ends the path early."""
     found: Any = record
     passed: list[str] = []
     for name in field.split("."):
-        if isinstance(found, Missing):
+        if isinstance(found, Missing | float | int):
             break
         found = getattr(found, name)
         passed.append(name)

@@ -18,7 +18,7 @@ from chipperf.languages import phrase
 from chipperf.precisions import PRECISIONS
 from chipperf.records.columns import WINDOWED
 from chipperf.records.convergence import meets_target
-from chipperf.records.event_metrics import throughput as throughput_of
+from chipperf.records.event_metrics import window_figures
 from chipperf.records.schema import MINIMUM_WINDOWS, Memory, Missing, Power, StepBreakdown, Throughput, TimeToTarget
 
 if TYPE_CHECKING:
@@ -110,12 +110,13 @@ def first_contradictions(relations: Iterable[Relation]) -> Iterator[Phrase]:
 
 def differing_from_windows(throughput: Throughput) -> Iterator[tuple[str, float, float]]:
     """Yield each field of a throughput that differs from its windows: name, value, and value from the windows."""
-    implied = throughput_of(throughput.windows, _MEASURABLE_WINDOWS)
+    # Windows of an edited record may imply infinite figures, which a throughput cannot have.
+    implied = window_figures(throughput.windows, _MEASURABLE_WINDOWS)
     if implied is None:
         return
-    least = _WINDOW_TOLERANCE * abs(implied.median)
-    for field in ("median", "mean_of_totals", "iqr"):
-        value, expected = getattr(throughput, field), getattr(implied, field)
+    least = _WINDOW_TOLERANCE * abs(implied["median"])
+    for field, expected in implied.items():
+        value = getattr(throughput, field)
         if not math.isclose(value, expected, rel_tol=_WINDOW_TOLERANCE, abs_tol=least):
             yield field, value, expected
 

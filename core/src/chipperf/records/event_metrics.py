@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AliasPath, BaseModel, Field, ValidationError
+from pydantic import AliasPath, BaseModel, ConfigDict, Field, ValidationError
 
 from chipperf.errors import first_fault
 from chipperf.records.convergence import meets_target
@@ -17,6 +17,8 @@ from chipperf.records.schema import MINIMUM_WINDOWS, EvaluationPoint, Missing, R
 
 class LoggedEvent(BaseModel):
     """A line of ``events.jsonl``; ``step`` is 0 for events without one."""
+
+    model_config = ConfigDict(extra="forbid")
 
     event: str
     value: Any
@@ -50,8 +52,8 @@ def counted_events(file: Path) -> tuple[list[LoggedEvent], list[str]]:
     return counted, faults
 
 
-def throughput(windows: Sequence[Window], minimum: int = MINIMUM_WINDOWS) -> Throughput | None:
-    """Return the median throughput with its interquartile range, or ``None`` for too few windows.
+def window_figures(windows: Sequence[Window], minimum: int = MINIMUM_WINDOWS) -> dict[str, float] | None:
+    """Return the figures of a throughput from its windows, by field, or ``None`` for too few windows.
 
     The cross-check ``mean_of_totals`` is total samples over total time, not an average of rates.
     """
@@ -60,12 +62,14 @@ def throughput(windows: Sequence[Window], minimum: int = MINIMUM_WINDOWS) -> Thr
     if len(rates) < minimum or total_s <= 0:
         return None
     first, _, third = statistics.quantiles(rates, n=4, method="inclusive")
-    return Throughput(
-        median=statistics.median(rates),
-        iqr=third - first,
-        mean_of_totals=sum(each.samples for each in windows) / total_s,
-        windows=list(windows),
-    )
+    mean = sum(each.samples for each in windows) / total_s
+    return {"median": statistics.median(rates), "mean_of_totals": mean, "iqr": third - first}
+
+
+def throughput(windows: Sequence[Window]) -> Throughput | None:
+    """Return the median throughput of windows with its spread, or ``None`` for too few windows."""
+    figures = window_figures(windows)
+    return None if figures is None else Throughput(**figures, windows=list(windows))
 
 
 def measured_in_events(record: Record, events: Path) -> Record:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from itertools import chain, pairwise
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from chipperf.languages import Phrase, phrase
 from chipperf.records.columns import WINDOWED
@@ -131,16 +131,18 @@ def _order(record: Record) -> Iterator[tuple[Check, Phrase]]:
     known = [(name, found) for name in names if (found := rate(getattr(metrics, name)))]
     for (upper, upper_rate), (lower, lower_rate) in pairwise(known):
         if not in_order(upper_rate, lower_rate):
-            yield (
-                "order",
-                phrase(
-                    "%(upper)s %(upper_rate)s is less than %(lower)s %(lower_rate)s, by more than their windows spread",
-                    upper=upper,
-                    upper_rate=upper_rate.value,
-                    lower=lower,
-                    lower_rate=lower_rate.value,
-                ),
+            numbers: dict[str, Any] = {
+                "upper": upper,
+                "upper_rate": upper_rate.value,
+                "lower": lower,
+                "lower_rate": lower_rate.value,
+            }
+            less = phrase("%(upper)s %(upper_rate)s is less than %(lower)s %(lower_rate)s", **numbers)
+            beyond = phrase(
+                "%(upper)s %(upper_rate)s is less than %(lower)s %(lower_rate)s, by more than their windows spread",
+                **numbers,
             )
+            yield "order", less if record.kind == "imported" else beyond
 
 
 def _mfu(record: Record, forward_flops: float, peak: Peak) -> Iterator[tuple[Check, Phrase]]:

@@ -101,7 +101,10 @@ def aggregate(values: Sequence[Number], unit: Unit) -> Aggregate:
     elif known:
         result = (Missing(missing="failed", reason=f"{len(missing)} of {len(values)} runs have none"),) * 3
     else:
-        result = (missing[0] if missing else Missing(missing="not_run", reason="no run completed"),) * 3
+        first = missing[0] if missing else Missing(missing="not_run", reason="no run completed")
+        if len({each.reason for each in missing}) > 1:
+            first = Missing(missing=first.missing, reason=f"in all {len(missing)} runs; the first: {first.reason}")
+        result = (first,) * 3
     return Aggregate(
         unit=unit,
         statistic="olympic_mean" if len(values) >= OLYMPIC_REPEATS else "median",

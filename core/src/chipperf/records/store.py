@@ -71,9 +71,13 @@ def read_stored(path: Path) -> StoredRecord:
     try:
         content = read_bounded(file)
     except FileNotFoundError as error:
-        raise RecordError(
-            f"no record at {file}", hint="name the directory of a run, as 'perf train' prints it"
-        ) from error
+        below = min(path.glob(f"*/{RECORD_NAME}"), default=None) if path.is_dir() else None
+        hint = (
+            f"name the runs in it, such as {below.parent}"
+            if below
+            else "name a run's directory: 'perf train' prints it"
+        )
+        raise RecordError(f"no record at {file}", hint=hint) from error
     except OSError as error:
         raise RecordError(f"cannot read {file}: {error.strerror}") from error
     return StoredRecord(record=_parse_record(content, file), file=file, sha256=hashlib.sha256(content).hexdigest())

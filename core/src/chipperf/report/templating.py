@@ -7,6 +7,7 @@ import signal
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from os.path import normpath
 from pathlib import Path, PurePath
 from typing import Any, Final, NoReturn
 
@@ -41,7 +42,8 @@ class SandboxedTemplates(ImmutableSandboxedEnvironment):
     def __init__(self, user_templates: Path | None, vendor_templates: Path | None, **options: Any) -> None:
         """Set the directories of the templates. Plain ``NAME`` is the user's, the vendor's, or core's."""
         found_first = {"user": user_templates, "vendor": vendor_templates, "core": CORE_TEMPLATES}
-        self._places = {place: directory for place, directory in found_first.items() if directory}
+        # Without "..", which Jinja leaves out of the names of files too.
+        self._places = {place: Path(normpath(directory)) for place, directory in found_first.items() if directory}
         self.foreign: set[str] = set()
         loaders = {place: FileSystemLoader(directory) for place, directory in self._places.items()}
         super().__init__(

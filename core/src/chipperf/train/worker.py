@@ -54,7 +54,7 @@ def main(run_directory: Path) -> None:
             session.notify(failed, limit_s=min(patience_s or _FAILED_S, _FAILED_S))
             # This also fails on a full disk, and must not hide the reason of the run's failure.
             with suppress(RecordError):
-                events.write("run_stop", "failed", reason=str(error))
+                events.write("run_stop", "failed", reason=failure.message)
             raise
         finally:
             events.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from itertools import product
 from typing import TYPE_CHECKING
 
@@ -62,7 +63,8 @@ def report_names_no_other_vendor(subject: PluginUnderTest) -> None:
     for case, rank, language in product(map(find_case, case_names()), RANKS, LANGUAGES):
         with not_run_on(PerfError, "the report cannot be rendered, see R3"):
             text = _render(subject, _record(subject, case, rank, full_record), language)
-        for mention in names.find(text):
+        # Stacks share variables such as NVIDIA_TF32_OVERRIDE, whose names mention nobody.
+        for mention in names.find(re.sub(r"\w+_\w*", " ", text, flags=re.ASCII)):
             require(
                 mention.vendor == subject.info.name,
                 f"the {language} report on {case.name} mentions {mention.text!r} of {mention.vendor}: "
