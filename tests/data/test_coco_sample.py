@@ -157,7 +157,7 @@ def test_existing_dataset_is_used_again_and_a_changed_one_refused(tmp_path, monk
     monkeypatch.setattr(coco_sample, "render_scene", lambda *arguments: pytest.fail("generated again"))
     assert ensure_coco_sample(FEW, tmp_path) == root
     next(root.glob("panoptic_val2017/*.png")).unlink()
-    with pytest.raises(DataError, match="not a complete sample dataset, or was changed"):
+    with pytest.raises(DataError, match="not a complete sample dataset of this version, or was changed"):
         ensure_coco_sample(FEW, tmp_path)
 
 
