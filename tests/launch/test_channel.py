@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import socket
 import threading
@@ -63,6 +64,21 @@ def test_end_with_another_secret_takes_no_part(monkeypatch: pytest.MonkeyPatch) 
             with pytest.raises(ChannelLost, match="CHIPPERF_RDZV_SECRET is not the same at the other end"):
                 Channel("localhost", first.port)
         assert first.refused == ["127.0.0.1"]
+
+
+def test_secret_may_be_any_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(SECRET_VARIABLE, os.fsdecode(b"\xff\xfe"))
+    with closing(Channel("localhost", 0, listens=True)) as first:
+        Channel("localhost", first.port).write("plan", "text")
+        assert first.read("plan") == "text"
+
+
+@pytest.mark.parametrize("host", ["LocalHost", "127.0.1.1"])
+def test_other_names_of_this_machine_alone_are_found_and_not_exposed(host: str) -> None:
+    with closing(Channel(host, 0, listens=True)) as first:
+        Channel(host, first.port, timeout_s=1.0).write("plan", "text")
+
+        assert first._listener.getsockname()[0].startswith("127.")
 
 
 @pytest.mark.parametrize(

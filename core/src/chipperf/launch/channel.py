@@ -220,4 +220,4 @@ def _reason(error: BaseException) -> str:
 
 
 def _secret() -> bytes:
-    return os.environ.get(SECRET_VARIABLE, "").encode()
+    return os.fsencode(os.environ.get(SECRET_VARIABLE, ""))
