@@ -25,7 +25,7 @@ from chipperf.plugin.types import Rank
 from chipperf.records.checkpoints import list_checkpoints, newest_valid
 from chipperf.records.files import write_atomically
 from chipperf.records.process_files import has_live_process, hold_process_file
-from chipperf.records.schema import Failure, Missing, Status, Throughput
+from chipperf.records.schema import Failure, Limits, Missing, Status, Throughput
 from chipperf.records.store import read_record
 from chipperf.run.collectives import Collectives
 from chipperf.run.directory import RunDirectory
@@ -374,6 +374,30 @@ def test_other_software_is_refused(make_plan: MakePlan, planned: Record, changes
         require_same_software(make_plan(), planned.model_copy(update=changes), CASE, session)
     with pytest.raises(UsageError, match="begun with case mobilenetv2 0.9"):
         require_same_software(make_plan(case_version="0.9"), planned, CASE, session)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"precision": "bf16"},
+        {"preset": "demo"},
+        {"vendor": "metax"},
+        {"run_id": "another"},
+        {"limits": Limits(max_epochs=1)},
+        {"hyperparameters": {"lr": 9.0}},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_plan_that_was_changed_after_its_record_is_refused(
+    make_plan: MakePlan, planned: Record, change: dict[str, Any]
+) -> None:
+    plan = make_plan()
+    if values := change.get("hyperparameters"):
+        kept = plan.hyperparameters
+        change = {"hyperparameters": kept.model_copy(update={"values": {**kept.values, **values}})}
+
+    with pytest.raises(RecordError, match=f"do not agree on: {next(iter(change))}$"):
+        require_same_software(plan.model_copy(update=change), planned, CASE, bind(installed.find_vendor("cpu")))
 
 
 def test_other_torch_is_refused(stopped: RunDirectory) -> None:

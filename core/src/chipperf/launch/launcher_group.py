@@ -115,6 +115,9 @@ class LauncherGroup:
                 what = "was refused at"
             raise self._not_joined(f"{launcher.name_of(launcher.index)} {what} {self._place}: {error}") from error
         self.session = self._joining
+        if not launcher.is_first and self._joining.read("start") is not None:
+            name = launcher.name_of(launcher.index)
+            raise self._not_joined(f"{name} comes too late: the run at {self._place} has begun with another one")
 
     @contextmanager
     def _waiting_for(self, what: str, silent_s: float = _SILENT_S) -> Iterator[None]:
@@ -175,7 +178,7 @@ class LauncherGroup:
         A directory that contains another run is a :class:`UsageError`.
         """
         shared = directory.plan.exists()
-        if shared and read_plan(directory.plan).run_id != plan.run_id:
+        if not shared or read_plan(directory.plan).run_id != plan.run_id:
             directory.require_no_run()
         directory.join(self.launcher.index)
         final = self._ask_first("joined", "shared" if shared else "own", "start", "does not begin")

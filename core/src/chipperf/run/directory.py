@@ -106,10 +106,15 @@ class RunDirectory:
                 raise
 
     def require_no_run(self) -> None:
-        """Raise :class:`UsageError` if the directory contains a run, because runs are never overwritten."""
-        if self.record.exists() or self.plan.exists():
+        """Raise :class:`UsageError` if the directory contains a run or a part of one, which is never overwritten.
+
+        New events and readings would be appended to old ones, and a completed run removes its checkpoints.
+        """
+        parts = (self.record, self.plan, self.events, self.checkpoints, *self.path.glob("telemetry-node*.jsonl"))
+        if found := [path.name for path in parts if path.exists()]:
             raise UsageError(
-                f"{self.path} already holds a run", hint="choose another --out; runs are never overwritten"
+                f"{self.path} already holds a run: {', '.join(found)}",
+                hint="choose another --out; runs are never overwritten",
             )
 
     def join(self, index: int) -> None:
