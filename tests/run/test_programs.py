@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from typing import TYPE_CHECKING
 
 import pytest
+from chipperf.cli.main import _prepare_process
 from chipperf.run import programs
 from chipperf.run.programs import program
 
@@ -25,6 +27,30 @@ def test_current_directory_is_not_imported_from(
 
     assert (process.returncode, process.stderr) == (0, "")
     assert process.stdout.startswith("chipperf ")
+
+
+def test_empty_part_of_the_path_is_not_the_current_directory_for_started_programs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(["", "/lib", "", "/site", ""]))
+
+    _prepare_process()
+
+    assert os.environ["PYTHONPATH"] == os.pathsep.join(["/lib", "/site"])
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_standard_streams_are_taken_by_nothing_else(closed: str, tmp_path: Path) -> None:
+    script = f"""
+import os
+from chipperf.cli.main import _prepare_process
+_prepare_process()
+with open({str(tmp_path / "told")!r}, "w") as file:
+    file.write(f"{{file.fileno()}} {{[os.get_inheritable(number) for number in range(3)]}}")
+"""
+    subprocess.run(["sh", "-c", f'exec "$@" {closed}', "sh", sys.executable, "-c", script], check=True)
+
+    assert (tmp_path / "told").read_text() == "3 [True, True, True]"
 
 
 def test_module_started_by_hand_is_not_imported_from_there_either(tmp_path: Path) -> None:

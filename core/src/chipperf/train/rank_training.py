@@ -218,6 +218,7 @@ def train(context: RunContext, loop: TrainingLoop, sampler: TelemetrySampler) ->
     """Train and measure, with telemetry of this machine's devices; write the results, also after a failure."""
     rank = context.rank
     failure = None
+    sampler.trained_s = loop.state.elapsed_s
     try:
         with sampler if rank.local_rank == 0 else nullcontext():
             context.progress.phase("training")
