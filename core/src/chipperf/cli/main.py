@@ -90,9 +90,7 @@ def main() -> NoReturn:
     line and a hint; ``PERF_DEBUG=1`` adds the traceback.
     """
     _prepare_process()
-    # Without a descriptor there is no stream, and typer prints nothing.
-    if sys.stdout and sys.stderr:
-        sys.stdout, sys.stderr = cast("TextIO", Output(sys.stdout)), cast("TextIO", Output(sys.stderr, may_lose=True))
+    sys.stdout, sys.stderr = cast("TextIO", Output(sys.stdout)), cast("TextIO", Output(sys.stderr, may_lose=True))
     try:
         app()
     except PerfError as error:
@@ -124,15 +122,15 @@ def _prepare_process() -> None:
     """Make this process and the programs that it starts independent of what a shell, cron or a user's profile left."""
     # They are looked for among all distributions, one of which may be broken.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
-    # An empty part, for example of PYTHONPATH=/lib:$PYTHONPATH, is the current directory, from which nobody may import.
-    if path := os.environ.get("PYTHONPATH"):
-        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, path.split(os.pathsep)))
     # A file or socket must not take the place of a closed standard stream, which programs get as their own.
     for number in range(3):
         with suppress(OSError):
             os.fstat(number)
             continue
         os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
 
 
 def _fail(error: PerfError) -> NoReturn:
