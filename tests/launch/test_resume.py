@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -292,6 +293,21 @@ def test_sessions_add_up(stopped: RunDirectory) -> None:
     interruptions = read_record(stopped.path).interruptions
     assert sum(each.session_seconds for each in interruptions) == second.earlier_s
     assert interruptions[1].lost_steps == Missing(missing="unknown", reason="the run left no progress")
+
+
+@pytest.mark.parametrize("events", [True, False])
+def test_time_of_a_copy_is_not_the_time_of_the_run(stopped: RunDirectory, events: bool) -> None:
+    plan = read_plan(stopped.plan)
+    if events:
+        stopped.events.write_text(
+            json.dumps({"metadata": {"time_ms": 1000 * (plan.created_at.timestamp() + 60)}}) + "\n{"
+        )
+    for path in stopped.path.rglob("*"):
+        os.utime(path, (time.time() + 90_000, time.time() + 90_000))
+
+    resumed = resume(stopped, torch.__version__, started_s=50.0, data_root=HERE)
+
+    assert resumed.earlier_s == pytest.approx(60 if events else 0, abs=0.01)
 
 
 def test_damaged_checkpoint_is_left_out_and_that_is_said(stopped: RunDirectory) -> None:

@@ -60,7 +60,8 @@ def resume(directory: RunDirectory, torch_version: str, *, started_s: float, dat
     A run that still runs, or another torch, is a :class:`UsageError`; no intact checkpoint is a :class:`RecordError`.
     """
     plan, record = read_plan(directory.plan), read_record(directory.path)
-    stopped_at = datetime.fromtimestamp(directory.last_sign_of_life_s(), timezone.utc)
+    planned_s = (plan.session_started_at or plan.created_at).timestamp()
+    stopped_at = datetime.fromtimestamp(directory.last_sign_of_life_s(planned_s), timezone.utc)
     found, faults = newest_valid(directory.checkpoints)
     if found is None:
         raise RecordError(
