@@ -95,6 +95,19 @@ def test_stranger_disturbs_nobody(content: bytes) -> None:
         assert first.read("joined") == second.read("joined") == "1"
 
 
+@pytest.mark.parametrize("content", [b"5", b"[" * 100_000, b"[]", b"[1"], ids=["number", "deep", "empty", "cut off"])
+def test_message_that_is_no_request_ends_its_connection_only(content: bytes, capfd: pytest.CaptureFixture[str]) -> None:
+    with closing(Channel("localhost", 0, listens=True)) as first:
+        second = Channel("localhost", first.port)
+        assert second._connection is not None
+        second._connection.send_bytes(content)
+        with pytest.raises(EOFError):
+            second._connection.recv_bytes()
+
+        assert Channel("localhost", first.port).read("plan") is None
+    assert capfd.readouterr().err == ""
+
+
 @pytest.mark.parametrize("fault", [OSError("too many open files"), RuntimeError("can't start new thread")])
 def test_crowd_of_strangers_does_not_end_the_listening(fault: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
     accept, faults = socket.socket.accept, [fault]
