@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import pytest
@@ -46,6 +47,17 @@ def test_bad_input_is_one_line_and_a_hint(
     assert "Traceback" not in ended.err
     assert ended.out == ""
     assert list(tmp_path.iterdir()) == []
+
+
+def test_path_that_is_not_utf_8_is_a_line(invoke: Invoke, tmp_path: Path) -> None:
+    data = tmp_path / os.fsdecode(b"\xff")
+    data.mkdir()
+
+    ended = invoke(*TRAIN, "--preset", "tiny", "--data", data, "--out", tmp_path / "run")
+
+    assert (ended.code, ended.out) == (2, "")
+    assert ended.err.startswith("perf: error: a path or an argument is not valid UTF-8\n  hint: ")
+    assert list(tmp_path.iterdir()) == [data]
 
 
 @pytest.mark.parametrize(

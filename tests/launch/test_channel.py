@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import socket
 import threading
@@ -65,6 +66,21 @@ def test_end_with_another_secret_takes_no_part(monkeypatch: pytest.MonkeyPatch) 
         assert first.refused == ["127.0.0.1"]
 
 
+def test_secret_may_be_any_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(SECRET_VARIABLE, os.fsdecode(b"\xff\xfe"))
+    with closing(Channel("localhost", 0, listens=True)) as first:
+        Channel("localhost", first.port).write("plan", "text")
+        assert first.read("plan") == "text"
+
+
+@pytest.mark.parametrize("host", ["LocalHost", "127.0.1.1"])
+def test_other_names_of_this_machine_alone_are_found_and_not_exposed(host: str) -> None:
+    with closing(Channel(host, 0, listens=True)) as first:
+        Channel(host, first.port, timeout_s=1.0).write("plan", "text")
+
+        assert first._listener.getsockname()[0].startswith("127.")
+
+
 @pytest.mark.parametrize(
     "content",
     [b"", b"GET / HTTP/1.1\r\n\r\n", b"\x7f\xff\xff\xff", b"\0\0\0\1x"],
@@ -77,6 +93,19 @@ def test_stranger_disturbs_nobody(content: bytes) -> None:
             second = Channel("localhost", first.port)
             second.write("joined", "1")
         assert first.read("joined") == second.read("joined") == "1"
+
+
+@pytest.mark.parametrize("content", [b"5", b"[" * 100_000, b"[]", b"[1"], ids=["number", "deep", "empty", "cut off"])
+def test_message_that_is_no_request_ends_its_connection_only(content: bytes, capfd: pytest.CaptureFixture[str]) -> None:
+    with closing(Channel("localhost", 0, listens=True)) as first:
+        second = Channel("localhost", first.port)
+        assert second._connection is not None
+        second._connection.send_bytes(content)
+        with pytest.raises(EOFError):
+            second._connection.recv_bytes()
+
+        assert Channel("localhost", first.port).read("plan") is None
+    assert capfd.readouterr().err == ""
 
 
 @pytest.mark.parametrize("fault", [OSError("too many open files"), RuntimeError("can't start new thread")])

@@ -11,6 +11,7 @@ from chipperf.launch.channel import Channel
 from chipperf.launch.launcher_group import LauncherGroup, LauncherReport, cause_of
 from chipperf.launch.launcher_info import from_environment, from_options
 from chipperf.records.schema import Failure, Status
+from chipperf.run.directory import RunDirectory
 from support import TIMEOUT_S, free_port
 
 
@@ -140,6 +141,25 @@ def test_first_launcher_ends_when_the_others_have_heard_why(two, make_plan):
         assert heard.wait(TIMEOUT_S)
         assert answer.result() == "machine 0 ended: machine 1 was started with another precision than the first"
     assert first._joining.read("ended/1") is not None
+
+
+def test_launcher_of_the_same_number_does_not_disturb_a_run_that_has_begun(two, make_plan):
+    first, second = two
+    second._joining.write("request/1", "own")
+    first.start(make_plan())
+
+    with pytest.raises(TrainingError, match="machine 1 comes too late: the run at node0:1 has begun with another one"):
+        LauncherGroup(second.launcher, origin_s=0.0, idle_memory_bytes={}, tell=print)
+
+    assert first._joining.read("request/1") == "own"
+    assert first._joining.read("ended/1") is None
+
+
+def test_parts_of_another_run_on_a_machine_of_its_own_are_refused(two, make_plan, tmp_path):
+    (tmp_path / "telemetry-node1.jsonl").write_text("")
+
+    with pytest.raises(UsageError, match="already holds a run: telemetry-node1.jsonl"):
+        two[1].join(RunDirectory(tmp_path), make_plan())
 
 
 def test_first_launcher_ends_with_the_launcher_that_it_waits_for(two):

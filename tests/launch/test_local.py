@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import sys
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ from chipperf.launch import local
 from chipperf.launch.launcher_group import PEER_STOPPED
 from chipperf.launch.local import run_workers
 from chipperf.launch.rank_processes import StopSignals
+from chipperf.launch.watch import Watch
 from chipperf.records.schema import Failure, Topology
 from chipperf.records.store import read_record
 from chipperf.run.directory import RunDirectory
@@ -55,6 +57,32 @@ def test_main_rank_that_has_finished_completes_the_run(run: Callable[[str], tupl
     )
 
     assert (record.status.state, code) == ("completed", 0)
+
+
+def test_crash_after_the_results_costs_a_warning_only(run: Callable[[str], tuple[Any, int]]) -> None:
+    record, code = run(
+        "import os, pathlib, sys; pathlib.Path(sys.argv[1], 'progress.json').write_text('{\"phase\": \"finished\"}');"
+        "os.kill(os.getpid(), 11)"
+    )
+
+    assert (record.status.state, code) == ("completed", 0)
+    [warning] = record.warnings
+    assert warning.startswith("the process of rank 0 was killed by SIGSEGV after training: ")
+
+
+@pytest.mark.parametrize(("number", "is_deleted"), [(errno.ENOENT, True), (errno.ESTALE, False), (errno.EIO, False)])
+def test_file_system_that_does_not_answer_for_a_moment_has_not_lost_the_run(
+    number: int, is_deleted: bool, tmp_path: Path, make_plan: MakePlan
+) -> None:
+    class Plan:
+        def stat(self) -> None:
+            raise OSError(number, "cannot be reached")
+
+    directory = RunDirectory(tmp_path)
+    directory.plan = Plan()  # type: ignore[assignment]
+    watch = Watch(make_plan(hang_timeout_s=None), directory, None, None)  # type: ignore[arg-type]
+
+    assert (watch._fault() is not None) == is_deleted
 
 
 TOLD_S = 1e12

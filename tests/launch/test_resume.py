@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +26,7 @@ from chipperf.plugin.types import Rank
 from chipperf.records.checkpoints import list_checkpoints, newest_valid
 from chipperf.records.files import write_atomically
 from chipperf.records.process_files import has_live_process, hold_process_file
-from chipperf.records.schema import Failure, Missing, Status, Throughput
+from chipperf.records.schema import Failure, Limits, Missing, Status, Throughput
 from chipperf.records.store import read_record
 from chipperf.run.collectives import Collectives
 from chipperf.run.directory import RunDirectory
@@ -294,6 +295,21 @@ def test_sessions_add_up(stopped: RunDirectory) -> None:
     assert interruptions[1].lost_steps == Missing(missing="unknown", reason="the run left no progress")
 
 
+@pytest.mark.parametrize("events", [True, False])
+def test_time_of_a_copy_is_not_the_time_of_the_run(stopped: RunDirectory, events: bool) -> None:
+    plan = read_plan(stopped.plan)
+    if events:
+        stopped.events.write_text(
+            json.dumps({"metadata": {"time_ms": 1000 * (plan.created_at.timestamp() + 60)}}) + "\n{"
+        )
+    for path in stopped.path.rglob("*"):
+        os.utime(path, (time.time() + 90_000, time.time() + 90_000))
+
+    resumed = resume(stopped, torch.__version__, started_s=50.0, data_root=HERE)
+
+    assert resumed.earlier_s == pytest.approx(60 if events else 0, abs=0.01)
+
+
 def test_damaged_checkpoint_is_left_out_and_that_is_said(stopped: RunDirectory) -> None:
     newest = list_checkpoints(stopped.checkpoints)[0]
     (newest / "shared.pt").write_bytes(b"")
@@ -374,6 +390,30 @@ def test_other_software_is_refused(make_plan: MakePlan, planned: Record, changes
         require_same_software(make_plan(), planned.model_copy(update=changes), CASE, session)
     with pytest.raises(UsageError, match="begun with case mobilenetv2 0.9"):
         require_same_software(make_plan(case_version="0.9"), planned, CASE, session)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"precision": "bf16"},
+        {"preset": "demo"},
+        {"vendor": "metax"},
+        {"run_id": "another"},
+        {"limits": Limits(max_epochs=1)},
+        {"hyperparameters": {"lr": 9.0}},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_plan_that_was_changed_after_its_record_is_refused(
+    make_plan: MakePlan, planned: Record, change: dict[str, Any]
+) -> None:
+    plan = make_plan()
+    if values := change.get("hyperparameters"):
+        kept = plan.hyperparameters
+        change = {"hyperparameters": kept.model_copy(update={"values": {**kept.values, **values}})}
+
+    with pytest.raises(RecordError, match=f"do not agree on: {next(iter(change))}$"):
+        require_same_software(plan.model_copy(update=change), planned, CASE, bind(installed.find_vendor("cpu")))
 
 
 def test_other_torch_is_refused(stopped: RunDirectory) -> None:

@@ -95,7 +95,8 @@ def test_observer_that_hangs_is_interrupted_and_named(plugins, tmp_path, body):
     stuck, good = plugins.observer("stuck", source), plugins.observer("good", told_to(tmp_path / "good"))
     session = bind(plugins.vendor("acme"), observers=[stuck, good])
 
-    session.notify(EVENT, limit_s=0.1)
+    session.observer_limit_s = 0.1
+    session.notify(EVENT)
 
     assert (tmp_path / "good").read_text() == "1 "
     ((disabled, reason),) = session.disabled_observers

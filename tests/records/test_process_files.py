@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import subprocess
@@ -136,3 +137,13 @@ def test_file_that_its_holder_removed_is_made_anew(tmp_path: Path) -> None:
     os.close(second)
     assert not has_live_process(tmp_path, thorough=True)
     os.close(first)
+
+
+def test_run_begins_although_somebody_looks_whether_it_is_alive(tmp_path: Path) -> None:
+    path = tmp_path / "process.json"
+    path.write_text("")
+    look = path.open("rb")
+    fcntl.flock(look, fcntl.LOCK_SH)
+    threading.Timer(0.1, look.close).start()
+
+    os.close(hold_process_file(path))

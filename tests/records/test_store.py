@@ -147,14 +147,17 @@ def test_run_does_not_begin_on_a_full_disk(small_disk: Path) -> None:
     assert not list(small_disk.rglob(".reserve"))
 
 
-@pytest.mark.parametrize("occupant", ["record.json", "plan.json"])
-def test_run_is_never_overwritten(tmp_path: Path, occupant: str) -> None:
+@pytest.mark.parametrize(
+    "occupant", ["record.json", "plan.json", "events.jsonl", "telemetry-node1.jsonl", "checkpoints/mine.pt"]
+)
+def test_run_or_a_part_of_one_is_never_overwritten(tmp_path: Path, occupant: str) -> None:
+    (tmp_path / occupant).parent.mkdir(exist_ok=True)
     (tmp_path / occupant).write_text("{}")
 
     with pytest.raises(UsageError, match="already holds a run") as caught:
         RunDirectory(tmp_path).create()
     assert "choose another --out" in str(caught.value.hint)
-    assert files_in(tmp_path) == {occupant}
+    assert files_in(tmp_path) == {occupant.partition("/")[0]}
 
 
 @pytest.mark.parametrize(

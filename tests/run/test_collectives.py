@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import sys
 
 import numpy as np
 import pytest
@@ -22,6 +23,25 @@ def test_data_arrives_as_it_was_sent() -> None:
     assert received["records"] == [info, missing]
     np.testing.assert_array_equal(received["array"], array)
     assert received["rest"] == (1, None, "x", [2.5])
+
+
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [
+        ("numpy.f2py.__main__", "main"),
+        ("chipperf.__main__", "main"),
+        ("chipperf.records.store", "Path"),
+        ("chipperf.records.store", "os.stat_result"),
+    ],
+    ids=["program of numpy", "program of chipperf", "class from elsewhere", "class by a path"],
+)
+def test_module_that_another_rank_names_is_not_imported(module: str, name: str) -> None:
+    before = set(sys.modules)
+
+    with pytest.raises(pickle.UnpicklingError, match="which is not data"):
+        _load(f"c{module}\n{name}\n.".encode())
+
+    assert set(sys.modules) == before
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,6 +33,17 @@ def test_line_goes_to_the_output_and_to_the_file(tmp_path: Path, capsys: pytest.
     assert before_ns <= metadata.pop("monotonic_ns") <= time.monotonic_ns()
     assert abs(metadata.pop("time_ms") / 1000 - time.time()) < 60
     assert metadata == {"rank": 0, "metric": "top1", "epoch": 3, "step": 40}
+
+
+def test_log_takes_any_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A rank's output may be ASCII, and the name of a file in a reason may be any bytes."""
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding="ascii"))
+    log = EventLog(tmp_path / "events.jsonl", rank=0)
+
+    log.write("run_stop", "failed", reason="数据/\udcff.jpg")
+    log.close()
+
+    assert json.loads((tmp_path / "events.jsonl").read_text())["metadata"]["reason"] == "数据/\udcff.jpg"
 
 
 def test_rank_without_a_file_still_prints(capsys: pytest.CaptureFixture[str]) -> None:

@@ -54,6 +54,7 @@ def report(directory: RunDirectory, rank: int, error: BaseException, at_s: float
         (KeyboardInterrupt(), "interrupted", "interrupted"),
         (TrainingError("loss is nan", failure_class="non_finite_loss"), "non_finite_loss", "loss is nan"),
         (DataError("x.jpg is broken"), "DataError", "x.jpg is broken"),
+        (DataError("\udcff.jpg is broken"), "DataError", r"\udcff.jpg is broken"),
         (OutOfMemoryError("tried to allocate\n 2 GiB"), "out_of_memory", "OutOfMemoryError: tried to allocate 2 GiB"),
         (MemoryError(), "MemoryError", "MemoryError"),
         (ValueError("bad\n\nvalue"), "ValueError", "ValueError: bad value"),

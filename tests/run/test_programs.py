@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -25,6 +26,42 @@ def test_current_directory_is_not_imported_from(
 
     assert (process.returncode, process.stderr) == (0, "")
     assert process.stdout.startswith("chipperf ")
+
+
+@pytest.mark.parametrize("parts", [["", "/lib"], ["/lib", ""], ["", ""]])
+def test_empty_part_of_the_path_is_not_the_current_directory(parts: list[str], tmp_path: Path) -> None:
+    for name in ("statistics", "typer", "torch"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('imported from the current directory')\n")
+    script = (
+        "import os, sys; from chipperf.__main__ import forget_empty_parts; forget_empty_parts();"
+        "import chipperf.cli.main, statistics; print(os.environ['PYTHONPATH'])"
+    )
+
+    process = subprocess.run(
+        [sys.executable, "-P", "-c", script],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(parts)},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+
+    assert (process.stderr, process.stdout.strip()) == ("", "/lib" if "/lib" in parts else "")
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_standard_streams_are_taken_by_nothing_else(closed: str, tmp_path: Path) -> None:
+    script = f"""
+import os
+from chipperf.cli.main import _prepare_process
+_prepare_process()
+with open({str(tmp_path / "told")!r}, "w") as file:
+    file.write(f"{{file.fileno()}} {{[os.get_inheritable(number) for number in range(3)]}}")
+"""
+    subprocess.run(["sh", "-c", f'exec "$@" {closed}', "sh", sys.executable, "-c", script], check=True)
+
+    number, inheritable = (tmp_path / "told").read_text().split(maxsplit=1)
+    assert int(number) > 2
+    assert inheritable == "[True, True, True]"
 
 
 def test_module_started_by_hand_is_not_imported_from_there_either(tmp_path: Path) -> None:

@@ -53,10 +53,13 @@ def test_numbers_that_contradict_each_other_are_an_error(changes: dict[str, str]
 @pytest.mark.parametrize(
     ("host", "ranks_here", "is_alone"), [("127.0.0.1", 1, True), ("node0", 2, True), ("node0", 1, False)]
 )
+@pytest.mark.parametrize("given", [None, ""])
 def test_gloo_listens_for_other_machines_only_if_there_are_some(
-    host: str, ranks_here: int, is_alone: bool, monkeypatch: pytest.MonkeyPatch
+    host: str, ranks_here: int, is_alone: bool, given: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("GLOO_SOCKET_IFNAME", raising=False)
+    if given is not None:
+        monkeypatch.setenv("GLOO_SOCKET_IFNAME", given)
 
     variables = rank_variables(Rank(world_size=2, local_world_size=ranks_here), host, 1)
 

@@ -193,6 +193,18 @@ def test_session_that_was_killed_ends_with_its_last_reading() -> None:
     assert power_of(marked(every_second(0, 100), 0.0, 0.0)[:-1]).coverage == 1.0
 
 
+@pytest.mark.parametrize("left", [every_second(0, 10), []], ids=["telemetry died, then the run", "file removed"])
+def test_training_of_an_earlier_session_that_nobody_read_is_a_hole(left: list[dict[str, Any]]) -> None:
+    earlier = marked(left, 0.0, 0.0)[:-1] if left else []
+    later = [{**each, "session": 2} for each in marked(every_second(500, 600), 500.0, 600.0)]
+    later[0]["trained_s"] = 100.0
+
+    power = power_of(earlier + later)
+
+    assert failed(power) == {"mean_w", "max_w", "energy_j"}
+    assert power.coverage == pytest.approx(0.55 if left else 0.5)
+
+
 def test_readings_that_all_failed_say_why() -> None:
     readings = [{**reading(float(second)), "source": "failed: NVML did not answer"} for second in range(3)]
 

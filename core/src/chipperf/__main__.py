@@ -2,10 +2,27 @@
 
 import os
 import sys
+from contextlib import suppress
+
+
+def forget_empty_parts() -> None:
+    """Let neither this process nor those that it starts import from the current directory.
+
+    Python takes an empty part, as of ``PYTHONPATH=/lib:$PYTHONPATH``, for the current directory.
+    """
+    parts = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    if len(parts) > 1 and "" in parts:
+        named = list(filter(None, parts))
+        os.environ["PYTHONPATH"] = os.pathsep.join(named)
+        with suppress(OSError):
+            here = os.getcwd()
+            if here not in map(os.path.abspath, named):
+                sys.path[:] = [path for path in sys.path if path != here]
 
 
 def main() -> None:
     """Run the program and exit."""
+    forget_empty_parts()
     try:
         from chipperf.cli.main import main as program
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+from contextlib import suppress
 from typing import NoReturn, TextIO, cast
 
 import typer
@@ -88,11 +89,8 @@ def main() -> NoReturn:
     Exit codes: 0 success, 1 the run failed, 2 usage, 3 plugin or environment, 4 a check found faults. An error is one
     line and a hint; ``PERF_DEBUG=1`` adds the traceback.
     """
-    # They are looked for among all distributions, one of which may be broken.
-    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
-    # Without a descriptor there is no stream, and typer prints nothing.
-    if sys.stdout and sys.stderr:
-        sys.stdout, sys.stderr = cast("TextIO", Output(sys.stdout)), cast("TextIO", Output(sys.stderr, may_lose=True))
+    _prepare_process()
+    sys.stdout, sys.stderr = cast("TextIO", Output(sys.stdout)), cast("TextIO", Output(sys.stderr, may_lose=True))
     try:
         app()
     except PerfError as error:
@@ -106,6 +104,11 @@ def main() -> NoReturn:
         if end.code == 130:  # So typer ends, without a word, after Ctrl-C.
             _fail(PerfError("interrupted"))
         raise
+    except ValueError as error:
+        if "surrogates not allowed" not in str(error):
+            raise
+        hint = "rename the file or directory; the text of records and plans is UTF-8"
+        _fail(UsageError("a path or an argument is not valid UTF-8", hint=hint))
     except OSError as error:
         place = error.filename or "a file, process or connection"
         _fail(UsageError(f"cannot use {place}: {error.strerror or error}", hint="PERF_DEBUG=1 shows what needs it"))
@@ -113,6 +116,21 @@ def main() -> NoReturn:
 
 
 _TRAIN_MODULES = ("PIL", "numpy", "pycocotools", "scipy", "simplejpeg", "torch", "torchvision")
+
+
+def _prepare_process() -> None:
+    """Make this process and the programs that it starts independent of what a shell, cron or a user's profile left."""
+    # They are looked for among all distributions, one of which may be broken.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
+    # A file or socket must not take the place of a closed standard stream, which programs get as their own.
+    for number in range(3):
+        with suppress(OSError):
+            os.fstat(number)
+            continue
+        os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
 
 
 def _fail(error: PerfError) -> NoReturn:

@@ -169,6 +169,8 @@ def plan_job(options: TrainOptions, *, started_s: float, observer: JobObserver) 
         hang_timeout_s=options.hang_timeout_s,
         session_started_at=now - timedelta(seconds=time.monotonic() - started_s),
     )
+    # What is not UTF-8 ends the run here, before anything is created.
+    plan.model_dump_json()
     return Job(plan=plan, session=session, case=checked.case, out=options.out, launcher=options.launcher)
 
 

@@ -115,6 +115,9 @@ class LauncherGroup:
                 what = "was refused at"
             raise self._not_joined(f"{launcher.name_of(launcher.index)} {what} {self._place}: {error}") from error
         self.session = self._joining
+        if not launcher.is_first and self._joining.read("start") is not None:
+            name = launcher.name_of(launcher.index)
+            raise self._not_joined(f"{name} comes too late: the run at {self._place} has begun with another one")
 
     @contextmanager
     def _waiting_for(self, what: str, silent_s: float = _SILENT_S) -> Iterator[None]:
@@ -175,7 +178,7 @@ class LauncherGroup:
         A directory that contains another run is a :class:`UsageError`.
         """
         shared = directory.plan.exists()
-        if shared and read_plan(directory.plan).run_id != plan.run_id:
+        if not shared or read_plan(directory.plan).run_id != plan.run_id:
             directory.require_no_run()
         directory.join(self.launcher.index)
         final = self._ask_first("joined", "shared" if shared else "own", "start", "does not begin")
@@ -243,7 +246,8 @@ class LauncherGroup:
     def store_port(self) -> int:
         """Return the port at which the ranks' store listens on the first launcher's machine."""
         try:
-            return int(self.session.wait_for("store", _STORE_S))
+            with self._waiting_for(f"{self.launcher.name_of(0)} to start its ranks"):
+                return int(self.session.wait_for("store", _STORE_S))
         except ChannelLost as error:
             raise self._not_joined(f"{self.launcher.name_of(0)} does not start its ranks: {error}") from error
 
@@ -267,7 +271,9 @@ class LauncherGroup:
         for index in range(1, self.launcher.count):
             try:
                 left_s = 0.0 if index in self._lost else max(0.0, deadline_s - time.monotonic())
-                reports.append(LauncherReport.model_validate_json(self.session.wait_for(f"report/{index}", left_s)))
+                with self._waiting_for(f"the ranks of {self.launcher.name_of(index)} to end"):
+                    text = self.session.wait_for(f"report/{index}", left_s)
+                reports.append(LauncherReport.model_validate_json(text))
             except ChannelLost:
                 lost = Status(state="failed", failure=self.lose(index))
                 reports.append(LauncherReport(status=lost, exit_code=1, recurs=True))
@@ -291,7 +297,8 @@ class LauncherGroup:
         """Report to the first launcher and return its decision. Without an answer, decide from this report alone."""
         try:
             self.session.write(f"report/{self.launcher.index}", own.model_dump_json())
-            decision = Decision.model_validate_json(self.session.wait_for("decision", _REPORT_S + _ACK_S))
+            with self._waiting_for(f"{self.launcher.name_of(0)} to say how the run ended"):
+                decision = Decision.model_validate_json(self.session.wait_for("decision", _REPORT_S + _ACK_S))
             self.session.write(f"ack/{self.launcher.index}", "")
         except ChannelLost:
             if own.status.state == "completed" or is_secondary(own.status):

@@ -200,9 +200,15 @@ def _outcome(
 ) -> tuple[Status, int]:
     if interrupted:
         return INTERRUPTED_STATUS, 1
-    if not died and 0 in ranks and (read_progress(directory.progress) or Progress()).phase != FINISHED:
+    has_finished = 0 in ranks and (read_progress(directory.progress) or Progress()).phase == FINISHED
+    if not died and 0 in ranks and not has_finished:
         # A library may end a process with code 0, and then there are no results.
         died = {0: 0}
+    if has_finished and died.keys() == {0} and not directory.failure(0).exists():
+        record, how = read_record(directory.record), describe_exit(died[0])
+        warning = f"the process of rank 0 {how} after training: an observer or a library failed at its end"
+        directory.write_record(record.model_copy(update={"warnings": [*record.warnings, warning]}))
+        died = {}
     if not died:
         return Status(state="completed"), 0
     silent = [rank for rank in sorted(died) if not directory.failure(rank).exists()]

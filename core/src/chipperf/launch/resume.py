@@ -28,13 +28,29 @@ if TYPE_CHECKING:
 def require_same_software(plan: RunPlan, record: Record, case: Case, session: Session) -> None:
     """Check that a run continues with the versions of case, chipperf, metrics and plugin that it was started with.
 
-    A record describes one set of software. Another one is a :class:`UsageError`.
+    A record describes one set of software. Another one is a :class:`UsageError`. A plan that does not agree with the
+    record, which would go on saying what was planned first, is a :class:`RecordError`.
     """
     plugin = record.vendor.plugin
     _require_same(f"case {plan.case}", plan.case_version, case.version)
     _require_same("chipperf", record.chipperf_version, chipperf.__version__)
     _require_same("the definitions of the metrics", str(record.metrics_version), str(METRICS_VERSION))
     _require_same(plugin.name, plugin.version, session.entry.version)
+    facts = {
+        "run_id": record.run_id,
+        "vendor": record.vendor.name,
+        "case": record.case.name,
+        "preset": record.case.preset,
+        "precision": record.precision.requested,
+        "hyperparameters": record.hyperparameters,
+        "limits": record.limits,
+        "topology": record.topology,
+    }
+    if differing := [name for name, recorded in facts.items() if getattr(plan, name) != recorded]:
+        raise RecordError(
+            f"the plan and the record of run {record.run_id} do not agree on: {', '.join(differing)}",
+            hint="one of the files was changed; start a new run",
+        )
 
 
 def resume(directory: RunDirectory, torch_version: str, *, started_s: float, data_root: Path) -> RunPlan:
@@ -44,7 +60,8 @@ def resume(directory: RunDirectory, torch_version: str, *, started_s: float, dat
     A run that still runs, or another torch, is a :class:`UsageError`; no intact checkpoint is a :class:`RecordError`.
     """
     plan, record = read_plan(directory.plan), read_record(directory.path)
-    stopped_at = datetime.fromtimestamp(directory.last_sign_of_life_s(), timezone.utc)
+    planned_s = (plan.session_started_at or plan.created_at).timestamp()
+    stopped_at = datetime.fromtimestamp(directory.last_sign_of_life_s(planned_s), timezone.utc)
     found, faults = newest_valid(directory.checkpoints)
     if found is None:
         raise RecordError(

@@ -71,9 +71,14 @@ class Watch:
                 return
 
     def _fault(self) -> Failure | None:
-        if not self._directory.plan.exists():
+        try:
+            self._directory.plan.stat()
+        except (FileNotFoundError, NotADirectoryError):
             message = f"{self._directory.path} was deleted while the run was going on"
             return Failure(failure_class=DIRECTORY_DELETED, message=message)
+        except OSError:
+            # A file system that does not answer for a moment has not lost the run.
+            pass
         timeout_s = self._plan.hang_timeout_s
         if timeout_s is None:
             return None

@@ -104,6 +104,7 @@ class Session:
         self._observers: list[registration.BoundPlugin] = []
         self._disabled: list[tuple[PluginEntry, str]] = []
         self._info = self._checked("perf_vendor_info", VendorInfo)
+        self.observer_limit_s = 0.0
         self.step_end: Callable[[torch.device], None] | None = None
         if self.has("perf_step_end"):
             self.step_end = functools.partial(self._void, "perf_step_end")
@@ -240,11 +241,13 @@ class Session:
         """Observers that are no longer called, each with the reason, in the order in which they failed."""
         return tuple(self._disabled)
 
-    def notify(self, event: Event, *, limit_s: float = 0.0) -> None:
+    def notify(self, event: Event) -> None:
         """Send an event to the hook of its type of every observer. An observer that raises is not called again.
 
-        An observer that takes longer than ``limit_s`` is interrupted, if it is not 0; only the main thread can do that.
+        An observer that takes longer than ``observer_limit_s`` is interrupted, if that is not 0; only the main thread
+        can do that.
         """
+        limit_s = self.observer_limit_s
         hook = registration.EVENT_HOOKS[type(event).__name__]
         for observer in list(self._observers):
             if hook not in observer.hooks:

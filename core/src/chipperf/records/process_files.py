@@ -22,6 +22,9 @@ _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 _WATCHED_S: Final = 3.0
 """Time within which a living launcher on another machine touches its file."""
 
+_LOOK_S: Final = 0.5
+"""Time in which whoever only looks whether the run is alive, for which the lock is needed, has long let go of it."""
+
 _SURELY_ENDED_S: Final = 600.0
 
 
@@ -32,6 +35,7 @@ def hold_process_file(path: Path) -> int:
         UsageError: Another process holds it.
         OSError: The file cannot be written.
     """
+    patient_until_s = time.monotonic() + _LOOK_S
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
@@ -41,6 +45,9 @@ def hold_process_file(path: Path) -> int:
                 break
         except BlockingIOError as error:
             os.close(descriptor)
+            if time.monotonic() < patient_until_s:
+                time.sleep(_LOOK_S / 20)
+                continue
             raise UsageError(
                 f"the run in {path.parent} is still running", hint="wait for its end, or stop it first"
             ) from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import sys
 from dataclasses import is_dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -84,9 +85,12 @@ class _DataUnpickler(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         """Return a class or function that makes data."""
-        found = super().find_class(module, name) if module.partition(".")[0] in ("chipperf", "numpy") else None
+        if (module, name) in _ARRAY_PARTS:
+            return super().find_class(module, name)
+        # An import would run the module's code, and the module may have imported the class from elsewhere.
+        found = vars(sys.modules.get(module, object)).get(name)
         is_record = isinstance(found, type) and (is_dataclass(found) or issubclass(found, (BaseModel, tuple)))
-        if (module.startswith("chipperf.") and is_record) or (module, name) in _ARRAY_PARTS:
+        if module.startswith("chipperf.") and is_record and found.__module__ == module:
             return found
         raise pickle.UnpicklingError(f"another rank sent {module}.{name}, which is not data")
 

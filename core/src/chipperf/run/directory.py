@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
 
 _RESERVE_BYTES = 4 * 1024 * 1024
 """Size of the reserved space. It is larger than the record of a full ImageNet run with its ten thousand windows."""
+
+
+_PLANNING_S = 1800.0
+"""Longest time between the start of a session and its plan, while launchers meet and checkpoints are verified."""
 
 
 def rank_log_name(rank: int) -> str:
@@ -106,10 +111,15 @@ class RunDirectory:
                 raise
 
     def require_no_run(self) -> None:
-        """Raise :class:`UsageError` if the directory contains a run, because runs are never overwritten."""
-        if self.record.exists() or self.plan.exists():
+        """Raise :class:`UsageError` if the directory contains a run or a part of one, which is never overwritten.
+
+        New events and readings would be appended to old ones, and a completed run removes its checkpoints.
+        """
+        parts = (self.record, self.plan, self.events, self.checkpoints, *self.path.glob("telemetry-node*.jsonl"))
+        if found := [path.name for path in parts if path.exists()]:
             raise UsageError(
-                f"{self.path} already holds a run", hint="choose another --out; runs are never overwritten"
+                f"{self.path} already holds a run: {', '.join(found)}",
+                hint="choose another --out; runs are never overwritten",
             )
 
     def join(self, index: int) -> None:
@@ -148,8 +158,16 @@ class RunDirectory:
         for failure in self.path.glob("logs/rank*.failure.json"):
             failure.unlink(missing_ok=True)
 
-    def last_sign_of_life_s(self) -> float:
-        """Return the time of the run's last write to any of its files, in seconds since the epoch."""
+    def last_sign_of_life_s(self, planned_s: float) -> float:
+        """Return the time of the run's last write to any of its files, in seconds since the epoch.
+
+        If the plan was not written at about ``planned_s``, the files are copies, and the last event tells the time.
+        """
+        if abs(self.plan.stat().st_mtime - planned_s) > _PLANNING_S:
+            for line in reversed(self.events.read_text(encoding="utf-8").splitlines() if self.events.exists() else []):
+                with suppress(ValueError, TypeError, KeyError):
+                    return float(json.loads(line)["metadata"]["time_ms"]) / 1000
+            return planned_s
         written = [self.record, self.events, self.progress, *self.path.glob("telemetry-*"), *self.path.glob("logs/*")]
         return max((path.stat().st_mtime for path in written if path.exists()), default=0.0)
 

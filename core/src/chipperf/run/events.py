@@ -39,7 +39,7 @@ class EventLog:
         """
         clocks = {"time_ms": time.time_ns() // 1_000_000, "monotonic_ns": time.monotonic_ns()}
         entry = {"event": event.upper(), "value": value, "metadata": {"rank": self._rank, **clocks, **metadata}}
-        line = json.dumps(entry, ensure_ascii=False)
+        line = json.dumps(entry)
         try:
             print(f"[PerfLog] {line}", flush=True)
             if self._file:

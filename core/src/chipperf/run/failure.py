@@ -87,6 +87,8 @@ def describe(error: BaseException, rank: int) -> Failure:
         failure_class, hint = "out_of_memory", "lower batch_size, or raise accumulate_steps instead"
     else:
         hint = f"the traceback is at the end of {rank_log_name(rank)}"
+    # The name of a file may not be UTF-8, and records are.
+    message = message.encode(errors="backslashreplace").decode()
     return Failure(failure_class=failure_class, message=message, rank=rank, hint=hint)
 
 

@@ -78,7 +78,7 @@ def rank_variables(rank: Rank, host: str, port: int) -> dict[str, str]:
     # The loopback interface is lo on Linux, and lo0 on BSD and macOS.
     interfaces = [name for _, name in socket.if_nameindex() if name in ("lo", "lo0")]
     is_alone = rank.local_world_size == rank.world_size or is_loopback(host)
-    if interfaces and is_alone and "GLOO_SOCKET_IFNAME" not in os.environ:
+    if interfaces and is_alone and not os.environ.get("GLOO_SOCKET_IFNAME"):
         variables["GLOO_SOCKET_IFNAME"] = interfaces[0]
     return variables
 

@@ -27,7 +27,7 @@ def is_loopback(host: str) -> bool:
     """Return whether a host's name or address means this machine alone."""
     with suppress(ValueError):
         return ipaddress.ip_address(host).is_loopback
-    return host == "localhost"
+    return host.lower() == "localhost"
 
 
 def listen(host: str, port: int = 0) -> socket.socket:
@@ -36,7 +36,8 @@ def listen(host: str, port: int = 0) -> socket.socket:
     A ``port`` of 0 selects a free one; one that is taken is an :class:`OSError`.
     """
     if is_loopback(host):
-        address = "::1" if ":" in host else LOOPBACK
+        # Debian's name for a machine alone is 127.0.1.1.
+        address = LOOPBACK if host.lower() == "localhost" else host
         return socket.create_server((address, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     if socket.has_dualstack_ipv6():
         return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True)

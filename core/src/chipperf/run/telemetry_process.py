@@ -78,6 +78,7 @@ class TelemetrySampler:
 
     Attributes:
         fault: How the process ended, if not as it should.
+        trained_s: Duration of the run's training before this block.
     """
 
     def __init__(
@@ -96,6 +97,7 @@ class TelemetrySampler:
         self._supported = Capability.TELEMETRY in session.vendor_info().capabilities
         self._process: subprocess.Popen[bytes] | None = None
         self.fault = ""
+        self.trained_s = 0.0
 
     def open(self) -> None:
         """Let the process open the vendor's library, while this one prepares training."""
@@ -107,7 +109,7 @@ class TelemetrySampler:
         self.open()
         if self._process is not None and self._process.stdin and self._process.stdout:
             select.select([self._process.stdout], [], [], _OPEN_S)
-            self._mark("start")
+            self._mark("start", trained_s=self.trained_s)
             with suppress(OSError):
                 os.write(self._process.stdin.fileno(), b"\n")
 
@@ -222,7 +224,11 @@ def _coverage(
     coverage, longest_s = 1.0, 0.0
     for device in {device for device, _ in by_session}:
         total_s = missed_s = 0.0
-        for session, start_s in ((mark["session"], mark["time_s"]) for mark in marks if mark["mark"] == "start"):
+        for start in (mark for mark in marks if mark["mark"] == "start"):
+            session, start_s = start["session"], start["time_s"]
+            # Training of earlier sessions that no mark and no reading knows: its telemetry died, or the file is gone.
+            if (unknown_s := start.get("trained_s", 0.0) - total_s) > _GAP_S:
+                total_s, missed_s, longest_s = total_s + unknown_s, missed_s + unknown_s, max(longest_s, unknown_s)
             times_s = [each["time_s"] for each in by_session.get((device, session), ()) if each.get(key) is not None]
             last_s = [series[-1]["time_s"] for (_, other), series in by_session.items() if other == session]
             ends_s = [mark["time_s"] for mark in marks if mark["mark"] == "stop" and mark["session"] == session]

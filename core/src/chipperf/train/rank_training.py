@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 from contextlib import nullcontext
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import chipperf
 from chipperf.cases.registry import find_case
 from chipperf.cases.workload import WorkloadContext
-from chipperf.errors import TrainingStopped
+from chipperf.errors import TrainingStopped, UsageError
+from chipperf.plugin.torch_helpers import HOST_VARIABLES, user_variables
 from chipperf.plugin.types import RunStarted
 from chipperf.run.collectives import Collectives
 from chipperf.run.failure import describe, ignore_signals
@@ -22,7 +25,7 @@ from chipperf.train.effective_precision import measure_effective_precision
 from chipperf.train.loop import TrainingLoop
 from chipperf.train.preparation import join_process_group, seed_everything
 from chipperf.train.replica import Replica
-from chipperf.train.results import write_description, write_results
+from chipperf.train.results import describe_dataset, write_description, write_results
 from chipperf.train.stop import StopRequest
 
 if TYPE_CHECKING:
@@ -36,6 +39,9 @@ if TYPE_CHECKING:
     from chipperf.run.events import EventLog
     from chipperf.run.plan import RunPlan
     from chipperf.run.progress import ProgressFile
+
+_PLACES = re.compile("VISIBLE|AFFINITY|PLACES|IFNAME|HCA")
+"""Names of variables that give every rank or machine a place of its own."""
 
 
 def initialize(
@@ -115,6 +121,7 @@ def _build_workload(
 
 def prepare_loop(context: RunContext, runtime: RuntimeInfo) -> TrainingLoop:
     """Build the model, measure its precision, return to the plan's checkpoint, and describe all that in the record."""
+    differing = compare_ranks(context, runtime)
     replica = Replica(context)
     loop = TrainingLoop(context, replica)
     batch_size = context.hyperparameters.batch_size
@@ -132,9 +139,44 @@ def prepare_loop(context: RunContext, runtime: RuntimeInfo) -> TrainingLoop:
         # This comes last: after it, nothing may draw a random number that the previous session did not draw.
         loop.restore(*read_checkpoint(checkpoint, context.rank.rank))
     if context.rank.is_main:
-        warnings = write_description(context, runtime, on_all, replica.knobs)
+        warnings = differing + write_description(context, runtime, on_all, replica.knobs)
         loop.state.warnings += [warning for warning in warnings if warning not in loop.state.warnings]
     return loop
+
+
+def compare_ranks(context: RunContext, runtime: RuntimeInfo) -> list[str]:
+    """Return a warning for each rank whose settings are not those of rank 0, which the record has.
+
+    Another dataset or another version of what the record names once is a :class:`UsageError`.
+    """
+    entry = context.session.entry
+    equal = {
+        "dataset": describe_dataset(context.workload.dataset),
+        "chipperf": chipperf.__version__,
+        "torch": str(runtime.torch),
+        entry.distribution: entry.version,
+    }
+    names = ("driver", "sdk", "collectives", "framework", "compiler")
+    settings = {name: str(getattr(runtime, name)) for name in names}
+    for knob in (*runtime.knobs, *user_variables(HOST_VARIABLES)):
+        if not _PLACES.search(knob.name):
+            settings[knob.name] = str(knob.value)
+    warnings = []
+    (all_equal, first), *others = context.collectives.gather((equal, settings))
+    for rank, (told, other) in enumerate(others, start=1):
+        if told != all_equal:
+            raise UsageError(
+                f"rank {rank} has {_differing(told, all_equal)} of rank 0",
+                hint="all machines need the same data in the same place, and the same software",
+            )
+        if other != first:
+            warnings.append(f"rank {rank} had other settings than rank 0, and this record: {_differing(other, first)}")
+    return warnings
+
+
+def _differing(told: dict[str, Any], expected: dict[str, Any]) -> str:
+    names = [name for name in {**expected, **told} if told.get(name) != expected.get(name)]
+    return "; ".join(f"{name} {told.get(name)} instead of {expected.get(name)}" for name in names)
 
 
 def announce_start(context: RunContext, steps: int) -> None:
@@ -176,6 +218,7 @@ def train(context: RunContext, loop: TrainingLoop, sampler: TelemetrySampler) ->
     """Train and measure, with telemetry of this machine's devices; write the results, also after a failure."""
     rank = context.rank
     failure = None
+    sampler.trained_s = loop.state.elapsed_s
     try:
         with sampler if rank.local_rank == 0 else nullcontext():
             context.progress.phase("training")

@@ -19,6 +19,7 @@ from chipperf.records.event_metrics import throughput
 from chipperf.records.schema import (
     MINIMUM_WINDOWS,
     Card,
+    Dataset,
     Environment,
     Failure,
     KnobRecord,
@@ -117,11 +118,16 @@ def _require_same(planned: Record, described: Record) -> None:
     before, now = planned.dataset, described.dataset
     # Its name may be that of its directory, which may have moved.
     if before.model_copy(update={"name": now.name}) != now:
-        told = "{0.name} with {0.train_samples} samples for training, {0.eval_samples} for evaluation, {0.fingerprint}"
         raise UsageError(
-            f"the run was begun on another dataset: {told.format(before)}; here is {told.format(now)}",
+            f"the run was begun on another dataset: {describe_dataset(before)}; here is {describe_dataset(now)}",
             hint="perf train --resume RUN --data DIR says where its data are now",
         )
+
+
+def describe_dataset(data: Dataset) -> str:
+    """Return what tells a dataset from others."""
+    told = "{0.name} with {0.train_samples} samples for training, {0.eval_samples} for evaluation, {0.fingerprint}"
+    return told.format(data)
 
 
 def _facts(record: Record) -> dict[str, str]:

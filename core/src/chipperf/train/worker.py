@@ -43,15 +43,16 @@ def main(run_directory: Path) -> None:
         plan = read_plan(directory.plan)
         session = bind(installed.find_vendor(plan.vendor), observers=installed.observers() if rank.is_main else ())
         events = EventLog(directory.events if rank.is_main else None, rank.rank)
-        # An observer that hangs must not end a run that has its results, nor hide the failure of one that has not.
-        patience_s = (plan.hang_timeout_s or 0.0) / 2
+        # An observer that hangs must neither end a run nor hide its failure.
+        session.observer_limit_s = (plan.hang_timeout_s or 0.0) / 2
         try:
             _run(plan, session, rank, directory, events)
-            session.notify(RunFinished(run_id=plan.run_id, record_path=str(directory.record)), limit_s=patience_s)
+            session.notify(RunFinished(run_id=plan.run_id, record_path=str(directory.record)))
         except BaseException as error:
             failure = describe(error, rank.rank)
             failed = RunFailed(run_id=plan.run_id, failure_class=failure.failure_class, message=failure.message)
-            session.notify(failed, limit_s=min(patience_s or _FAILED_S, _FAILED_S))
+            session.observer_limit_s = min(session.observer_limit_s or _FAILED_S, _FAILED_S)
+            session.notify(failed)
             # This also fails on a full disk, and must not hide the reason of the run's failure.
             with suppress(RecordError):
                 events.write("run_stop", "failed", reason=failure.message)

@@ -139,14 +139,13 @@ def gradients_are_those_of_the_big_batch(subject: PluginUnderTest) -> None:
 @_distributed_check("P5", ranks=2, fault="all ranks train on card 0")
 def ranks_have_devices_of_their_own(subject: PluginUnderTest) -> None:
     """Two ranks of a machine use two different devices."""
-    import torch.distributed as dist
+    from chipperf.run.collectives import Collectives
 
     if ranks_share_device(subject):
         raise NotApplicable("all ranks share the device, the only one, as unified_memory declares")
     _join(subject)
     mine = device_key(subject.session.device_info(subject.device))
-    found: list[Any] = [None, None]
-    dist.all_gather_object(found, mine)
+    found = Collectives(subject.rank, subject.device).gather(mine)
     require(found[0] != found[1], f"ranks 0 and 1 both use the device {mine}: choose the device by the local rank")
 
 
