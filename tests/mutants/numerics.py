@@ -105,7 +105,11 @@ torch.nn.functional.layer_norm = layer_norm
     Mutant(
         name="tf32_is_not_declared",
         kills=("N3",),
-        changes=(Change(old="            Capability.TF32,\n", new=""),),
+        # A plugin that refuses what it does not declare is right.
+        changes=(
+            Change(old="            Capability.TF32,\n", new=""),
+            Change(old="requested, _INFO.capabilities, who", new="requested, {*_INFO.capabilities, 'tf32'}, who"),
+        ),
     ),
     Mutant(
         name="amp_without_gradient_scaling",
