@@ -133,7 +133,7 @@ torch._amp_foreach_non_finite_check_and_unscale_ = unscale
     ),
     Mutant(
         name="gradients_are_halved",
-        kills=("N5",),
+        kills=("N5", "N8"),
         changes=(
             Change(
                 old=_PREPARED,
@@ -192,6 +192,20 @@ torch.nn.functional.cross_entropy = cross_entropy
 
     return Wrapped(model.to(memory_format=torch.channels_last))
 """,
+            ),
+        ),
+    ),
+    Mutant(
+        name="gradients_are_rounded",
+        kills=("N8",),
+        changes=(
+            Change(
+                old=_PREPARED,
+                new="""    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.register_hook(lambda gradient: gradient.bfloat16().to(gradient.dtype))
+"""
+                + _PREPARED,
             ),
         ),
     ),

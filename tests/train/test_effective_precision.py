@@ -16,8 +16,10 @@ from chipperf.train.effective_precision import (
     Rounding,
     classify,
     measure_effective_precision,
+    measure_exchange,
     narrowest,
 )
+from torch.distributed.algorithms.ddp_comm_hooks import default_hooks
 
 CPU = torch.device("cpu", 0)
 
@@ -261,3 +263,21 @@ def test_attention_is_measured_where_the_model_has_it(monkeypatch, model, name):
     rounded = lambda *inputs: attend(*(each.bfloat16() for each in inputs)).float()  # noqa: E731
     monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", rounded)
     assert arithmetics(measure_effective_precision(CPU, nullcontext, model)) == (name, None)
+
+
+@pytest.mark.parametrize(
+    ("hook", "name"),
+    [(None, "fp32"), (default_hooks.bf16_compress_hook, "bf16"), (default_hooks.fp16_compress_hook, "fp16")],
+)
+def test_compressed_gradients_are_seen(hook, name):
+    def parallel(layer):
+        replica = torch.nn.parallel.DistributedDataParallel(layer)
+        if hook:
+            replica.register_comm_hook(None, hook)
+        return replica
+
+    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    try:
+        assert measure_exchange(parallel, CPU).name == name
+    finally:
+        torch.distributed.destroy_process_group()

@@ -94,6 +94,30 @@ def measure_effective_precision(
     return found
 
 
+class _Weighted(nn.Module):
+    """A layer whose gradient is its input, without a product of matrices."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(2))
+
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        return (values * self.weight).sum()
+
+
+def measure_exchange(parallel: Callable[[nn.Module], nn.Module], device: torch.device) -> Rounding:
+    """Return the rounding of fp32 gradients that the ranks exchange; ``parallel`` makes a layer exchange them."""
+    seen = []
+    for values in (THIRDS, FAR_APART):
+        layer = _Weighted().to(device)
+        # Without a reference to it, DDP ends before the backward pass and exchanges nothing.
+        exchanging = parallel(layer)
+        exchanging(torch.tensor(values).to(device)).backward()
+        gradient: Any = layer.weight.grad
+        seen.append(_read(gradient, [(0,), (1,)]))
+    return classify(*seen)
+
+
 def narrowest(products: Mapping[str, Rounding], *, convolutions: bool) -> str | None:
     """Return the narrowest arithmetic of convolutions or of matrix products; ``None`` without any."""
     found = [seen for name, seen in products.items() if ("convolution" in name) == convolutions]
