@@ -154,5 +154,5 @@ def read_switches(device_type: str) -> dict[str, object]:
             # If it is not set, the product is computed in fp32.
             found[name] = "ieee" if value == "none" else value
     # These have no function that reads them all: a number below the smallest normal one is lost if it is flushed.
-    tiny = torch.tensor(1e-310, dtype=torch.float64)
+    tiny = torch.tensor(1e-310, dtype=torch.float64, device="cpu")
     return {**found, "default_dtype": str(torch.get_default_dtype()), "flush_denormal": not bool(tiny * 0.5)}

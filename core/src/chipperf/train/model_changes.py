@@ -29,7 +29,8 @@ def describe_model(
     """
     found: dict[str, tuple[str, ...]] = {"hooks of all modules": (str(_count(modules, "_global_", _HOOKS)),)}
     for name, module in model.named_modules():
-        kind, hooks = type(module), _count(module, "_", _HOOKS) + ("forward" in vars(module))
+        # A function in an instance hides a method of its class.
+        kind, hooks = type(module), _count(module, "_", _HOOKS) + sum(map(callable, vars(module).values()))
         more = f" with {hooks} hooks" if hooks else ""
         found[f"module {name or '(root)'}"] = (f"{kind.__module__}.{kind.__qualname__}{more}",)
     for name, buffer in model.named_buffers():
