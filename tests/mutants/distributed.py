@@ -47,6 +47,19 @@ MUTANTS = [
         changes=_patched_runtime("dist.barrier = lambda *arguments, **options: None"),
     ),
     Mutant(
+        name="gradients_are_compressed",
+        kills=("P4",),
+        changes=_patched_runtime(
+            "from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import fp16_compress_hook\n"
+            "from torch.nn.parallel import DistributedDataParallel\n"
+            "wrap = DistributedDataParallel.__init__\n"
+            "def compressing(self, *arguments, **options):\n"
+            "    wrap(self, *arguments, **options)\n"
+            "    self.register_comm_hook(None, fp16_compress_hook)\n"
+            "DistributedDataParallel.__init__ = compressing"
+        ),
+    ),
+    Mutant(
         name="gradients_stay_on_their_rank",
         kills=("P4",),
         changes=_patched_runtime(

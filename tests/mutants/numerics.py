@@ -105,7 +105,11 @@ torch.nn.functional.layer_norm = layer_norm
     Mutant(
         name="tf32_is_not_declared",
         kills=("N3",),
-        changes=(Change(old="            Capability.TF32,\n", new=""),),
+        # A plugin that refuses what it does not declare is right.
+        changes=(
+            Change(old="            Capability.TF32,\n", new=""),
+            Change(old="requested, _INFO.capabilities, who", new="requested, {*_INFO.capabilities, 'tf32'}, who"),
+        ),
     ),
     Mutant(
         name="amp_without_gradient_scaling",
@@ -129,7 +133,7 @@ torch._amp_foreach_non_finite_check_and_unscale_ = unscale
     ),
     Mutant(
         name="gradients_are_halved",
-        kills=("N5",),
+        kills=("N5", "N8"),
         changes=(
             Change(
                 old=_PREPARED,
@@ -188,6 +192,20 @@ torch.nn.functional.cross_entropy = cross_entropy
 
     return Wrapped(model.to(memory_format=torch.channels_last))
 """,
+            ),
+        ),
+    ),
+    Mutant(
+        name="gradients_are_rounded",
+        kills=("N8",),
+        changes=(
+            Change(
+                old=_PREPARED,
+                new="""    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.register_hook(lambda gradient: gradient.bfloat16().to(gradient.dtype))
+"""
+                + _PREPARED,
             ),
         ),
     ),

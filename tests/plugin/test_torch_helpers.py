@@ -244,7 +244,7 @@ def test_variables_of_the_user_are_told_with_what_they_do() -> None:
     [
         *("ONEDNN_DEFAULT_FPMATH_MODE", "DNNL_DEFAULT_FPMATH_MODE", "ONEDNN_MAX_CPU_ISA", "OMP_PLACES", "KMP_AFFINITY"),
         *("MKL_CBWR", "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE", "PYTORCH_ALLOC_CONF", "ATEN_CPU_CAPABILITY"),
-        *("GLIBC_TUNABLES", "LD_PRELOAD", "MALLOC_ARENA_MAX"),
+        *("GLIBC_TUNABLES", "LD_PRELOAD", "MALLOC_ARENA_MAX", "TCMALLOC_SAMPLE_PARAMETER", "BLIS_NUM_THREADS"),
     ],
 )
 def test_variables_of_the_host_are_found_by_prefix(name: str) -> None:

@@ -71,6 +71,7 @@ def test_run_is_complete(record: Record) -> None:
     assert record.precision.effective == "fp32"
     assert "seed_of_ranks" in {knob.name for knob in record.knobs}
     assert set(record.precision.measured_products.values()) == {"fp32"}
+    assert "gradient exchange" in record.precision.measured_products
 
 
 def test_samples_and_steps_are_exact(record: Record) -> None:

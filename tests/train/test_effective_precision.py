@@ -16,8 +16,10 @@ from chipperf.train.effective_precision import (
     Rounding,
     classify,
     measure_effective_precision,
+    measure_exchange,
     narrowest,
 )
+from torch.distributed.algorithms.ddp_comm_hooks import default_hooks
 
 CPU = torch.device("cpu", 0)
 
@@ -128,17 +130,17 @@ def test_a_kernel_that_rounds_only_batches_and_one_pass_is_found(monkeypatch, ro
     """As oneDNN does on a CPU with AMX: one image goes through another kernel."""
     convolve = torch.nn.functional.conv2d
 
-    def conv2d(x, weight, **options):
-        is_rounding = len(x) > 1 and weight.shape[2:] == (3, 3) and options["groups"] == groups
+    def conv2d(x, weight, *options):
+        is_rounding = len(x) > 1 and weight.shape[2:] == (3, 3) and options[-1] == groups
         if channels_last:
             is_rounding &= x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
         if not is_rounding:
-            return convolve(x, weight, **options)
+            return convolve(x, weight, *options)
         if rounded == "input":
             x = Rounded.apply(x, False, True)
         elif rounded == "weight":
             weight = Rounded.apply(weight, False, True)
-        return Rounded.apply(convolve(x, weight, **options), rounded == "output", False)
+        return Rounded.apply(convolve(x, weight, *options), rounded == "output", False)
 
     monkeypatch.setattr(torch.nn.functional, "conv2d", conv2d)
     layers = [torch.nn.Conv2d(32, 32, 3, groups=group) for group in (1, 32)]
@@ -161,6 +163,9 @@ def test_a_kernel_that_rounds_only_batches_and_one_pass_is_found(monkeypatch, ro
         torch.nn.Conv2d(16, 32, 3, stride=(1, 2), dilation=2, groups=4),
         torch.nn.Conv2d(4, 8, 3, groups=4),
         torch.nn.Conv2d(1, 2, 3, padding="same"),
+        torch.nn.Conv2d(8, 8, 4, dilation=2, padding="same"),
+        torch.nn.Conv2d(8, 8, 3, stride=2, padding=5, padding_mode="circular"),
+        torch.nn.Conv2d(8, 8, 1, padding=(3, 0), bias=False),
         torch.nn.Linear(1, 2),
     ],
     ids=str,
@@ -221,3 +226,58 @@ print(narrowest(measure_effective_precision(torch.device("cpu"), nullcontext), c
         [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True
     )
     assert process.stdout.strip() == "bf16"
+
+
+def round_input(layer):
+    layer.register_forward_pre_hook(lambda _, inputs: (inputs[0].bfloat16().float(),))
+
+
+def round_output(layer):
+    layer.register_forward_hook(lambda *called: called[-1].bfloat16().float())
+
+
+def compute_in_autocast(layer):
+    forward = layer.forward
+
+    def in_autocast(x):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            return forward(x).float()
+
+    layer.forward = in_autocast
+
+
+@pytest.mark.parametrize("change", [round_input, round_output, compute_in_autocast])
+def test_what_is_hooked_to_the_layers_takes_part(change):
+    """A product of the same shape, called by itself, would be fp32."""
+    layers = [torch.nn.Conv2d(8, 8, 3, padding=1), torch.nn.Linear(8, 8)]
+    for layer in layers:
+        change(layer)
+    assert arithmetics(measure_effective_precision(CPU, nullcontext, torch.nn.Sequential(*layers))) == ("bf16", "bf16")
+
+
+@pytest.mark.parametrize(
+    ("model", "name"), [(torch.nn.MultiheadAttention(32, 4), "bf16"), (torch.nn.Linear(8, 8), "fp32")]
+)
+def test_attention_is_measured_where_the_model_has_it(monkeypatch, model, name):
+    attend = torch.nn.functional.scaled_dot_product_attention
+    rounded = lambda *inputs: attend(*(each.bfloat16() for each in inputs)).float()  # noqa: E731
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", rounded)
+    assert arithmetics(measure_effective_precision(CPU, nullcontext, model)) == (name, None)
+
+
+@pytest.mark.parametrize(
+    ("hook", "name"),
+    [(None, "fp32"), (default_hooks.bf16_compress_hook, "bf16"), (default_hooks.fp16_compress_hook, "fp16")],
+)
+def test_compressed_gradients_are_seen(hook, name):
+    def parallel(layer):
+        replica = torch.nn.parallel.DistributedDataParallel(layer)
+        if hook:
+            replica.register_comm_hook(None, hook)
+        return replica
+
+    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    try:
+        assert measure_exchange(parallel, CPU).name == name
+    finally:
+        torch.distributed.destroy_process_group()

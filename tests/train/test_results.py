@@ -1,9 +1,14 @@
 """What a record says once is checked in a later session; a slow rank is named with its card."""
 
+from types import SimpleNamespace
+
 import pytest
 from chipperf.errors import UsageError
+from chipperf.plugin.torch_helpers import precision_policy
 from chipperf.records.schema import Card, Missing, RankStep
-from chipperf.train.results import _facts, _require_same, straggler_warnings
+from chipperf.records.store import read_record
+from chipperf.train.effective_precision import Rounding
+from chipperf.train.results import _facts, _precision, _require_same, add_measured, straggler_warnings
 
 
 def steps(*seconds, waits=None):
@@ -67,3 +72,33 @@ def test_facts_of_a_record_are_told_apart_by_name(planned):
     before, now = _facts(on(planned)), _facts(on(planned, card="A2"))
 
     assert {name for name in before if before[name] != now[name]} == {"card of rank 0"}
+
+
+FP32, TF32, BF16 = Rounding(23, True), Rounding(10, True), Rounding(7, True)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "recorded", "warned"),
+    [
+        (FP32, FP32, "fp32", None),
+        (FP32, BF16, "bf16", "fp32 declared, but training computes in bf16 at its end: linear layer, forward"),
+        (BF16, FP32, "bf16", None),
+        (TF32, BF16, "bf16", "in bf16 at its end"),
+    ],
+)
+def test_a_precision_that_changes_during_training_is_told(planned, tmp_path, before, after, recorded, warned):
+    """The warning about what was measured first stands in the record already."""
+    policy = precision_policy("fp32")
+    first = {"linear layer, forward": before, "3x3 convolution, forward": FP32}
+    path = tmp_path / "record.json"
+
+    def write(record):
+        path.write_text(record.model_dump_json(), encoding="utf-8")
+
+    write(planned.model_copy(update={"precision": _precision(policy, first)}))
+    context = SimpleNamespace(precision=policy, directory=SimpleNamespace(record=path, write_record=write))
+    warnings = add_measured(context, first, {**first, "linear layer, forward": after})
+    precision = read_record(path).precision
+    assert (precision.measured_matmul, precision.measured_convolution) == (recorded, "fp32")
+    assert precision.measured_products == {"linear layer, forward": recorded, "3x3 convolution, forward": "fp32"}
+    assert [warned in warning for warning in warnings] == ([True] if warned else [])

@@ -35,6 +35,7 @@ _SWITCHES: Final = (
     "allow_tf32",
     "allow_fp16_reduced_precision_reduction",
     "allow_bf16_reduced_precision_reduction",
+    "allow_fp16_accumulation",
     "benchmark",
     "deterministic",
     "enabled",
@@ -42,7 +43,16 @@ _SWITCHES: Final = (
 )
 """Names of global switches in the modules of torch.backends."""
 
-_SWITCH_OWNERS: Final = ("cudnn", "cudnn.conv", "cudnn.rnn", "cuda.matmul", "mkldnn", "mkldnn.matmul", "mkldnn.conv")
+_SWITCH_OWNERS: Final = (
+    "cudnn",
+    "cudnn.conv",
+    "cudnn.rnn",
+    "cuda.matmul",
+    "mkldnn",
+    "mkldnn.matmul",
+    "mkldnn.conv",
+    "mkldnn.rnn",
+)
 
 
 def probed_devices(subject: PluginUnderTest) -> tuple[ProbedDevice, ...]:
@@ -132,6 +142,8 @@ def read_switches(device_type: str) -> dict[str, object]:
 
     That is its path in ``torch.backends``, also in a module there with the name of the device type.
     """
+    import torch
+
     owners = dict.fromkeys((*_SWITCH_OWNERS, device_type))
     names = [f"{owner}.{switch}" for owner in owners for switch in _SWITCHES]
     found: dict[str, object] = {}
@@ -141,4 +153,6 @@ def read_switches(device_type: str) -> dict[str, object]:
             value = read_switch(name)
             # If it is not set, the product is computed in fp32.
             found[name] = "ieee" if value == "none" else value
-    return found
+    # These have no function that reads them all: a number below the smallest normal one is lost if it is flushed.
+    tiny = torch.tensor(1e-310, dtype=torch.float64, device="cpu")
+    return {**found, "default_dtype": str(torch.get_default_dtype()), "flush_denormal": not bool(tiny * 0.5)}

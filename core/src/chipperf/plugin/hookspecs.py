@@ -269,7 +269,8 @@ class TrainingSpecs:
     ) -> torch.nn.Module:
         """Change the model's memory layout for the device; default returns the model unchanged.
 
-        The names, shapes and number of its parameters must not change.
+        Its modules, and names, shapes, values and number of its parameters and buffers must not change, nor may it get
+        hooks: else the record warns that its results are of another model.
 
         Example:
             @hookimpl

@@ -46,9 +46,9 @@ HOST_VARIABLES: Final[Mapping[str, str]] = {
     "OMP_WAIT_POLICY": "passive: threads that wait sleep, slower on an idle machine and faster on a busy one",
     "LD_PRELOAD": "replaces functions of libraries, for example the memory allocator",
     **dict.fromkeys(("OMP_*", "GOMP_*", "KMP_*"), "threads on the host"),
-    **dict.fromkeys(("MKL_*", "OPENBLAS_*", "ONEDNN_*", "DNNL_*"), "products on the host"),
-    **dict.fromkeys(("TORCH_*", "PYTORCH_*", "ATEN_*"), "torch"),
-    **dict.fromkeys(("GLIBC_TUNABLES", "MALLOC_*"), "memory allocator of the host"),
+    **dict.fromkeys(("MKL_*", "OPENBLAS_*", "BLIS_*", "VECLIB_*", "ONEDNN_*", "DNNL_*"), "products on the host"),
+    **dict.fromkeys(("TORCH_*", "PYTORCH_*", "ATEN_*", "LRU_CACHE_CAPACITY", "THP_MEM_ALLOC_ENABLE"), "torch"),
+    **dict.fromkeys(("GLIBC_TUNABLES", "MALLOC_*", "TCMALLOC_*", "MIMALLOC_*"), "memory allocator of the host"),
 }
 """Variables of every vendor's host, for :func:`user_variables`; core puts them into each record."""
 

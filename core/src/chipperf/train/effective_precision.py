@@ -1,20 +1,20 @@
 """Detection of the arithmetic in which training computes its products, from their results.
 
 Which kernel computes a product, and so how it rounds, depends on the operator, its shape, layout and direction. So
-this measures the model's own layers on the batch of training: of each kind the smallest and the largest, on small
-images to be quick. Values that are multiplied with one come back as the compute unit rounded them, in the output and in
-both gradients. The formats are in :data:`chipperf.precisions.ARITHMETICS`.
+this calls the model's own layers, with all that is hooked to them, on the batch of training: of each kind the smallest
+and the largest, on small images to be quick. Values that are multiplied with one come back as the compute unit rounded
+them, in the output and in both gradients. The formats are in :data:`chipperf.precisions.ARITHMETICS`.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import nn
+from torch.func import functional_call
 
 from chipperf.precisions import ARITHMETICS
 from chipperf.train.preparation import memory_format_of
@@ -58,11 +58,13 @@ class Rounding:
 
 
 class _Product(NamedTuple):
+    """A product. ``ends`` are the first and the last output in each dimension of images, each with its pixel."""
+
     name: str
     function: Callable[..., torch.Tensor]
     weight: torch.Tensor
     input_shape: tuple[int, ...]
-    stride: tuple[int, ...] = ()
+    ends: tuple[tuple[tuple[int, int], tuple[int, int]], ...] = ()
 
 
 def standard_layers() -> nn.Module:
@@ -92,6 +94,30 @@ def measure_effective_precision(
     return found
 
 
+class _Weighted(nn.Module):
+    """A layer whose gradient is its input, without a product of matrices."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(2))
+
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        return (values * self.weight).sum()
+
+
+def measure_exchange(parallel: Callable[[nn.Module], nn.Module], device: torch.device) -> Rounding:
+    """Return the rounding of fp32 gradients that the ranks exchange; ``parallel`` makes a layer exchange them."""
+    seen = []
+    for values in (THIRDS, FAR_APART):
+        layer = _Weighted().to(device)
+        # Without a reference to it, DDP ends before the backward pass and exchanges nothing.
+        exchanging = parallel(layer)
+        exchanging(torch.tensor(values).to(device)).backward()
+        gradient: Any = layer.weight.grad
+        seen.append(_read(gradient, [(0,), (1,)]))
+    return classify(*seen)
+
+
 def narrowest(products: Mapping[str, Rounding], *, convolutions: bool) -> str | None:
     """Return the narrowest arithmetic of convolutions or of matrix products; ``None`` without any."""
     found = [seen for name, seen in products.items() if ("convolution" in name) == convolutions]
@@ -118,14 +144,34 @@ def _products(model: nn.Module, batch_size: int) -> Iterator[_Product]:
     square, shape = next(model.parameters()).new_zeros(128, 128), (max(4, batch_size), 128)
     yield _Product("matrix product", lambda x, w: torch.mm(x, w.t()), square, shape)
     yield _Product("batched matrix product", lambda x, w: torch.bmm(x[None], w.t()[None])[0], square, shape)
+    if any(isinstance(layer, nn.MultiheadAttention) for layer in model.modules()):
+        yield _Product("attention", lambda x, w: torch.mm(_attend(x), w.t()), square, shape)
     for layers in kinds.values():
         for choose in (min, max):
             layer = choose(layers, key=lambda layer: layer.weight.numel())
             if isinstance(layer, nn.Linear):
                 shape = (max(4, batch_size), layer.in_features)
-                yield _Product("linear layer", nn.functional.linear, layer.weight, shape)
+                yield _Product("linear layer", _called(layer), layer.weight, shape)
             else:
                 yield _convolution(layer, batch_size)
+
+
+def _called(layer: nn.Module) -> Callable[..., torch.Tensor]:
+    """Return what calls a layer with another weight and with a bias of zero, which hides no product."""
+
+    def call(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        others = {name: torch.zeros_like(each) for name, each in layer.named_parameters() if name != "weight"}
+        result: torch.Tensor = functional_call(layer, {**others, "weight": weight}, (x,))
+        return result
+
+    return call
+
+
+def _attend(rows: torch.Tensor) -> torch.Tensor:
+    """Return each row as the mean of sixteen equal ones: attention to keys that are all alike."""
+    values = rows[:, None, None].expand(-1, 1, 16, -1)
+    alike = torch.zeros_like(values)
+    return nn.functional.scaled_dot_product_attention(alike, alike, values)[:, 0, 0]
 
 
 def _groups(layer: Any) -> str:
@@ -137,15 +183,23 @@ def _convolution(layer: nn.Conv2d, batch_size: int) -> _Product:
     # Depthwise convolutions move more than they multiply.
     positions = _MULTIPLICATIONS // max(layer.weight.numel(), 64 * layer.in_channels)
     images = min(batch_size, max(2, positions // _EXTENT**2))
-    options: dict[str, Any] = {"stride": layer.stride, "dilation": layer.dilation, "groups": layer.groups}
-    options["padding"] = [size // 2 * step for size, step in zip(layer.kernel_size, layer.dilation, strict=True)]
-    return _Product(
-        f"{_groups(layer)}{'x'.join(map(str, layer.kernel_size))} convolution",
-        partial(nn.functional.conv2d, **options),
-        layer.weight,
-        (images, layer.in_channels, *((_EXTENT - 1) * step + 1 for step in layer.stride)),
-        layer.stride,
-    )
+    extent, ends = [], []
+    for size, step, stride, padding in zip(
+        layer.kernel_size, layer.dilation, layer.stride, _leading_padding(layer), strict=True
+    ):
+        offset = size // 2 * step - padding
+        first = max(0, -(offset // stride))
+        last = first + _EXTENT - 1
+        ends.append(((first, first * stride + offset), (last, last * stride + offset)))
+        extent.append(max(ends[-1][1][1] + 1, last * stride + step * (size - 1) + 1 - 2 * padding))
+    name = f"{_groups(layer)}{'x'.join(map(str, layer.kernel_size))} convolution"
+    return _Product(name, _called(layer), layer.weight, (images, layer.in_channels, *extent), tuple(ends))
+
+
+def _leading_padding(layer: nn.Conv2d) -> tuple[int, ...]:
+    if layer.padding == "same":
+        return tuple(step * (size - 1) // 2 for size, step in zip(layer.kernel_size, layer.dilation, strict=True))
+    return (0, 0) if isinstance(layer.padding, str) else layer.padding
 
 
 def _passes(
@@ -160,22 +214,19 @@ def _passes(
     At two places, the input has the values for outputs 0 and 1, and the gradient of the output is 1. At two others, the
     gradient has the values, for output 0. The weight is 1 from each output's first channel.
     """
-    _, function, of_training, shape, stride = product
+    _, function, of_training, shape, ends = product
     last, group = shape[0] - 1, of_training.shape[0] * of_training.shape[1] // shape[1]
-    places: list[list[int]] = [[0], [last], [1], [2]]
-    if stride:
-        high, wide = ((size - 1) // step for size, step in zip(shape[2:], stride, strict=True))
-        places = [[0, 0, 0], [last, high, wide], [0, 0, wide], [last, high, 0]]
+    corners = [(0, 0, 0), (last, 1, 1), (0, 0, 1), (last, 1, 0)] if ends else [(0,), (last,), (1,), (2,)]
     x, weight = torch.zeros(shape), torch.zeros_like(of_training, device="cpu", requires_grad=False)
     taps = [(output, 0, *(size // 2 for size in weight.shape[2:])) for output in (0, 1)]
-    targets = [(row, output, *at) for output, (row, *at) in zip((0, 1, 0, 0), places, strict=True)]
-    sources = [
-        (row, output // group * weight.shape[1], *(i * step for i, step in zip(at, stride, strict=True)))
-        for row, output, *at in targets
-    ]
+    targets, sources = [], []
+    for output, (row, *corner) in zip((0, 1, 0, 0), corners, strict=True):
+        at = [end[which] for end, which in zip(ends, corner, strict=True)]
+        targets.append((row, output, *(made for made, _ in at)))
+        sources.append((row, output // group * weight.shape[1], *(pixel for _, pixel in at)))
     for source, tap, value in zip(sources, taps, values, strict=False):
         x[source], weight[tap] = value, 1
-    if stride:
+    if ends:
         x = x.contiguous(memory_format=layout)
     x, weight = x.to(device, weight.dtype).requires_grad_(), weight.to(device).requires_grad_()
     with torch.enable_grad():

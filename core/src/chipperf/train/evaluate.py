@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import TYPE_CHECKING
-
-import torch
 
 from chipperf.errors import TrainingError
 from chipperf.plugin.types import EvaluationFinished
 from chipperf.records.convergence import meets_target
 from chipperf.records.schema import EvaluationPoint, Missing, TimeToTarget
+from chipperf.train.model_changes import digest
 from chipperf.train.preparation import generator_states, restore_generators
 
 if TYPE_CHECKING:
@@ -26,10 +24,10 @@ def evaluate(context: RunContext, replica: Replica) -> Evaluation:
     model.eval()
     # Every rank has its own batch statistics; the main rank's model is evaluated.
     context.collectives.broadcast(list(model.buffers()))
-    before, states = hash_buffers(model), generator_states(context.device)
+    before, states = digest(*model.buffers()), generator_states(context.device)
     with model.register_forward_hook(lambda *_: context.progress.evaluating()):
         evaluation = context.workload.evaluate(model, context.collectives, replica.autocast)
-    if model.training or hash_buffers(model) != before:
+    if model.training or digest(*model.buffers()) != before:
         raise TrainingError(
             "evaluation changed the model: its buffers differ afterwards, or it is in training mode",
             failure_class="evaluation_changed_model",
@@ -60,13 +58,3 @@ def add_evaluation(context: RunContext, state: RunState, evaluation: Evaluation,
     )
     if context.target is not None and value is not None and meets_target(value, context.target):
         state.time_to_target = TimeToTarget(seconds=elapsed_s, epoch=point.epoch)
-
-
-def hash_buffers(model: torch.nn.Module) -> str:
-    """Return a digest of all buffers; it must not change during evaluation."""
-    digest = hashlib.sha256()
-    for name, buffer in model.named_buffers():
-        digest.update(name.encode())
-        # The digest uses bytes, because NumPy has no bfloat16.
-        digest.update(buffer.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from contextlib import nullcontext
+from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -21,11 +22,11 @@ from chipperf.run.telemetry_process import TelemetrySampler
 from chipperf.train.checkpoint import CheckpointWriter, read_checkpoint
 from chipperf.train.context import RunContext, Spans
 from chipperf.train.core_pass import measure_core
-from chipperf.train.effective_precision import measure_effective_precision
+from chipperf.train.effective_precision import Rounding, measure_effective_precision, measure_exchange
 from chipperf.train.loop import TrainingLoop
-from chipperf.train.preparation import join_process_group, seed_everything
+from chipperf.train.preparation import data_parallel, join_process_group, seed_everything
 from chipperf.train.replica import Replica
-from chipperf.train.results import describe_dataset, write_description, write_results
+from chipperf.train.results import add_measured, describe_dataset, write_description, write_results
 from chipperf.train.stop import StopRequest
 
 if TYPE_CHECKING:
@@ -124,22 +125,21 @@ def prepare_loop(context: RunContext, runtime: RuntimeInfo) -> TrainingLoop:
     differing = compare_ranks(context, runtime)
     replica = Replica(context)
     loop = TrainingLoop(context, replica)
-    batch_size = context.hyperparameters.batch_size
-    measured = measure_effective_precision(context.device, replica.autocast, replica.model, batch_size)
-    devices = context.collectives.gather(measured)
-    on_all = {name: min(found[name] for found in devices) for name in measured}
     # What training calls hours from now is called once: a mistake of the plugin ends the run before its first step.
     context.session.memory_reset_peak(context.device)
     context.session.memory_query(context.device)
     if context.session.step_end:
         context.session.step_end(context.device)
     context.session.synchronize(context.device)
+    replica.products = _measure_products(context, replica)
     if context.plan.checkpoint is not None:
         checkpoint = context.directory.checkpoints / context.plan.checkpoint
         # This comes last: after it, nothing may draw a random number that the previous session did not draw.
         loop.restore(*read_checkpoint(checkpoint, context.rank.rank))
     if context.rank.is_main:
-        warnings = differing + write_description(context, runtime, on_all, replica.knobs)
+        warnings = differing + write_description(context, runtime, replica.products, replica.knobs)
+        if replica.changes:
+            warnings.append(f"the results are of another model: perf_prepare_model changed it: {replica.changes}")
         loop.state.warnings += [warning for warning in warnings if warning not in loop.state.warnings]
     return loop
 
@@ -177,6 +177,18 @@ def compare_ranks(context: RunContext, runtime: RuntimeInfo) -> list[str]:
 def _differing(told: dict[str, Any], expected: dict[str, Any]) -> str:
     names = [name for name in {**expected, **told} if told.get(name) != expected.get(name)]
     return "; ".join(f"{name} {told.get(name)} instead of {expected.get(name)}" for name in names)
+
+
+def _measure_products(context: RunContext, replica: Replica) -> dict[str, Rounding]:
+    """Return the rounding of each product of training, and of the exchange of gradients: the narrowest of all ranks."""
+    device, batch_size = context.device, context.hyperparameters.batch_size
+    found = measure_effective_precision(device, replica.autocast, replica.model, batch_size)
+    if context.distributed is not None:
+        found["gradient exchange"] = measure_exchange(
+            partial(data_parallel, config=context.distributed, device=device), device
+        )
+    ranks = context.collectives.gather(found)
+    return {name: min(each[name] for each in ranks) for name in found}
 
 
 def announce_start(context: RunContext, steps: int) -> None:
@@ -225,6 +237,12 @@ def train(context: RunContext, loop: TrainingLoop, sampler: TelemetrySampler) ->
             if not loop.train():
                 raise TrainingStopped
         context.progress.phase("measuring")
+        # Observers, the plugin's hooks and the first steps may have changed switches and the model since.
+        measured, changes = _measure_products(context, loop.replica), loop.replica.later_changes()
+        if rank.is_main:
+            loop.state.warnings += add_measured(context, loop.replica.products, measured)
+            if changes:
+                loop.state.warnings.append(f"the results are of another model: it changed during training: {changes}")
         measure_core(context, loop.replica, loop.state)
     except BaseException as error:
         failure = describe(error, rank.rank)

@@ -9,6 +9,8 @@ import torch
 from torch.nn.parallel import DistributedDataParallel
 
 from chipperf.plugin.types import Knob
+from chipperf.precisions import PRECISIONS
+from chipperf.train.model_changes import changes_of_model, describe_model
 from chipperf.train.preparation import (
     autocast,
     data_parallel,
@@ -23,11 +25,14 @@ if TYPE_CHECKING:
     from chipperf.cases.workload import Batch
     from chipperf.train.checkpoint import State
     from chipperf.train.context import RunContext
+    from chipperf.train.effective_precision import Rounding
 
 
 class Replica:
     """A model as the vendor prepared it, with optimizer, gradient scaler and gradient exchange with the other ranks.
 
+    ``products`` is their measured rounding when training begins.
+    ``changes`` is what the vendor's preparation changed that it may not change; empty if nothing.
     ``loss_sum``, of the steps' losses, and ``skipped``, steps that the gradient scaler skipped, are on the device; both
     are set when a window opens.
     """
@@ -38,11 +43,15 @@ class Replica:
         model = context.workload.build_model().to(context.device)
         if context.hyperparameters.sync_batchnorm and context.distributed is not None:
             model = synchronized_batchnorm(model, context.device)
+        built = describe_model(model, PRECISIONS[context.precision.requested].parameter_type)
         self.model = context.session.prepare_model(model, context.precision, context.device)
+        self.changes = changes_of_model(built, describe_model(self.model))
+        self._prepared = describe_model(self.model, values=False)
         context.workload.memory_format = memory_format_of(self.model)
         self._parallel = data_parallel(self.model, context.distributed, context.device)
         self.optimizer = context.workload.build_optimizer(self.model)
         self._scaler = torch.amp.GradScaler(context.device.type, enabled=context.precision.grad_scaler)
+        self.products: dict[str, Rounding] = {}
         self.loss_sum = torch.zeros((), dtype=torch.float32, device=context.device)
         self.skipped = torch.zeros((), dtype=torch.float32, device=context.device)
         self._rates: list[float] = []
@@ -65,6 +74,16 @@ class Replica:
             Knob(name="optimizer", value=f"{type(self.optimizer).__name__}{fused}", reason="the fastest that is there"),
             Knob(name="deterministic_algorithms", value=deterministic, reason="hyperparameter deterministic"),
         )
+
+    def later_changes(self) -> str:
+        """Return what has changed since the model was prepared, but for values; also the type of a momentum."""
+        momenta = [
+            f"{key} of {name} is {value.dtype}"
+            for name, parameter in self.model.named_parameters()
+            for key, value in self.optimizer.state.get(parameter, {}).items()
+            if isinstance(value, torch.Tensor) and value.shape == parameter.shape and value.dtype != parameter.dtype
+        ]
+        return changes_of_model(self._prepared, describe_model(self.model, values=False)) or "; ".join(momenta[:5])
 
     def step(self, batches: Iterator[Batch], steps_done: int) -> int:
         """Run one optimizer step on batches on the device, and return the number of this rank's samples.

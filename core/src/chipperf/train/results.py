@@ -76,15 +76,7 @@ def write_description(
     machine = planned.environment if is_first else machine_environment(context.plan)
     description = {
         "case": planned.case.model_copy(update={"target": target}),
-        "precision": PrecisionRecord(
-            requested=precision.requested,
-            effective=precision.effective,
-            measured_matmul=narrowest(measured, convolutions=False) or _NO_PRODUCT,
-            measured_convolution=narrowest(measured, convolutions=True) or _NO_PRODUCT,
-            measured_products={name: seen.name for name, seen in measured.items()},
-            autocast_dtype=precision.autocast_dtype,
-            grad_scaler=precision.grad_scaler,
-        ),
+        "precision": _precision(precision, measured),
         "dataset": context.workload.dataset,
         "loader": context.workload.loader,
         "environment": _environment(machine, context, runtime),
@@ -105,6 +97,29 @@ def write_description(
     if differing:
         warnings.append(f"continued with other settings than this record has: {'; '.join(differing)}")
     return warnings
+
+
+def add_measured(context: RunContext, before: Mapping[str, Rounding], after: Mapping[str, Rounding]) -> list[str]:
+    """Return warnings about products that are computed otherwise after training; narrower ones go into the record."""
+    changed = {name: seen for name, seen in after.items() if seen.name != before[name].name}
+    if changed:
+        narrower = {name: min(seen, before[name]) for name, seen in after.items()}
+        record = read_record(context.directory.record)
+        precision = _precision(context.precision, narrower)
+        context.directory.write_record(record.model_copy(update={"precision": precision}))
+    return _precision_warnings(context.precision, changed, " at its end")
+
+
+def _precision(policy: PrecisionPolicy, measured: Mapping[str, Rounding]) -> PrecisionRecord:
+    return PrecisionRecord(
+        requested=policy.requested,
+        effective=policy.effective,
+        measured_matmul=narrowest(measured, convolutions=False) or _NO_PRODUCT,
+        measured_convolution=narrowest(measured, convolutions=True) or _NO_PRODUCT,
+        measured_products={name: seen.name for name, seen in measured.items()},
+        autocast_dtype=policy.autocast_dtype,
+        grad_scaler=policy.grad_scaler,
+    )
 
 
 def _require_same(planned: Record, described: Record) -> None:
@@ -351,11 +366,11 @@ def _interruption_warnings(planned: Record) -> list[str]:
     return [f"the run was interrupted and continued after step {steps}: {time}"]
 
 
-def _precision_warnings(precision: PrecisionPolicy, measured: Mapping[str, Rounding]) -> list[str]:
+def _precision_warnings(precision: PrecisionPolicy, measured: Mapping[str, Rounding], when: str = "") -> list[str]:
     """Return warnings about measured arithmetic that contradicts the declared precision."""
     return [
-        f"{precision.requested} was requested and {precision.effective} declared, but training computes in {found}: "
-        + "; ".join(name for name, seen in measured.items() if seen.name == found)
+        f"{precision.requested} was requested and {precision.effective} declared, but training computes in {found}"
+        f"{when}: " + "; ".join(name for name, seen in measured.items() if seen.name == found)
         for found in dict.fromkeys(narrowest(measured, convolutions=convolutions) for convolutions in (False, True))
         if found not in (None, precision.effective)
     ]

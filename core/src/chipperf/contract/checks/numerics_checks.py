@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
@@ -227,10 +226,11 @@ def read_checkpoint(path: str) -> dict[str, list[str]]:
 
 @_check_each_precision("N8", fault="the plugin changes the model, so its results belong to another model")
 def prepared_model_keeps_its_structure(subject: PluginUnderTest) -> None:
-    """``perf_prepare_model`` keeps modules and parameters of every case with generated data: names, shapes, number."""
+    """``perf_prepare_model`` keeps modules, parameters, buffers and values of every case with generated data."""
     import torch
 
     from chipperf.contract.equivalence import build_workload, hyperparameters_of
+    from chipperf.train.model_changes import changes_of_model, describe_model
 
     requested = subject.settings.precision
     policy = _policy(subject, requested)
@@ -241,18 +241,13 @@ def prepared_model_keeps_its_structure(subject: PluginUnderTest) -> None:
         if data is None:
             continue
         model = build_workload(case, hyperparameters_of(case, "tiny"), data, torch.device("cpu")).build_model()
-        before = _structure(model)
-        after = _structure(subject.session.prepare_model(model.to(subject.device), policy, subject.device))
-        changes = [
-            f"{name} was {before.get(name, 'absent')} and is {after.get(name, 'absent')}"
-            for name in before | after
-            if before.get(name) != after.get(name)
-        ]
-        more = f", and {len(changes) - 5} more" if len(changes) > 5 else ""
+        before = describe_model(model, PRECISIONS[requested].parameter_type)
+        prepared = subject.session.prepare_model(model.to(subject.device), policy, subject.device)
+        changes = changes_of_model(before, describe_model(prepared))
         require(
             not changes,
-            f"perf_prepare_model changes the structure of {case.name} in {requested}: {'; '.join(changes[:5])}{more}: "
-            "it may change layouts only",
+            f"perf_prepare_model changes the structure of {case.name} in {requested}: {changes}: it may change "
+            "layouts only",
         )
 
 
@@ -351,22 +346,10 @@ def _sample(subject: PluginUnderTest, case: Case) -> Path | None:
 
 def _bits(checkpoint: Mapping[str, Any]) -> dict[str, list[str]]:
     """Return, for each tensor of a model and of its optimizer's momentum, type with shape, and a digest of its bits."""
-    import torch
+    from chipperf.train.model_changes import digest
 
     momenta = {f"momentum {key}": state["momentum_buffer"] for key, state in checkpoint["optimizer"]["state"].items()}
     bits = {}
     for name, tensor in {**checkpoint["model"], **momenta}.items():
-        content = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
-        bits[name] = [f"{tensor.dtype} {tuple(tensor.shape)}", hashlib.sha256(content).hexdigest()]
+        bits[name] = [f"{tensor.dtype} {tuple(tensor.shape)}", digest(tensor)]
     return bits
-
-
-def _structure(model: torch.nn.Module) -> dict[str, str]:
-    """Return a phrase for every module, parameter and buffer of a model."""
-    modules = {f"module {name or '(root)'}": type(module).__name__ for name, module in model.named_modules()}
-    parameters = {
-        f"parameter {name}": f"{tuple(parameter.shape)}{'' if parameter.requires_grad else ', frozen'}"
-        for name, parameter in model.named_parameters()
-    }
-    buffers = {f"buffer {name}": f"{tuple(buffer.shape)}" for name, buffer in model.named_buffers()}
-    return modules | parameters | buffers

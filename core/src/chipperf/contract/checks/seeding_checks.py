@@ -123,7 +123,6 @@ def _switches(subject: PluginUnderTest) -> dict[str, object]:
     from chipperf.train.effective_precision import measure_effective_precision
 
     found = read_switches(subject.info.device_type) | {
-        "torch.get_default_dtype()": torch.get_default_dtype(),
         "torch.is_grad_enabled()": torch.is_grad_enabled(),
         "torch.get_num_threads()": torch.get_num_threads(),
     }
