@@ -28,6 +28,7 @@ from chipperf.errors import PerfError
 from chipperf.plugin import installed
 from chipperf.plugin.session import Session, bind
 from chipperf.plugin.types import Capability, DeviceInfo, TelemetrySample
+from chipperf.records import event_metrics
 from chipperf.records.schema import Memory, Missing, Power
 from chipperf.records.upgrade import upgrade_reading
 from chipperf.run.programs import describe_exit, program
@@ -152,15 +153,17 @@ def read_idle_memory(session: Session, devices: Iterable[ProbedDevice]) -> dict[
 
 
 def read_telemetry(path: Path) -> list[dict[str, Any]]:
-    """Return the readings and marks of a telemetry file. Ignores incomplete lines."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return []
-    readings = []
-    for line in lines:
-        with suppress(ValueError, AttributeError):
-            readings.append(upgrade_reading(json.loads(line)))
+    """Return the readings and marks of a telemetry file. Ignores incomplete lines, and the rest after too many."""
+    readings: list[dict[str, Any]] = []
+    faults = 0
+    with suppress(OSError), path.open(encoding="utf-8", errors="replace") as lines:
+        for line in lines:
+            try:
+                readings.append(upgrade_reading(json.loads(line)))
+            except (ValueError, AttributeError, RecursionError):
+                faults += 1
+                if faults > event_metrics.MOST_FAULTS:
+                    break
     return readings
 
 

@@ -11,7 +11,7 @@ from chipperf.cases.registry import find_case
 from chipperf.errors import PerfError
 from chipperf.records.consistency import Relation, first_contradictions
 from chipperf.records.event_metrics import counted_events
-from chipperf.records.schema import Missing, Power, Throughput
+from chipperf.records.schema import MINIMUM_WINDOWS, Missing, Power, Throughput
 from chipperf.run.directory import RunDirectory
 from chipperf.run.events import window_value
 from chipperf.run.telemetry_process import read_telemetry, summarize
@@ -70,7 +70,11 @@ def _check_content(record: Record, run: RunDirectory, there: Mapping[str, str], 
     if run.events.name not in there:
         found.notes.append("without events, nothing witnesses windows, evaluations and the run's end")
     else:
-        events, faults = counted_events(run.events)
+        try:
+            events, faults = counted_events(run.events)
+        except OSError as error:
+            found.contradictions.append(f"{run.events.name} cannot be read: {error.strerror}")
+            return
         # A session that was killed may have left half a line.
         if len(faults) > len(record.interruptions):
             found.contradictions.append(f"events.jsonl is not an event log: {faults[0]}")
@@ -78,19 +82,33 @@ def _check_content(record: Record, run: RunDirectory, there: Mapping[str, str], 
         found.contradictions += map(str, first_contradictions(_events(record, events)))
         if isinstance(record.metrics.p_core, Throughput) and not any(each.event == _CORE_EVENT for each in events):
             found.notes.append("without events of the core pass, nothing witnesses p_core")
-    found.contradictions += map(str, first_contradictions(_telemetry(record, run, there)))
-
-
-def _telemetry(record: Record, run: RunDirectory, there: Mapping[str, str]) -> Iterator[Relation]:
-    """Compare the telemetry of every machine; that of the only machine is the record's."""
     powers = [node.power for node in record.nodes] or [record.metrics.power]
     for node_rank, power in enumerate(powers):
         file = run.telemetry(node_rank)
-        if isinstance(power, Power) and file.name in there:
-            implied = summarize(read_telemetry(file), {})
-            for name in sorted(_WITNESSED):
-                said = None if isinstance(implied, Missing) else getattr(implied, name)
-                yield Relation(f"metrics.power.{name}", getattr(power, name), file.name, said)
+        if file.name in there:
+            try:
+                found.contradictions += map(str, first_contradictions(_telemetry(power, file)))
+            except (ValueError, TypeError, LookupError, AttributeError, OverflowError) as error:
+                found.contradictions.append(f"{file.name} is not telemetry: {type(error).__name__}")
+        elif isinstance(power, Power):
+            found.notes.append(f"without {file.name}, nothing witnesses metrics.power")
+
+
+def _telemetry(power: Power | Missing, file: Path) -> Iterator[Relation]:
+    """Compare the telemetry of a machine with what its record says of it."""
+    implied = summarize(read_telemetry(file), {})
+    pairs: dict[str, tuple[Any, Any]] = {"metrics.power": (power, implied)}
+    if isinstance(power, Power) and isinstance(implied, Power):
+        pairs = {f"metrics.power.{name}": (getattr(power, name), getattr(implied, name)) for name in sorted(_WITNESSED)}
+    for name, (said, witnessed) in pairs.items():
+        yield Relation(name, _presence(said), file.name, _presence(witnessed))
+
+
+def _presence(value: Any) -> Any:
+    """Return a value, or a word for one that is missing and could be known, or for one of many numbers."""
+    if isinstance(value, Missing):
+        return value if value.missing == "withheld" else "nothing"
+    return "measured" if isinstance(value, Power | Throughput) else value
 
 
 def _events(record: Record, events: Sequence[LoggedEvent]) -> Iterator[Relation]:
@@ -108,16 +126,28 @@ def _events(record: Record, events: Sequence[LoggedEvent]) -> Iterator[Relation]
         yield Relation(name, value, where, last.get(event, "nothing"))
     results = {point.step: None if isinstance(point.value, Missing) else point.value for point in metrics.curve}
     stated: list[tuple[str, str, dict[int, Any]]] = [("metrics.curve", "EVAL_ACCURACY", results)]
+    parts: dict[str, dict[int, Any]] = {"EVAL_ACCURACY": {point.step: point for point in metrics.curve}}
     if isinstance(metrics.p_train, Throughput):
         windows = (*metrics.p_train.windows, *metrics.restart_windows)
-        said = {each.first_step + each.steps - 1: window_value(each) for each in windows}
+        parts["WINDOW_STOP"] = {each.first_step + each.steps - 1: each for each in windows}
+        said = {step: window_value(each) for step, each in parts["WINDOW_STOP"].items()}
         stated.append(("metrics.p_train.windows", "WINDOW_STOP", said))
     if isinstance(metrics.p_core, Throughput) and _CORE_EVENT in last:
         core = enumerate(metrics.p_core.windows)
         said = {each.first_step + index: window_value(each) for index, each in core}
         stated.append(("metrics.p_core.windows", _CORE_EVENT, said))
     for name, event, said in stated:
-        witnessed = {each.step: each.value for each in events if each.event == event}
+        witnessed = {each.step: each for each in events if each.event == event}
         for step in sorted(said.keys() | witnessed.keys()):
+            seen, place = witnessed.get(step), f"{where} at step {step}"
             # Numbers in JSON are exact.
-            yield Relation(name, str(said.get(step)), f"{where} at step {step}", str(witnessed.get(step)))
+            yield Relation(name, str(said.get(step)), place, str(seen.value if seen else None))
+            if seen and (part := parts.get(event, {}).get(step)):
+                kind = {"kind": "restart" if part in metrics.restart_windows else "measured"}
+                facts = part.model_dump() | kind
+                for fact in sorted(seen.metadata.keys() & facts.keys()):
+                    yield Relation(f"{name}.{fact}", facts[fact], place, seen.metadata[fact])
+    for name, event in (("p_train", "WINDOW_STOP"), ("p_core", _CORE_EVENT)):
+        kinds = [each.metadata.get("kind", "measured") for each in events if each.event == event]
+        if kinds.count("measured") >= MINIMUM_WINDOWS:
+            yield Relation(f"metrics.{name}", _presence(getattr(metrics, name)), where, "measured")
