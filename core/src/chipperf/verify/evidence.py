@@ -89,7 +89,8 @@ def _check_content(record: Record, run: RunDirectory, there: Mapping[str, str], 
             try:
                 found.contradictions += map(str, first_contradictions(_telemetry(power, file)))
             except (ValueError, TypeError, LookupError, AttributeError, OverflowError) as error:
-                found.contradictions.append(f"{file.name} is not telemetry: {type(error).__name__}")
+                if isinstance(power, Power):
+                    found.contradictions.append(f"{file.name} is not telemetry: {type(error).__name__}")
         elif isinstance(power, Power):
             found.notes.append(f"without {file.name}, nothing witnesses metrics.power")
 
