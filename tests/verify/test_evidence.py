@@ -89,6 +89,7 @@ def test_a_file_that_the_run_did_not_write_is_named(run: RunDirectory) -> None:
     ("event", "value", "text"),
     [
         ("SEED", 6, "seed is 5, events.jsonl gives 6"),
+        ("SEED", "6\nREADME.md: 193 cells equal", "seed is 5, events.jsonl gives 6\\nREADME.md: 193 cells equal"),
         ("GLOBAL_BATCH_SIZE", 16, "hyperparameters.global_batch_size is 8, events.jsonl gives 16"),
         ("TRAIN_SAMPLES", 10, "dataset.train_samples is 24, events.jsonl gives 10"),
         ("EVAL_ACCURACY", 0.9, "events.jsonl at step 3 gives 0.9"),
@@ -168,6 +169,14 @@ def test_missing_telemetry_is_said_also_without_its_checksum(run: RunDirectory) 
         "without telemetry-node0.jsonl, nothing witnesses metrics.power"
         in examine(read_record(run.record), run.path).notes
     )
+
+
+def test_a_case_that_is_not_installed_is_said(run: RunDirectory) -> None:
+    record = read_record(run.record)
+    run.write_record(record.model_copy(update={"case": record.case.model_copy(update={"version": "0.9"})}))
+
+    [note] = examine(read_record(run.record), run.path).notes
+    assert note.startswith("without case mobilenetv2 0.9, which is not installed, ")
 
 
 def test_a_line_separator_in_a_text_ends_no_line(run: RunDirectory) -> None:

@@ -29,7 +29,7 @@ from chipperf.plugin import installed
 from chipperf.plugin.session import Session, bind
 from chipperf.plugin.types import Capability, DeviceInfo, TelemetrySample
 from chipperf.records import event_metrics
-from chipperf.records.schema import Memory, Missing, Power
+from chipperf.records.schema import LEAST_COVERAGE, Memory, Missing, Power
 from chipperf.records.upgrade import upgrade_reading
 from chipperf.run.programs import describe_exit, program
 from chipperf.run.ranks import device_key
@@ -48,9 +48,6 @@ _STOP_S = 5.0
 
 _GAP_S = 3 * INTERVAL_S
 """Longest time between two readings of a device that counts as read."""
-
-LEAST_COVERAGE = 0.95
-"""Fraction of the training that must have readings; of less, no value is stated."""
 
 _FAILED = "failed: "
 """Beginning of the source of a reading that failed."""

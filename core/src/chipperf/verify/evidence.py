@@ -43,6 +43,10 @@ def examine(record: Record, directory: Path) -> Examination:
     case = None
     with suppress(PerfError):
         case = find_case(record.case.name)
+    if record.kind != "imported" and (case is None or case.version != record.case.version):
+        found.notes.append(
+            f"case {record.case.name} {record.case.version} is not installed: nothing tells its settings"
+        )
     for finding in check_with_case(record, case):
         # On a busy machine, what is measured later can be slower, though nobody edited it.
         (found.notes if finding.check == "order" else found.contradictions).append(str(finding.text))
@@ -51,6 +55,8 @@ def examine(record: Record, directory: Path) -> Examination:
         _check_files(record, there, found)
         if record.status.state == "completed":
             _check_content(record, run, there, found)
+    # A text of several lines could look like a line of the command's own.
+    found.contradictions = [text.replace("\n", "\\n") for text in found.contradictions]
     return found
 
 
