@@ -212,7 +212,8 @@ def _times(record: Record) -> Iterator[Relation]:
         yield _at_most(f"metrics.spans.{name}", span.start_s + span.seconds, "e2e_time_s", e2e_s)
         yield _at_most("0", 0, f"metrics.spans.{name}", min(span.start_s, span.seconds))
     if last := spans.get("teardown"):
-        end_s = max((each.start_s + each.seconds for each in metrics.spans if each is not last), default=last.start_s)
+        ends_s = (span.start_s + span.seconds for name, span in spans.items() if name != "teardown")
+        end_s = max(ends_s, default=last.start_s)
         yield Relation("metrics.spans.teardown", last.start_s, "metrics.spans", end_s)
         yield Relation("metrics.e2e_time_s", e2e_s, "metrics.spans", last.start_s + last.seconds)
     if "train" in spans:

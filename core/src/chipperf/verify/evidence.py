@@ -44,9 +44,8 @@ def examine(record: Record, directory: Path) -> Examination:
     with suppress(PerfError):
         case = find_case(record.case.name)
     if record.kind != "imported" and (case is None or case.version != record.case.version):
-        found.notes.append(
-            f"case {record.case.name} {record.case.version} is not installed: nothing tells its settings"
-        )
+        what = f"case {record.case.name} {record.case.version}"
+        found.notes.append(f"without {what}, which is not installed, nothing witnesses settings and dataset")
     for finding in check_with_case(record, case):
         # On a busy machine, what is measured later can be slower, though nobody edited it.
         (found.notes if finding.check == "order" else found.contradictions).append(str(finding.text))
