@@ -11,7 +11,7 @@ from chipperf.cases.registry import find_case
 from chipperf.errors import PerfError
 from chipperf.records.consistency import Relation, first_contradictions
 from chipperf.records.event_metrics import counted_events
-from chipperf.records.schema import MINIMUM_WINDOWS, Missing, Power, Throughput
+from chipperf.records.schema import MINIMUM_WINDOWS, EvaluationPoint, Missing, Power, Throughput
 from chipperf.run.directory import RunDirectory
 from chipperf.run.events import window_value
 from chipperf.run.telemetry_process import read_telemetry, summarize
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from chipperf.records.event_metrics import LoggedEvent
-    from chipperf.records.schema import Record
+    from chipperf.records.schema import Record, Window
 
 _CORE_EVENT: Final = "CORE_WINDOW_STOP"
 
@@ -130,30 +130,34 @@ def _events(record: Record, events: Sequence[LoggedEvent]) -> Iterator[Relation]
         ("dataset.eval_samples", "EVAL_SAMPLES", dataset.eval_samples),
     ):
         yield Relation(name, value, where, last.get(event, "nothing"))
-    results = {point.step: None if isinstance(point.value, Missing) else point.value for point in metrics.curve}
-    stated: list[tuple[str, str, dict[int, Any]]] = [("metrics.curve", "EVAL_ACCURACY", results)]
-    parts: dict[str, dict[int, Any]] = {"EVAL_ACCURACY": {point.step: point for point in metrics.curve}}
+    series: list[tuple[str, str, dict[int, Any]]] = [
+        ("metrics.curve", "EVAL_ACCURACY", {point.step: point for point in metrics.curve})
+    ]
     if isinstance(metrics.p_train, Throughput):
         windows = (*metrics.p_train.windows, *metrics.restart_windows)
-        parts["WINDOW_STOP"] = {each.first_step + each.steps - 1: each for each in windows}
-        said = {step: window_value(each) for step, each in parts["WINDOW_STOP"].items()}
-        stated.append(("metrics.p_train.windows", "WINDOW_STOP", said))
+        by_step = {each.first_step + each.steps - 1: each for each in windows}
+        series.append(("metrics.p_train.windows", "WINDOW_STOP", by_step))
     if isinstance(metrics.p_core, Throughput) and _CORE_EVENT in last:
-        core = enumerate(metrics.p_core.windows)
-        said = {each.first_step + index: window_value(each) for index, each in core}
-        stated.append(("metrics.p_core.windows", _CORE_EVENT, said))
-    for name, event, said in stated:
+        by_step = {each.first_step + index: each for index, each in enumerate(metrics.p_core.windows)}
+        series.append(("metrics.p_core.windows", _CORE_EVENT, by_step))
+    for name, event, stated in series:
         witnessed = {each.step: each for each in events if each.event == event}
-        for step in sorted(said.keys() | witnessed.keys()):
-            seen, place = witnessed.get(step), f"{where} at step {step}"
+        for step in sorted(stated.keys() | witnessed.keys()):
+            part, seen, place = stated.get(step), witnessed.get(step), f"{where} at step {step}"
             # Numbers in JSON are exact.
-            yield Relation(name, str(said.get(step)), place, str(seen.value if seen else None))
-            if seen and (part := parts.get(event, {}).get(step)):
-                kind = {"kind": "restart" if part in metrics.restart_windows else "measured"}
-                facts = part.model_dump() | kind
+            yield Relation(name, str(_event_value(part)), place, str(seen.value if seen else None))
+            if part and seen:
+                facts = part.model_dump() | {"kind": "restart" if part in metrics.restart_windows else "measured"}
                 for fact in sorted(seen.metadata.keys() & facts.keys()):
                     yield Relation(f"{name}.{fact}", facts[fact], place, seen.metadata[fact])
     for name, event in (("p_train", "WINDOW_STOP"), ("p_core", _CORE_EVENT)):
         kinds = [each.metadata.get("kind", "measured") for each in events if each.event == event]
         if kinds.count("measured") >= MINIMUM_WINDOWS:
             yield Relation(f"metrics.{name}", _presence(getattr(metrics, name)), where, "measured")
+
+
+def _event_value(part: Window | EvaluationPoint | None) -> object:
+    """Return the value of the event of a window or an evaluation."""
+    if isinstance(part, EvaluationPoint):
+        return None if isinstance(part.value, Missing) else part.value
+    return window_value(part) if part else None
