@@ -242,6 +242,7 @@ FOUND: dict[str, Edit] = {
     "steps of a rank that is not there": put(
         "metrics.rank_steps", [{"rank": 7, "step_s": 0.8, "data_wait_s": 0.0, "card": "AMD EPYC"}]
     ),
+    "a billion ranks": put("topology.nproc_per_node", 10**9),
     "skipped steps of no epoch": all_of(
         put("precision.grad_scaler", True), put("metrics.skipped_steps", {"steps": 3, "by_epoch": {}})
     ),

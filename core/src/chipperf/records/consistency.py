@@ -262,14 +262,13 @@ def _result(record: Record) -> Iterator[Relation]:
 
 def _evaluations(record: Record) -> Iterator[Relation]:
     """Relate a run's curve to its schedule: it evaluates after every so many epochs, and after its last step."""
-    curve, values, metrics = record.metrics.curve, record.hyperparameters.values, record.metrics
-    if "$.metrics.curve" in {each.field for each in record.withheld} or not isinstance(metrics.epochs, int | float):
+    metrics, curve = record.metrics, record.metrics.curve
+    every = record.hyperparameters.values.get("evaluate_every_epochs")
+    if record.limits.budget_s is not None or "$.metrics.curve" in {each.field for each in record.withheld}:
         return
-    if record.limits.budget_s is None:
-        yield Relation("metrics.curve.step", curve[-1].step if curve else None, "metrics.steps", metrics.steps)
-    if isinstance(every := values.get("evaluate_every_epochs"), int) and every > 0:
-        due = int(metrics.epochs * (1 + 1e-9)) // every
-        yield _at_most("epochs / evaluate_every_epochs", due, "metrics.curve", len(curve))
+    yield Relation("metrics.curve.step", curve[-1].step if curve else None, "metrics.steps", metrics.steps)
+    due = _product(metrics.epochs, _inverse(every))
+    yield _at_most("epochs / evaluate_every_epochs", due and int(due + 1e-6), "metrics.curve", len(curve))
 
 
 def _energy(record: Record) -> Iterator[Relation]:
@@ -309,7 +308,8 @@ def _identity(record: Record) -> Iterator[Relation]:
     topology, cards = record.topology, environment.cards
     yield Relation("environment.cards", len(cards) or None, "topology", topology.world_size)
     ranks = [each.rank for each in record.metrics.rank_steps]
-    yield Relation("metrics.rank_steps", ranks or None, "topology", list(range(topology.world_size)))
+    yield Relation("metrics.rank_steps", len(ranks) or None, "topology", topology.world_size)
+    yield Relation("metrics.rank_steps.rank", ranks, "their order", list(range(len(ranks))))
     yield Relation("nodes", len(record.nodes) or None, "topology", topology.nnodes)
     if cards and "card_title" not in environment.stated:
         yield Relation("environment.card_title", environment.card_title, "environment.cards", cards[0].name)
