@@ -273,11 +273,34 @@ def test_a_manifest_that_leaves_something_out_is_refused(bundle, change, problem
             "reports/1/LICENSE",
         ),
         *("runs/first/run.sh", "runs/first/plan.json", "runs/first/logs/model.pt", "runs/first/checkpoints/x.log"),
+        *("runs/first/logs/a/b.log", "runs/first/telemetry-node/run.sh.jsonl", "reports/1/other.md.provenance.json"),
     ],
 )
 def test_only_what_perf_bundle_packs_is_accepted(bundle, name):
     write(bundle, rewritten(members(bundle) | {name: b"x"}))
     assert f"'{name}' is none of the files that a bundle holds" in refusal(bundle)
+
+
+@pytest.mark.parametrize("name", ["reports/1/more.csv", "reports/1/more.svg"])
+def test_a_file_that_no_report_links_is_refused(bundle, name):
+    write(bundle, rewritten(members(bundle) | {name: b"x"}))
+    assert f"{name} is linked by no report" in refusal(bundle)
+
+
+def test_the_check_says_what_verify_notes(bundle):
+    """A run of the same row that the report does not show, and pictures that nothing witnesses."""
+    contents = members(bundle)
+    del contents["reports/1/README.md.provenance.json"]
+    again = json.loads(contents[RECORD]) | {"run_id": "again"}
+    contents["runs/again/record.json"] = json.dumps(again).encode()
+    manifest = json.loads(contents["manifest.json"])
+    manifest["runs"].append({"run_id": "again", "record": "runs/again/record.json"})
+    write(bundle, rewritten(contents | {"manifest.json": json.dumps(manifest).encode()}))
+    result = perf("bundle", "check", bundle)
+    assert "run again (completed) of the same row lies beside, and the page does not say so" in result.output
+    assert "the records were found by the short hashes on the page" in result.output
+    remarks = json.loads(perf("bundle", "check", bundle, "--json").stdout)["remarks"]
+    assert any("run again (completed)" in text for text in remarks)
 
 
 def test_names_that_a_file_system_may_not_tell_apart_are_refused(bundle):
@@ -548,6 +571,13 @@ def test_a_key_that_cannot_sign_leaves_no_bundle(pristine, keys, tmp_path, key, 
     assert message in result.exception.message
     assert f"ssh-add {keys / key}" in result.exception.hint
     assert not list(tmp_path.iterdir())
+
+
+def test_a_key_that_is_no_file_is_an_error(pristine, tmp_path):
+    os.mkfifo(tmp_path / "key")
+    result = perf("bundle", pristine.record("first"), "--sign", tmp_path / "key", "--out", tmp_path / "b.tar.gz")
+    assert result.exception.exit_code == 2
+    assert "key: it is not a regular file" in result.exception.message
 
 
 def test_a_key_with_a_passphrase_signs_through_an_agent(pristine, keys, tmp_path, monkeypatch):

@@ -103,6 +103,12 @@ def span(name: str, key: str, value: float) -> Edit:
     return lambda data: next(each for each in data["metrics"]["spans"] if each["name"] == name).update({key: value})
 
 
+def ends_early(metrics: dict[str, Any]) -> None:
+    metrics["curve"].pop()
+    values = [point["value"] for point in metrics["curve"]]
+    metrics.update(quality=values[-1], best_quality=max(values))
+
+
 def all_of(*edits: Edit) -> Edit:
     return lambda data: [edit(data) for edit in edits]
 
@@ -202,6 +208,48 @@ FOUND: dict[str, Edit] = {
     "mean power": put("metrics.power.mean_w", 260.0),
     "mean temperature": put("metrics.power.mean_temperature_c", 80.0),
     "utilization": put("metrics.power.mean_utilization_percent", 120.0),
+    "coverage above 1": put("metrics.power.coverage", 1.5),
+    "values of half the training": put("metrics.power.coverage", 0.5),
+    "the curve ends at its best point": lambda data: ends_early(data["metrics"]),
+    "no curve": put("metrics.curve", []),
+    "an evaluation is gone": lambda data: data["metrics"]["curve"].pop(3),
+    "quality is missing": put("metrics.quality", {"missing": "not_applicable", "reason": ""}),
+    "best quality is missing": put("metrics.best_quality", {"missing": "unknown", "reason": ""}),
+    "data stall is missing": put("metrics.data_stall", {"missing": "not_run", "reason": ""}),
+    **{
+        f"{path} is missing": put(path, {"missing": "unknown", "reason": ""})
+        for path in (
+            *("seed", "hyperparameters.global_batch_size", "metrics.e2e_time_s", "metrics.train_seconds"),
+            *("metrics.steps", "metrics.epochs", "metrics.train_samples", "metrics.p_whole"),
+        )
+    },
+    "withheld without a commitment": put("metrics.data_stall", {"missing": "withheld", "reason": "embargo"}),
+    "a commitment to what is told": put(
+        "withheld", [{"field": "$.metrics.p_whole", "reason": "embargo", "sha256": "0" * 64}]
+    ),
+    "definitions of FlagPerf": put("metrics_definition", "flagperf"),
+    "the sample's name in capitals": all_of(
+        put("dataset.name", "ChipPerf COCO-Sample"),
+        put("dataset.is_sample", False),
+        put("dataset.fingerprint_method", "another"),
+    ),
+    "a dataset's name in capitals": all_of(IS_PUBLISHED, put("dataset.name", "COCO\uff12017")),
+    "a change twice": lambda data: data["hyperparameters"]["changes"].append(data["hyperparameters"]["changes"][0]),
+    "a span twice": lambda data: data["metrics"]["spans"].append(data["metrics"]["spans"][0]),
+    "a span of negative time": span("eval", "seconds", -100.0),
+    "teardown is shorter": all_of(put("metrics.e2e_time_s", 1795.0), span("teardown", "start_s", 1793.019267267001)),
+    "no memory at all": put("metrics.memory.allocated_peak_bytes", 0),
+    "steps of a rank that is not there": put(
+        "metrics.rank_steps", [{"rank": 7, "step_s": 0.8, "data_wait_s": 0.0, "card": "AMD EPYC"}]
+    ),
+    "a billion ranks": put("topology.nproc_per_node", 10**9),
+    "skipped steps of no epoch": all_of(
+        put("precision.grad_scaler", True), put("metrics.skipped_steps", {"steps": 3, "by_epoch": {}})
+    ),
+    "more skipped steps than steps": all_of(
+        put("precision.grad_scaler", True), put("metrics.skipped_steps", {"steps": 5000, "by_epoch": {1: 5000}})
+    ),
+    "skipped steps without a scaler": put("metrics.skipped_steps", {"steps": 3, "by_epoch": {1: 3}}),
 }
 
 FOUND_BY_EVENTS = "nothing else in the record depends on it; the events do, see tests/verify/test_evidence.py"
@@ -222,6 +270,14 @@ NOT_FOUND: dict[str, tuple[Edit, str]] = {
     "effective and measured bf16": (
         all_of(as_measured("bf16"), put("precision.effective", "bf16")),
         "some stacks compute fp32 otherwise, and their plugin says so; the report shows it",
+    ),
+    "a hyperparameter is gone": (
+        lambda data: data["hyperparameters"]["values"].pop("epochs"),
+        "records of earlier versions lack those that are newer; rules that need it say nothing",
+    ),
+    "a span is gone": (
+        lambda data: data["metrics"]["spans"].pop(),
+        "what it would have to agree with says nothing without it",
     ),
     "the whole sample": (
         all_of(IS_PUBLISHED, put("dataset.name", "mine")),

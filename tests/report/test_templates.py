@@ -141,6 +141,9 @@ def test_a_broken_template_is_named_with_line_and_cause(places, source, message)
         "{{ view.rows[0].record.metrics.model_copy() }}",
         "{{ view.environment.update(cpu=1) }}",
         "{{ 9 ** (9 ** 9) }}",
+        "{{ view.rows[0].case.data.ensure_sample('/tmp/x') }}",
+        "{{ view.rows[0].case.load_workload() }}",
+        "{{ view.rows[0].case | attr('load_workload') }}",
     ],
 )
 def test_a_template_reads_values_and_nothing_else(places, source):
@@ -159,6 +162,10 @@ def test_a_template_reads_values_and_nothing_else(places, source):
         ("{{ 'x' | center(10000000000) }}", "it takes too much memory"),
         ("{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}", "recursion"),
         ("{{ range(10000000) }}", "Range too big"),
+        (
+            "{% set n = namespace(x=9) %}{% for i in range(60) %}{% set n.x = n.x * n.x %}{% endfor %}",
+            "a factor has more than 100000 bits",
+        ),
     ],
 )
 def test_a_template_ends(places, monkeypatch, source, message):

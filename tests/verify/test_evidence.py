@@ -12,6 +12,7 @@ from chipperf.cli.main import app
 from chipperf.records.schema import Missing
 from chipperf.records.store import read_record
 from chipperf.run.directory import RunDirectory
+from chipperf.run.telemetry_process import read_telemetry
 from chipperf.verify.evidence import examine
 from typer.testing import CliRunner
 
@@ -88,6 +89,7 @@ def test_a_file_that_the_run_did_not_write_is_named(run: RunDirectory) -> None:
     ("event", "value", "text"),
     [
         ("SEED", 6, "seed is 5, events.jsonl gives 6"),
+        ("SEED", "6\nREADME.md: 193 cells equal", "seed is 5, events.jsonl gives 6\\nREADME.md: 193 cells equal"),
         ("GLOBAL_BATCH_SIZE", 16, "hyperparameters.global_batch_size is 8, events.jsonl gives 16"),
         ("TRAIN_SAMPLES", 10, "dataset.train_samples is 24, events.jsonl gives 10"),
         ("EVAL_ACCURACY", 0.9, "events.jsonl at step 3 gives 0.9"),
@@ -125,6 +127,99 @@ def test_telemetry_witnesses_the_record(run: RunDirectory) -> None:
     file.write_text(re.sub(r'"utilization_percent": [\d.]+', '"utilization_percent": 1.5', written), encoding="utf-8")
 
     assert any(text.startswith("metrics.power.mean_utilization_percent is ") for text in contradictions(run))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"garbage\n",
+        b"\xff\xfe",
+        b"[" * 200_000,
+        b'{"time_s": 1}\n',
+        b'{"time_s": 1.0, "session": [1], "device": ["a"], "source": "s", "utilization_percent": 1.0}\n',
+        b'{"time_s": 1.0, "device": "a", "source": "s", "utilization_percent": NaN}\n',
+        b'{"time_s": 1.0, "device": "a", "source": "s", "memory_used_bytes": Infinity}\n',
+        b'{"mark": "start"}\n{"time_s": 1.0, "device": "a", "source": 5, "utilization_percent": "x"}\n',
+    ],
+)
+def test_what_is_no_telemetry_witnesses_nothing(run: RunDirectory, content: bytes) -> None:
+    forget_checksums(run)
+    run.telemetry(0).write_bytes(content)
+
+    assert any("telemetry-node0.jsonl" in text for text in contradictions(run))
+
+
+def test_reading_what_is_no_telemetry_ends_early(run: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("chipperf.records.event_metrics.MOST_FAULTS", 3)
+    read = []
+    monkeypatch.setattr("chipperf.run.telemetry_process.upgrade_reading", read.append)
+    run.telemetry(0).write_text("\n" * 1000 + "{}\n", encoding="utf-8")
+    read_telemetry(run.telemetry(0))
+    assert read == []
+
+
+def test_missing_telemetry_is_said_also_without_its_checksum(run: RunDirectory) -> None:
+    record = read_record(run.record)
+    run.telemetry(0).unlink()
+    left = {name: digest for name, digest in record.evidence.items() if "telemetry" not in name}
+    run.write_record(record.model_copy(update={"evidence": left}))
+
+    assert (
+        "without telemetry-node0.jsonl, nothing witnesses metrics.power"
+        in examine(read_record(run.record), run.path).notes
+    )
+
+
+def test_a_case_that_is_not_installed_is_said(run: RunDirectory) -> None:
+    record = read_record(run.record)
+    run.write_record(record.model_copy(update={"case": record.case.model_copy(update={"version": "0.9"})}))
+
+    [note] = examine(read_record(run.record), run.path).notes
+    assert note.startswith("without case mobilenetv2 0.9, which is not installed, ")
+
+
+def test_a_line_separator_in_a_text_ends_no_line(run: RunDirectory) -> None:
+    forget_checksums(run)
+    with run.events.open("a", encoding="utf-8") as file:
+        file.write('{"event": "NOTE", "value": "a\u2028b\x85c", "metadata": {}}\n')
+
+    assert contradictions(run) == []
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("metrics.curve.0.elapsed_s", 0.5),
+        ("metrics.curve.0.details", {"top5": 0.9}),
+        ("metrics.p_train.windows.0.epoch", 2),
+        ("metrics.p_train", {"missing": "failed", "reason": ""}),
+        ("metrics.p_core", {"missing": "not_applicable", "reason": ""}),
+        ("metrics.power", {"missing": "failed", "reason": ""}),
+        ("metrics.power.mean_utilization_percent", {"missing": "unknown", "reason": ""}),
+    ],
+)
+def test_what_the_evidence_has_is_neither_changed_nor_missing(run: RunDirectory, field: str, value: object) -> None:
+    content = json.loads(run.record.read_text(encoding="utf-8"))
+    *parents, last = field.split(".")
+    part = content
+    for parent in parents:
+        part = part[int(parent)] if parent.isdigit() else part[parent]
+    part[last] = value
+    run.record.write_text(json.dumps(content), encoding="utf-8")
+
+    *_, shown = [name for name in field.split(".") if not name.isdigit()]
+    assert any(shown in text and ".jsonl" in text for text in contradictions(run))
+
+
+def test_a_slow_window_is_not_one_after_a_restart(run: RunDirectory) -> None:
+    record = read_record(run.record)
+    first, *windows = record.metrics.p_train.windows
+    measured = record.metrics.p_train.model_copy(update={"windows": windows})
+    metrics = record.metrics.model_copy(update={"p_train": measured, "restart_windows": [first]})
+    run.write_record(record.model_copy(update={"metrics": metrics}))
+
+    assert any("measured" in text and "restart" in text for text in contradictions(run))
 
 
 def test_what_a_resumed_session_repeats_counts_once(run: RunDirectory) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterator
-from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
 from typing import Annotated, Final, Literal
 
@@ -119,7 +118,7 @@ def problems(manifest: BundleManifest) -> Iterator[str]:
         path = PurePosixPath(name)
         if path.parent not in report_directories and run_directories.isdisjoint(path.parents):
             yield f"{name!r} belongs to no run and no report"
-        elif name not in (*records, *manifest.reports) and not _is_evidence(path):
+        elif name not in (*records, *manifest.reports) and not _is_held(path, manifest):
             yield f"{name!r} is none of the files that a bundle holds of its runs and reports"
 
 
@@ -129,11 +128,13 @@ def _is_below(name: str, top: str) -> bool:
     return len(parts) == 3 and parts[0] == top
 
 
-def _is_evidence(path: PurePosixPath) -> bool:
+def _is_held(path: PurePosixPath, manifest: BundleManifest) -> bool:
     """Return whether ``perf bundle`` packs files of this name with a run or a report."""
     if path.parts[0] == RUNS:
-        return any(fnmatchcase("/".join(path.parts[2:]), pattern) for pattern in FILES_OF_A_RUN)
-    return path.suffix in LINKED_FILES or path.name.endswith(SUFFIX)
+        inside = path.relative_to(*path.parts[:2])
+        patterns = (PurePosixPath(pattern) for pattern in FILES_OF_A_RUN)
+        return any(len(inside.parts) == len(each.parts) and inside.match(str(each)) for each in patterns)
+    return path.suffix in LINKED_FILES or str(path).removesuffix(SUFFIX) in manifest.reports
 
 
 def name_key(name: str) -> str:

@@ -93,16 +93,20 @@ def _add_run(run: Path, files: dict[str, Path]) -> BundledRun:
 
 
 def _add_report(number: int, report: Path, files: dict[str, Path]) -> str:
-    """Add a report, its provenance, and the files in its directory that it links. Return its name in the archive.
-
-    Only points and pictures are packed, because a bundle contains only what is verified.
-    """
+    """Add a report with the files that belong to it. Return its name in the archive."""
     directory = f"{REPORTS}/{number}"
+    files |= {f"{directory}/{path.name}": path for path in files_of_report(report)}
+    return f"{directory}/{report.name}"
+
+
+def files_of_report(report: Path) -> list[Path]:
+    """Return a report, its provenance, and the files in its directory that it links.
+
+    These are only points and pictures, because a bundle contains only what is verified.
+    """
     links = (unquote(link.target) for link in parse(read_text(report), str(report)).links)
     linked = [report.with_name(name) for name in links if is_plain_name(name) and name.endswith(LINKED_FILES)]
-    beside = (path for path in (provenance_file(report), *linked) if path.is_file())
-    files |= {f"{directory}/{path.name}": path for path in (report, *beside)}
-    return f"{directory}/{report.name}"
+    return [report, *(path for path in (provenance_file(report), *linked) if path.is_file())]
 
 
 def _described(name: str, path: Path) -> BundledFile:

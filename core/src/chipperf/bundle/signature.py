@@ -22,6 +22,8 @@ def sign(content: bytes, key: Path) -> bytes:
     Raises:
         UsageError: There is no ssh-keygen, or the key cannot sign.
     """
+    if key.exists() and not key.is_file():
+        raise UsageError(f"cannot sign with {key}: it is not a regular file", hint="name a private ssh key")
     signature, problem = _ssh_keygen("sign", "-q", "-f", str(key), *_NAMESPACE, content=content)
     if problem:
         raise UsageError(

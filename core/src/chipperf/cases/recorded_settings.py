@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from chipperf.records.consistency import Relation
+from chipperf.records.consistency import Relation, plain_name
 from chipperf.records.plausibility import check_record
 from chipperf.records.schema import Missing
 
@@ -30,13 +30,14 @@ def relations_to_case(record: Record, case: Case | None) -> Iterator[Relation]:
     what = f"case {case.name} {case.version}"
     yield Relation("case.metric", record.case.metric, what, case.metric)
     yield Relation("case.preset", record.case.preset, what, ", ".join(case.presets) if preset is None else None)
-    if dataset.name == reference.name:
+    if plain_name(dataset.name) == plain_name(reference.name):
         yield Relation("dataset.train_samples", dataset.train_samples, "dataset.name", reference.train_samples)
         yield Relation("dataset.eval_samples", dataset.eval_samples, "dataset.name", reference.eval_samples)
         yield Relation("case.target", record.case.target, "hyperparameters.values.target", values.get("target"))
     if isinstance(changes, Missing) or preset is None:
         return
     changed = {change.key: change for change in changes}
+    yield Relation("hyperparameters.changes", len(changes), "their keys", len(changed))
     for key in sorted(base.keys() & values.keys()):
         name, change = f"hyperparameters.values.{key}", changed.get(key)
         if change is None:

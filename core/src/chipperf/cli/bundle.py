@@ -68,6 +68,7 @@ def check(
     Example: perf bundle check submission.tar.gz
     """
     from chipperf.bundle.bundle_check import unpack_checked
+    from chipperf.bundle.pack import files_of_report
     from chipperf.records.store import read_record
     from chipperf.verify.evidence import examine
 
@@ -88,7 +89,13 @@ def check(
             contradictions += [f"run {run.run_id}: {text}" for text in examined.contradictions]
             remarks += [f"run {run.run_id}: {text}" for text in examined.notes]
         records = [root / run.record for run in manifest.runs]
-        results = verify_reports([root / report for report in manifest.reports], records, templates)
+        pages = [root / report for report in manifest.reports]
+        results = verify_reports(pages, records, templates)
+        for result in results:
+            remarks += [f"{result.file}: {text}".replace(f"{root}/", "") for text in result.notes]
+        linked = {file for page in pages for file in files_of_report(page)}
+        unlinked = sorted({file for page in pages for file in page.parent.iterdir()} - linked)
+        contradictions += [f"{file.relative_to(root)} is linked by no report" for file in unlinked]
     found = [[str(each).replace(f"{root}/", "") for each in result.differences] for result in results]
     if as_json:
         reports = [

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import math
 import re
+import unicodedata
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timezone
 from functools import partial
@@ -19,7 +21,18 @@ from chipperf.precisions import PRECISIONS
 from chipperf.records.columns import WINDOWED
 from chipperf.records.convergence import meets_target
 from chipperf.records.event_metrics import window_figures
-from chipperf.records.schema import MINIMUM_WINDOWS, Memory, Missing, Power, StepBreakdown, Throughput, TimeToTarget
+from chipperf.records.schema import (
+    LEAST_COVERAGE,
+    MINIMUM_WINDOWS,
+    Memory,
+    Metrics,
+    Missing,
+    Power,
+    SkippedSteps,
+    StepBreakdown,
+    Throughput,
+    TimeToTarget,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -50,8 +63,15 @@ _EDGE_S: Final = 3.0
 _LARGEST_SLOWDOWN: Final = 20.0
 """Most that a synchronization after every phase can slow down a step: an order above what is measured."""
 
+_ALWAYS_KNOWN: Final = (
+    *("environment.cards", "environment.distributions", "knobs", "seed", "hyperparameters.global_batch_size"),
+    *("metrics.spans", "metrics.e2e_time_s", "metrics.train_seconds", "metrics.steps", "metrics.epochs"),
+    *("metrics.train_samples", "metrics.p_whole"),
+)
+"""What every completed run has, unless its record withholds it."""
+
 _RUN_ID: Final = re.compile(r"(.+)-(\d{8}-\d{6})-[0-9a-f]{4}")
-_SAMPLE: Final = re.compile(r"chipperf-(coco-)?sample(-\d+)?")
+_SAMPLE: Final = re.compile(r"chipperf(coco)?sample\d*")
 _SAMPLE_METHOD: Final = "sha256 of all file contents at generation"
 
 
@@ -127,6 +147,11 @@ def _windowed(record: Record) -> Iterator[tuple[str, Throughput]]:
     return ((name, each) for name, each in measured if isinstance(each, Throughput))
 
 
+def plain_name(name: str) -> str:
+    """Return what is equal for names that a reader takes for the same."""
+    return "".join(filter(str.isalnum, unicodedata.normalize("NFKC", name).casefold()))
+
+
 def _product(*factors: object) -> float | None:
     """Return a product, or ``None`` if a factor is not a number."""
     numbers = [each for each in factors if isinstance(each, int | float)]
@@ -167,12 +192,15 @@ def _memory(record: Record) -> Iterator[Relation]:
         for name in ("allocated_peak_bytes", "reserved_peak_bytes", "device_peak_bytes"):
             used, total = _product(getattr(memory, name), 2**-30), _product(memory.total_bytes, 2**-30)
             yield _at_most(f"metrics.memory.{name} (GiB)", used, "total_bytes", total)
+        for name in ("allocated_peak_bytes", "reserved_peak_bytes"):
+            yield _at_most("1", 1, f"metrics.memory.{name}", getattr(memory, name))
 
 
 def _times(record: Record) -> Iterator[Relation]:
     metrics = record.metrics
     train, train_s, e2e_s = metrics.p_train, metrics.train_seconds, metrics.e2e_time_s
     spans = {span.name: span for span in metrics.spans}
+    yield Relation("metrics.spans", len(metrics.spans), "their names", len(spans))
     yield _at_most("metrics.train_seconds", train_s, "e2e_time_s", e2e_s, ORDER_SLACK)
     if isinstance(metrics.time_to_target, TimeToTarget):
         reached_s = metrics.time_to_target.seconds
@@ -182,7 +210,11 @@ def _times(record: Record) -> Iterator[Relation]:
         yield _at_most("metrics.p_train.windows.seconds", windows_s, "train_seconds", train_s, ORDER_SLACK)
     for name, span in spans.items():
         yield _at_most(f"metrics.spans.{name}", span.start_s + span.seconds, "e2e_time_s", e2e_s)
+        yield _at_most("0", 0, f"metrics.spans.{name}", min(span.start_s, span.seconds))
     if last := spans.get("teardown"):
+        ends_s = (span.start_s + span.seconds for name, span in spans.items() if name != "teardown")
+        end_s = max(ends_s, default=last.start_s)
+        yield Relation("metrics.spans.teardown", last.start_s, "metrics.spans", end_s)
         yield Relation("metrics.e2e_time_s", e2e_s, "metrics.spans", last.start_s + last.seconds)
     if "train" in spans:
         given = "metrics.spans: train + eval + checkpoint"
@@ -205,9 +237,10 @@ def _result(record: Record) -> Iterator[Relation]:
         yield _at_most("case.target", target, "best_quality", metrics.best_quality)
     if not curve:
         return
-    yield Relation("metrics.quality", metrics.quality, where, curve[-1].value)
+    yield Relation("metrics.quality", _unless_withheld(metrics.quality), where, curve[-1].value)
     values = [point.value for point in curve if not isinstance(point.value, Missing)]
-    yield Relation("metrics.best_quality", metrics.best_quality, where, max(values, default=curve[-1].value))
+    best = max(values, default=curve[-1].value)
+    yield Relation("metrics.best_quality", _unless_withheld(metrics.best_quality), where, best)
     for before, after in pairwise(curve):
         yield _at_most(f"{where}.elapsed_s", before.elapsed_s, f"{where}.elapsed_s", after.elapsed_s)
         yield _at_most(f"{where}.step", before.step + 1, f"{where}.step", after.step)
@@ -227,6 +260,17 @@ def _result(record: Record) -> Iterator[Relation]:
         yield Relation(f"{where}.step", curve[-1].step, "case.target", first.step)
 
 
+def _evaluations(record: Record) -> Iterator[Relation]:
+    """Relate a run's curve to its schedule: it evaluates after every so many epochs, and after its last step."""
+    metrics, curve = record.metrics, record.metrics.curve
+    every = record.hyperparameters.values.get("evaluate_every_epochs")
+    if record.limits.budget_s is not None or "$.metrics.curve" in {each.field for each in record.withheld}:
+        return
+    yield Relation("metrics.curve.step", curve[-1].step if curve else None, "metrics.steps", metrics.steps)
+    due = _product(metrics.epochs, _inverse(every))
+    yield _at_most("epochs / evaluate_every_epochs", due and int(due + 1e-6), "metrics.curve", len(curve))
+
+
 def _energy(record: Record) -> Iterator[Relation]:
     power, metrics, ranks = record.metrics.power, record.metrics, record.topology.world_size
     if not isinstance(power, Power):
@@ -235,6 +279,11 @@ def _energy(record: Record) -> Iterator[Relation]:
     yield _at_most(f"{where}.mean_temperature_c", power.mean_temperature_c, "maximum", power.max_temperature_c)
     yield _at_most(f"{where}.mean_utilization_percent", power.mean_utilization_percent, "percent", 100)
     yield _at_most(f"{where}.mean_w", power.mean_w, "max_w", power.max_w)
+    yield _at_most(f"{where}.coverage", power.coverage, "fraction", 1)
+    if isinstance(power.coverage, float) and power.coverage < LEAST_COVERAGE:
+        told = (power.mean_w, power.mean_temperature_c, power.mean_utilization_percent, power.used_peak_bytes)
+        is_partly_missing = any(isinstance(value, Missing) for value in told)
+        yield Relation(f"{where}: a value is missing", is_partly_missing, "coverage", True)
     most_j = _product(power.max_w, metrics.e2e_time_s, ranks)
     yield _at_most(f"{where}.energy_j", power.energy_j, "max_w x e2e_time_s x cards", most_j, _EPOCH_TOLERANCE)
     if record.kind != "imported" and isinstance(metrics.train_seconds, float):
@@ -255,13 +304,12 @@ def _identity(record: Record) -> Iterator[Relation]:
         yield Relation("run_id", named[1], "case-vendor-precision-topology", what)
         created_at = record.created_at.astimezone(timezone.utc)
         yield Relation("created_at", f"{created_at:%Y%m%d-%H%M%S}", "run_id", named[2])
-    withheld = {each.field.removeprefix("$.") for each in record.withheld}
-    for path in ("environment.cards", "environment.distributions", "knobs", "metrics.spans"):
-        if path not in withheld and not attrgetter(path)(record):
-            yield Relation(path, 0, f"kind {record.kind}", "> 0")
+    yield Relation("metrics_definition", record.metrics_definition, f"kind {record.kind}", "chipperf")
     topology, cards = record.topology, environment.cards
     yield Relation("environment.cards", len(cards) or None, "topology", topology.world_size)
-    yield Relation("metrics.rank_steps", len(record.metrics.rank_steps) or None, "topology", topology.world_size)
+    ranks = [each.rank for each in record.metrics.rank_steps]
+    yield Relation("metrics.rank_steps", len(ranks) or None, "topology", topology.world_size)
+    yield Relation("metrics.rank_steps.rank", ranks, "their order", list(range(len(ranks))))
     yield Relation("nodes", len(record.nodes) or None, "topology", topology.nnodes)
     if cards and "card_title" not in environment.stated:
         yield Relation("environment.card_title", environment.card_title, "environment.cards", cards[0].name)
@@ -271,14 +319,33 @@ def _identity(record: Record) -> Iterator[Relation]:
     torch = None if isinstance(environment.torch, Missing) else environment.torch
     for name, version in (vendor.plugin.model_dump().values(), ("chipperf", record.chipperf_version), ("torch", torch)):
         yield Relation(name, version and version.partition("+")[0], "environment.distributions", installed.get(name))
-    if _SAMPLE.fullmatch(dataset.name) or dataset.fingerprint_method.startswith(_SAMPLE_METHOD):
+    if _SAMPLE.fullmatch(plain_name(dataset.name)) or dataset.fingerprint_method.startswith(_SAMPLE_METHOD):
         yield Relation("dataset.is_sample", dataset.is_sample, "dataset.name, fingerprint_method", True)
     if record.status.failure is not None:
         yield Relation("status.state", record.status.state, "status.failure", record.status.failure.failure_class)
-    for name in ("e2e_time_s", "train_seconds", "steps"):
+
+
+def _absence(record: Record) -> Iterator[Relation]:
+    """Compare what is absent with what a completed run always has, and with what its record withholds."""
+    withheld = {each.field.removeprefix("$.") for each in record.withheld}
+    for path in _ALWAYS_KNOWN:
+        value = attrgetter(path)(record)
+        if path not in withheld and (value == [] or isinstance(value, Missing)):
+            yield Relation(path, getattr(value, "missing", 0), f"kind {record.kind}", "> 0")
+    for path in withheld:
+        # What lies within another withheld field is not there at all.
+        with suppress(AttributeError):
+            value = attrgetter(path)(record)
+            yield Relation(path, "known" if value and not isinstance(value, Missing) else None, "withheld", "absent")
+    for name in Metrics.model_fields:
         value = getattr(record.metrics, name)
-        if isinstance(value, Missing) and value.missing in ("not_run", "failed"):
-            yield Relation("status.state", record.status.state, f"metrics.{name}", value.missing)
+        if isinstance(value, Missing) and value.missing == "withheld":
+            yield Relation(f"metrics.{name}", f"metrics.{name}" in withheld, "withheld", True)
+
+
+def _unless_withheld(value: object) -> object:
+    """Return a value that follows from others, where a missing one contradicts them."""
+    return value.missing if isinstance(value, Missing) and value.missing != "withheld" else value
 
 
 def _settings(record: Record) -> Iterator[Relation]:
@@ -293,6 +360,10 @@ def _settings(record: Record) -> Iterator[Relation]:
         yield Relation("loader.workers", record.loader.workers, "hyperparameters.values.workers", workers)
     for change in [] if isinstance(changes, Missing) else changes:
         yield Relation(f"hyperparameters.values.{change.key}", values.get(change.key), "changes", change.value)
+    if isinstance(skipped := metrics.skipped_steps, SkippedSteps):
+        yield Relation("metrics.skipped_steps", skipped.steps, "by_epoch", sum(skipped.by_epoch.values()))
+        yield _at_most("metrics.skipped_steps", skipped.steps, "metrics.steps", metrics.steps)
+        yield Relation("precision.grad_scaler", precision.grad_scaler, "metrics.skipped_steps", True)
     yield _at_most("metrics.steps", metrics.steps, "limits.max_steps", limits.max_steps)
     yield _at_most("metrics.epochs", metrics.epochs, "limits.max_epochs", limits.max_epochs)
     if not limits.shortened and not isinstance(metrics.time_to_target, TimeToTarget):
@@ -323,7 +394,8 @@ def _windows(record: Record) -> Iterator[Relation]:
         where = f"metrics.{name}.windows"
         for field, value, implied in differing_from_windows(measured):
             yield Relation(f"metrics.{name}.{field}", value, where, implied)
-        yield _at_most("MINIMUM_WINDOWS", MINIMUM_WINDOWS, where, len(measured.windows))
+        if f"$.{where}" not in {each.field for each in record.withheld}:
+            yield _at_most("MINIMUM_WINDOWS", MINIMUM_WINDOWS, where, len(measured.windows))
         for window in measured.windows:
             samples = _product(window.steps, batch)
             yield Relation(f"{where}.samples", window.samples, "steps x global_batch_size", samples)
@@ -349,7 +421,7 @@ def _windows(record: Record) -> Iterator[Relation]:
     yield _at_most(f"{where}.seconds", seconds, "metrics.spans.core_pass", span_s)
     if isinstance(train, Throughput) and core.median:
         stall = 1 - train.median / core.median
-        yield Relation("metrics.data_stall", metrics.data_stall, "1 - p_train / p_core", stall)
+        yield Relation("metrics.data_stall", _unless_withheld(metrics.data_stall), "1 - p_train / p_core", stall)
     if isinstance(breakdown, StepBreakdown):
         where, slowdown = "metrics.step_breakdown", breakdown.slowdown
         phases_s = breakdown.h2d_s + breakdown.forward_s + breakdown.backward_s + breakdown.optimizer_s
@@ -373,5 +445,11 @@ RULES: Final[_Rules] = {
 }
 """The rules for every record, each with the check to which its findings belong."""
 
-_RULES_OF_A_RUN: Final[_Rules] = {_identity: "settings", _settings: "settings", _windows: "throughputs"}
+_RULES_OF_A_RUN: Final[_Rules] = {
+    _identity: "settings",
+    _absence: "settings",
+    _settings: "settings",
+    _windows: "throughputs",
+    _evaluations: "result",
+}
 """Further rules for records that chipperf measured."""

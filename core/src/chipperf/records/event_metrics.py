@@ -6,13 +6,20 @@ import statistics
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from pydantic import AliasPath, BaseModel, ConfigDict, Field, ValidationError
 
 from chipperf.errors import first_fault
 from chipperf.records.convergence import meets_target
+from chipperf.records.files import read_bounded
 from chipperf.records.schema import MINIMUM_WINDOWS, EvaluationPoint, Missing, Record, Throughput, TimeToTarget, Window
+
+_MAX_BYTES: Final = 256 * 2**20
+"""Largest size of an event log; one of a million windows is smaller."""
+
+MOST_FAULTS: Final = 1000
+"""Lines of a log without an entry after which nothing more is read; a session that was killed leaves one."""
 
 
 class LoggedEvent(BaseModel):
@@ -37,11 +44,15 @@ def counted_events(file: Path) -> tuple[list[LoggedEvent], list[str]]:
     counted: list[LoggedEvent] = []
     faults: list[str] = []
     resumed_step = 0
-    for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
+    content = read_bounded(file, _MAX_BYTES).decode(errors="replace")
+    # Not splitlines(): texts in JSON may have other line separators.
+    for line in content.removesuffix("\n").split("\n"):
         try:
             event = LoggedEvent.model_validate_json(line)
         except ValidationError as error:
             faults.append(first_fault(error))
+            if len(faults) > MOST_FAULTS:
+                break
             continue
         if event.event == "RUN_RESUME":
             resumed_step = event.value if isinstance(event.value, int) else 0

@@ -26,6 +26,9 @@ MetricsDefinition = Literal["chipperf", "flagperf"]
 MINIMUM_WINDOWS = 5
 """Minimum number of windows for a throughput; with fewer, the median and its spread are not meaningful."""
 
+LEAST_COVERAGE = 0.95
+"""Fraction of the training that must have readings of a device; of less, no value is stated."""
+
 MissingKind = Literal["not_run", "withheld", "failed", "not_applicable", "unknown"]
 
 

@@ -44,14 +44,15 @@ _TOLD_BY: Final = {
     "train_samples": f"p_whole + train_seconds, epochs + .dataset.train_samples, steps + {_BATCH}, "
     "p_train.windows, curve",
     "e2e_time_s": "spans, .nodes",
-    "power": ".nodes",
+    "memory": "power.used_peak_bytes",
+    "power": ".nodes, memory.device_peak_bytes",
     "power.energy_j": "power.mean_w + train_seconds, .nodes",
     "power.mean_w": "power.energy_j + train_seconds, .nodes",
     "quality": "best_quality, curve, time_to_target",
     "best_quality": "quality, curve, time_to_target",
     "time_to_target": "curve",
     "curve": "quality, best_quality, time_to_target",
-    "steps": f"curve, p_train.windows, .limits.max_steps, train_samples + {_BATCH}, "
+    "steps": f"curve, p_train.windows, p_core.windows, restart_windows, .limits.max_steps, train_samples + {_BATCH}, "
     f"epochs + .dataset.train_samples + {_BATCH}, p_whole + train_seconds + {_BATCH}",
     _BATCH: ".hyperparameters.values.batch_size, train_samples + steps, p_whole + train_seconds + steps, "
     "p_train.windows, p_core.windows, restart_windows",
@@ -65,7 +66,12 @@ Names without a dot in front are metrics. What gives a field that is withheld wi
 """
 
 _ESTIMATED_FROM: Final = {
-    "$.metrics.p_train": ("$.metrics.p_whole", "$.metrics.rank_steps", "$.metrics.spans"),
+    "$.metrics.p_train": (
+        "$.metrics.p_whole",
+        "$.metrics.rank_steps",
+        "$.metrics.spans",
+        "$.metrics.projected_train_seconds",
+    ),
     "$.metrics.p_core": ("$.metrics.rank_steps",),
 }
 

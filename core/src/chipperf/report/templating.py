@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from os.path import normpath
 from pathlib import Path, PurePath
+from types import FunctionType
 from typing import Any, Final, NoReturn
 
 from jinja2 import ChoiceLoader, FileSystemLoader, PrefixLoader, StrictUndefined, Template, TemplateNotFound
@@ -24,6 +25,7 @@ _MAX_CPU_S: Final = 60.0
 _MAX_MEMORY_BYTES: Final = 2 * 2**30
 _MAX_PAGE_CHARACTERS: Final = 64 * 2**20
 _MAX_EXPONENT: Final = 1000
+_MAX_BITS: Final = 100_000
 
 
 class SandboxedTemplates(ImmutableSandboxedEnvironment):
@@ -37,7 +39,7 @@ class SandboxedTemplates(ImmutableSandboxedEnvironment):
     """
 
     newstyle_gettext = True
-    intercepted_binops = frozenset({"**"})
+    intercepted_binops = frozenset({"**", "*"})
 
     def __init__(self, user_templates: Path | None, vendor_templates: Path | None, **options: Any) -> None:
         """Set the directories of the templates. Plain ``NAME`` is the user's, the vendor's, or core's."""
@@ -67,15 +69,22 @@ class SandboxedTemplates(ImmutableSandboxedEnvironment):
         )
 
     def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
-        """Return whether templates may read an attribute. The methods of pydantic can read files and unpickle."""
+        """Return whether templates may read an attribute.
+
+        The methods of pydantic can read files and unpickle, the functions that a case names can do anything.
+        """
         if isinstance(obj, PurePath) or (isinstance(obj, BaseModel) and hasattr(BaseModel, attr)):
+            return False
+        if isinstance(value, FunctionType | type):
             return False
         return super().is_safe_attribute(obj, attr, value)
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
-        """Compute a power, unless it takes so long that nothing can interrupt it."""
-        if not isinstance(right, int | float) or right > _MAX_EXPONENT:
+        """Compute a power or product, unless it takes so long that nothing can interrupt it."""
+        if operator == "**" and (not isinstance(right, int | float) or right > _MAX_EXPONENT):
             raise SecurityError(f"the exponent {right} is too large")
+        if any(isinstance(number, int) and number.bit_length() > _MAX_BITS for number in (left, right)):
+            raise SecurityError(f"a factor has more than {_MAX_BITS} bits")
         return super().call_binop(context, operator, left, right)
 
     def _load_template(self, *arguments: Any) -> Template:

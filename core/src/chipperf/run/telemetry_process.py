@@ -28,7 +28,8 @@ from chipperf.errors import PerfError
 from chipperf.plugin import installed
 from chipperf.plugin.session import Session, bind
 from chipperf.plugin.types import Capability, DeviceInfo, TelemetrySample
-from chipperf.records.schema import Memory, Missing, Power
+from chipperf.records import event_metrics
+from chipperf.records.schema import LEAST_COVERAGE, Memory, Missing, Power
 from chipperf.records.upgrade import upgrade_reading
 from chipperf.run.programs import describe_exit, program
 from chipperf.run.ranks import device_key
@@ -47,9 +48,6 @@ _STOP_S = 5.0
 
 _GAP_S = 3 * INTERVAL_S
 """Longest time between two readings of a device that counts as read."""
-
-LEAST_COVERAGE = 0.95
-"""Fraction of the training that must have readings; of less, no value is stated."""
 
 _FAILED = "failed: "
 """Beginning of the source of a reading that failed."""
@@ -154,15 +152,17 @@ def read_idle_memory(session: Session, devices: Iterable[ProbedDevice]) -> dict[
 
 
 def read_telemetry(path: Path) -> list[dict[str, Any]]:
-    """Return the readings and marks of a telemetry file. Ignores incomplete lines."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return []
-    readings = []
-    for line in lines:
-        with suppress(ValueError, AttributeError):
-            readings.append(upgrade_reading(json.loads(line)))
+    """Return the readings and marks of a telemetry file. Ignores incomplete lines, and the rest after too many."""
+    readings: list[dict[str, Any]] = []
+    faults = 0
+    with suppress(OSError), path.open(encoding="utf-8", errors="replace") as lines:
+        for line in lines:
+            try:
+                readings.append(upgrade_reading(json.loads(line)))
+            except (ValueError, AttributeError, RecursionError):
+                faults += 1
+                if faults > event_metrics.MOST_FAULTS:
+                    break
     return readings
 
 

@@ -11,7 +11,7 @@ from chipperf.cases.registry import find_case
 from chipperf.errors import PerfError
 from chipperf.records.consistency import Relation, first_contradictions
 from chipperf.records.event_metrics import counted_events
-from chipperf.records.schema import Missing, Power, Throughput
+from chipperf.records.schema import MINIMUM_WINDOWS, EvaluationPoint, Missing, Power, Throughput
 from chipperf.run.directory import RunDirectory
 from chipperf.run.events import window_value
 from chipperf.run.telemetry_process import read_telemetry, summarize
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from chipperf.records.event_metrics import LoggedEvent
-    from chipperf.records.schema import Record
+    from chipperf.records.schema import Record, Window
 
 _CORE_EVENT: Final = "CORE_WINDOW_STOP"
 
@@ -43,6 +43,9 @@ def examine(record: Record, directory: Path) -> Examination:
     case = None
     with suppress(PerfError):
         case = find_case(record.case.name)
+    if record.kind != "imported" and (case is None or case.version != record.case.version):
+        what = f"case {record.case.name} {record.case.version}"
+        found.notes.append(f"without {what}, which is not installed, nothing witnesses settings and dataset")
     for finding in check_with_case(record, case):
         # On a busy machine, what is measured later can be slower, though nobody edited it.
         (found.notes if finding.check == "order" else found.contradictions).append(str(finding.text))
@@ -51,6 +54,8 @@ def examine(record: Record, directory: Path) -> Examination:
         _check_files(record, there, found)
         if record.status.state == "completed":
             _check_content(record, run, there, found)
+    # A text of several lines could look like a line of the command's own.
+    found.contradictions = [text.replace("\n", "\\n") for text in found.contradictions]
     return found
 
 
@@ -70,7 +75,11 @@ def _check_content(record: Record, run: RunDirectory, there: Mapping[str, str], 
     if run.events.name not in there:
         found.notes.append("without events, nothing witnesses windows, evaluations and the run's end")
     else:
-        events, faults = counted_events(run.events)
+        try:
+            events, faults = counted_events(run.events)
+        except OSError as error:
+            found.contradictions.append(f"{run.events.name} cannot be read: {error.strerror}")
+            return
         # A session that was killed may have left half a line.
         if len(faults) > len(record.interruptions):
             found.contradictions.append(f"events.jsonl is not an event log: {faults[0]}")
@@ -78,19 +87,34 @@ def _check_content(record: Record, run: RunDirectory, there: Mapping[str, str], 
         found.contradictions += map(str, first_contradictions(_events(record, events)))
         if isinstance(record.metrics.p_core, Throughput) and not any(each.event == _CORE_EVENT for each in events):
             found.notes.append("without events of the core pass, nothing witnesses p_core")
-    found.contradictions += map(str, first_contradictions(_telemetry(record, run, there)))
-
-
-def _telemetry(record: Record, run: RunDirectory, there: Mapping[str, str]) -> Iterator[Relation]:
-    """Compare the telemetry of every machine; that of the only machine is the record's."""
     powers = [node.power for node in record.nodes] or [record.metrics.power]
     for node_rank, power in enumerate(powers):
         file = run.telemetry(node_rank)
-        if isinstance(power, Power) and file.name in there:
-            implied = summarize(read_telemetry(file), {})
-            for name in sorted(_WITNESSED):
-                said = None if isinstance(implied, Missing) else getattr(implied, name)
-                yield Relation(f"metrics.power.{name}", getattr(power, name), file.name, said)
+        if file.name in there:
+            try:
+                found.contradictions += map(str, first_contradictions(_telemetry(power, file)))
+            except (ValueError, TypeError, LookupError, AttributeError, OverflowError) as error:
+                if isinstance(power, Power):
+                    found.contradictions.append(f"{file.name} is not telemetry: {type(error).__name__}")
+        elif isinstance(power, Power):
+            found.notes.append(f"without {file.name}, nothing witnesses metrics.power")
+
+
+def _telemetry(power: Power | Missing, file: Path) -> Iterator[Relation]:
+    """Compare the telemetry of a machine with what its record says of it."""
+    implied = summarize(read_telemetry(file), {})
+    pairs: dict[str, tuple[Any, Any]] = {"metrics.power": (power, implied)}
+    if isinstance(power, Power) and isinstance(implied, Power):
+        pairs = {f"metrics.power.{name}": (getattr(power, name), getattr(implied, name)) for name in sorted(_WITNESSED)}
+    for name, (said, witnessed) in pairs.items():
+        yield Relation(name, _presence(said), file.name, _presence(witnessed))
+
+
+def _presence(value: Any) -> Any:
+    """Return a value, or a word for one that is missing and could be known, or for one of many numbers."""
+    if isinstance(value, Missing):
+        return value if value.missing == "withheld" else "nothing"
+    return "measured" if isinstance(value, Power | Throughput) else value
 
 
 def _events(record: Record, events: Sequence[LoggedEvent]) -> Iterator[Relation]:
@@ -106,18 +130,34 @@ def _events(record: Record, events: Sequence[LoggedEvent]) -> Iterator[Relation]
         ("dataset.eval_samples", "EVAL_SAMPLES", dataset.eval_samples),
     ):
         yield Relation(name, value, where, last.get(event, "nothing"))
-    results = {point.step: None if isinstance(point.value, Missing) else point.value for point in metrics.curve}
-    stated: list[tuple[str, str, dict[int, Any]]] = [("metrics.curve", "EVAL_ACCURACY", results)]
+    series: list[tuple[str, str, dict[int, Any]]] = [
+        ("metrics.curve", "EVAL_ACCURACY", {point.step: point for point in metrics.curve})
+    ]
     if isinstance(metrics.p_train, Throughput):
         windows = (*metrics.p_train.windows, *metrics.restart_windows)
-        said = {each.first_step + each.steps - 1: window_value(each) for each in windows}
-        stated.append(("metrics.p_train.windows", "WINDOW_STOP", said))
+        by_step = {each.first_step + each.steps - 1: each for each in windows}
+        series.append(("metrics.p_train.windows", "WINDOW_STOP", by_step))
     if isinstance(metrics.p_core, Throughput) and _CORE_EVENT in last:
-        core = enumerate(metrics.p_core.windows)
-        said = {each.first_step + index: window_value(each) for index, each in core}
-        stated.append(("metrics.p_core.windows", _CORE_EVENT, said))
-    for name, event, said in stated:
-        witnessed = {each.step: each.value for each in events if each.event == event}
-        for step in sorted(said.keys() | witnessed.keys()):
+        by_step = {each.first_step + index: each for index, each in enumerate(metrics.p_core.windows)}
+        series.append(("metrics.p_core.windows", _CORE_EVENT, by_step))
+    for name, event, stated in series:
+        witnessed = {each.step: each for each in events if each.event == event}
+        for step in sorted(stated.keys() | witnessed.keys()):
+            part, seen, place = stated.get(step), witnessed.get(step), f"{where} at step {step}"
             # Numbers in JSON are exact.
-            yield Relation(name, str(said.get(step)), f"{where} at step {step}", str(witnessed.get(step)))
+            yield Relation(name, str(_event_value(part)), place, str(seen.value if seen else None))
+            if part and seen:
+                facts = part.model_dump() | {"kind": "restart" if part in metrics.restart_windows else "measured"}
+                for fact in sorted(seen.metadata.keys() & facts.keys()):
+                    yield Relation(f"{name}.{fact}", facts[fact], place, seen.metadata[fact])
+    for name, event in (("p_train", "WINDOW_STOP"), ("p_core", _CORE_EVENT)):
+        kinds = [each.metadata.get("kind", "measured") for each in events if each.event == event]
+        if kinds.count("measured") >= MINIMUM_WINDOWS:
+            yield Relation(f"metrics.{name}", _presence(getattr(metrics, name)), where, "measured")
+
+
+def _event_value(part: Window | EvaluationPoint | None) -> object:
+    """Return the value of the event of a window or an evaluation."""
+    if isinstance(part, EvaluationPoint):
+        return None if isinstance(part.value, Missing) else part.value
+    return window_value(part) if part else None
