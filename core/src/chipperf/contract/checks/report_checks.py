@@ -63,7 +63,7 @@ def report_names_no_other_vendor(subject: PluginUnderTest) -> None:
     for case, rank, language in product(map(find_case, case_names()), RANKS, LANGUAGES):
         with not_run_on(PerfError, "the report cannot be rendered, see R3"):
             text = _render(subject, _record(subject, case, rank, full_record), language)
-        # Stacks share variables such as NVIDIA_TF32_OVERRIDE, whose names mention nobody.
+        # Stacks share environment variables, whose names hold the name of another vendor and do not mention it.
         for mention in names.find(re.sub(r"\w+_\w*", " ", text, flags=re.ASCII)):
             require(
                 mention.vendor == subject.info.name,
