@@ -649,6 +649,9 @@ TORCH_LIBRARY_IMPL(aten, PrivateUse1, m) {
   m.impl("baddbmm.out", baddbmm_out);
   m.impl("convolution_overrideable", convolution);
   m.impl("convolution_backward_overrideable", convolution_backward);
+  // Without them, torch composes the norm of operators that do not take channels last.
+  m.impl("native_group_norm", torch::CppFunction::makeFromBoxedFunction<&compute_on_host>());
+  m.impl("native_group_norm_backward", torch::CppFunction::makeFromBoxedFunction<&compute_on_host>());
 }
 
 TORCH_LIBRARY_IMPL(_, PrivateUse1, m) {

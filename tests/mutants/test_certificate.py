@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 import pytest
 from acme_build import CompilerMissing
 from acme_stack import environment, install_plugin
-from chipperf.cases.registry import case_names
 from chipperf.contract.certificate import Certificate
 from support import perf_command, run
 
@@ -23,6 +22,9 @@ TIMEOUT_S = 300
 STEPS = 5
 """Each of the four batches, and the first one again, on which the loss is seen to fall."""
 
+CASES = ("resnet50", "mobilenetv2", "detr", "detr_panoptic")
+"""``detr_masks`` computes a part of what ``detr_panoptic`` does."""
+
 
 def certify(site: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
     try:
@@ -33,15 +35,15 @@ def certify(site: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
     return run(command, variables, timeout_s=TIMEOUT_S)
 
 
-@pytest.mark.slow  # Trains every case for some steps, on two sides.
-def test_good_plugin_is_certified_for_every_case(tmp_path: Path) -> None:
-    """What N5 asserts of twenty steps, which `make mutants` takes."""
+@pytest.mark.slow  # Trains four cases for some steps, on two sides.
+def test_good_plugin_is_certified(tmp_path: Path) -> None:
+    """What N5 asserts of twenty steps of every case, which `make mutants` takes."""
     install_plugin(tmp_path)
-    done = certify(tmp_path, "--steps", STEPS)
+    done = certify(tmp_path, "--steps", STEPS, *(part for case in CASES for part in ("--case", case)))
     assert done.returncode == 0, done.stderr
     written = (tmp_path / "certificate/equivalence.json").read_text(encoding="utf-8")
     comparisons = Certificate.model_validate_json(written).comparisons
-    assert [(one.case, one.within, one.falls) for one in comparisons] == [(name, True, True) for name in case_names()]
+    assert [(one.case, one.within, one.falls) for one in comparisons] == [(name, True, True) for name in CASES]
     assert done.stdout.count("within tolerance") == len(comparisons)
 
 
