@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from dataclasses import asdict, replace
@@ -93,6 +94,14 @@ def test_reference_dataset_is_known_by_its_counts(copy):
 def test_manifest_that_cannot_be_used_is_named(copy, text, message):
     (copy / "dataset.json").write_text(text)
     with pytest.raises(DataError, match=rf"dataset\.json {message}"):
+        identify(copy)
+
+
+def test_sample_of_an_earlier_version_is_no_dataset_of_the_user(copy):
+    manifest = json.loads((copy / "dataset.json").read_text())
+    del manifest["files_sha256"]
+    (copy / "dataset.json").write_text(json.dumps(manifest))
+    with pytest.raises(DataError, match=r"not those of its dataset\.json"):
         identify(copy)
 
 
