@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import faulthandler
 import gc
+import os
 import sys
+import threading
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -99,5 +102,19 @@ def _run(plan: RunPlan, session: Session, rank: Rank, directory: RunDirectory, e
             dist.destroy_process_group()
 
 
+def _end() -> None:
+    """End the process as the interpreter does, but leave the native libraries as they are.
+
+    Some abort while they are taken apart, and a run that has its results would have failed.
+    """
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    with suppress(OSError):
+        for stream in filter(None, (sys.stdout, sys.stderr)):
+            stream.flush()
+    os._exit(0)
+
+
 if __name__ == "__main__":
     main(Path(sys.argv[1]))
+    _end()
