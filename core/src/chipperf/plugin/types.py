@@ -20,6 +20,10 @@ API_VERSION = "1.0"
 """Version of the hook specification. A plugin declares the version that it was written for."""
 
 
+_LEAST_OF_WHOLE = 15 / 16 * (1000 / 1024) ** 3
+"""Share of a data sheet's memory that a whole card reports if ECC takes 1 byte in 16 and the sheet counts in 10**9."""
+
+
 class Capability(str, Enum):
     """A feature that a vendor plugin declares. The contract suite checks each declared feature."""
 
@@ -59,6 +63,10 @@ class KnownDevice:
     short_name: str
     memory_bytes: int | None = None
 
+    def is_more_than(self, total_bytes: float) -> bool:
+        """Return whether a whole card reports more than ``total_bytes``, as far as its memory is known."""
+        return self.memory_bytes is not None and total_bytes < self.memory_bytes * _LEAST_OF_WHOLE
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VendorInfo:
@@ -83,10 +91,14 @@ class VendorInfo:
     capabilities: frozenset[Capability] = frozenset()
     known_devices: tuple[KnownDevice, ...] = ()
 
+    def product(self, device_name: str) -> KnownDevice | None:
+        """Return the product ``device_name``, or ``None`` if it is unknown."""
+        return next((each for each in self.known_devices if each.name.casefold() == device_name.casefold()), None)
+
     def short_name(self, device_name: str) -> str:
         """Return the short name of the product ``device_name``, or ``device_name`` if the product is unknown."""
-        names = {device.name.casefold(): device.short_name for device in self.known_devices}
-        return names.get(device_name.casefold(), device_name)
+        product = self.product(device_name)
+        return product.short_name if product else device_name
 
 
 PluginDescription: TypeAlias = tuple[VendorInfo, tuple[str, ...]]
@@ -95,13 +107,18 @@ PluginDescription: TypeAlias = tuple[VendorInfo, tuple[str, ...]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProbedDevice:
-    """A device's physical identity, found without loading a runtime or creating a context."""
+    """A device's physical identity, found without loading a runtime or creating a context.
+
+    ``part`` says what part of a card the device is, for example ``MIG 1g.10gb``; ``None`` is a whole card. Core then
+    puts it into the name, so that nothing takes the device for the card.
+    """
 
     index: int
     name: str
     uuid: str | None = None
     pci_bus_id: str | None = None
     total_bytes: int | None = None
+    part: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -201,13 +218,14 @@ class RuntimeInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceInfo:
-    """Identity of the device that a worker trains on. ``total_bytes`` is read from the device."""
+    """Identity of the device that a worker trains on, as in :class:`ProbedDevice`; the device tells ``total_bytes``."""
 
     index: int
     name: str
     uuid: str | None = None
     pci_bus_id: str | None = None
     total_bytes: int | None = None
+    part: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
