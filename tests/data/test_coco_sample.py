@@ -133,7 +133,7 @@ def test_default_images_have_the_size_of_photographs():
 
 def test_sample_is_identified_by_its_manifest(coco_sample):
     found = identify_coco(scan_coco(coco_sample), DETR.data.reference)
-    assert (found.name, found.version, found.is_sample) == ("chipperf-coco-sample", "3", True)
+    assert (found.name, found.version, found.is_sample) == ("chipperf-coco-sample", "4", True)
     assert (found.train_samples, found.eval_samples, found.classes) == (16, 8, 5)
     assert found.target == coco_sample_target(coco_sample)
     assert len(found.fingerprint) == 64
