@@ -10,11 +10,20 @@ import functools
 import logging
 import os
 import signal
-from contextlib import contextmanager
+import sys
+from contextlib import contextmanager, suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
-from chipperf.errors import PerfError, PluginLoadError, TrainingStopped, UnsupportedPrecision, VendorHookError
+from chipperf.errors import (
+    PerfError,
+    PluginError,
+    PluginLoadError,
+    TrainingStopped,
+    UnsupportedPrecision,
+    VendorHookError,
+)
 from chipperf.plugin import defaults, installed, registration
 from chipperf.plugin.hook_results import describe_mismatch
 from chipperf.plugin.types import (
@@ -54,8 +63,24 @@ Identity = TypeVar("Identity", ProbedDevice, DeviceInfo)
 logger = logging.getLogger(__name__)
 
 
+OLDEST_TORCH: Final = (2, 0)
+"""The oldest version of torch that works, for images whose vendor builds no newer one."""
+
+
 class _Overdue(BaseException):
     """The time limit of a block passed. No handler of an observer's own errors catches it."""
+
+
+def _require_torch() -> None:
+    """Refuse a torch that is too old by its metadata: to import it may already fail."""
+    with suppress(PackageNotFoundError, ValueError):
+        found = version("torch")
+        if tuple(map(int, found.split(".")[:2])) < OLDEST_TORCH:
+            oldest = ".".join(map(str, OLDEST_TORCH))
+            raise PluginError(
+                f"torch {found} is too old: chipperf needs torch {oldest} or later",
+                hint=f"use an image of the vendor with a newer torch; this Python has it in {sys.prefix}",
+            )
 
 
 @contextmanager
@@ -141,6 +166,7 @@ class Session:
 
     def load_runtime(self) -> RuntimeInfo:
         """Import torch and the vendor's extension."""
+        _require_torch()
         try:
             return self._checked("perf_load_runtime", RuntimeInfo)
         except VendorHookError as error:
