@@ -136,7 +136,7 @@ class ProbedDevice:
         uuid: Unique id, the same for the runtime [B5, D7].
         pci_bus_id: Address on the PCI bus, the same for the runtime [D7].
         total_bytes: Capacity [D7].
-        part: What part of a card it is, for example ``MIG 1g.10gb``, or ``None`` for a whole card [D7]. Core puts it
+        part: What part of a card it is, for example ``slice 25%``, or ``None`` for a whole card [D7]. Core puts it
             into the name, so that nothing takes the device for the card.
     """
 
