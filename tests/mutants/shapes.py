@@ -1,0 +1,146 @@
+"""Good plugins of other shapes than the simulated accelerator's own: they fail no check."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+import psutil
+from acme_stack import PLUGIN_SOURCE
+
+from mutants.mutant import Change, Mutant
+
+_SOURCE: Final = PLUGIN_SOURCE.read_text(encoding="utf-8")
+_HOOKS: Final = {text.group(1): text.group() for text in re.finditer(r"@hookimpl\ndef (\w+)\(.*?\n\n\n", _SOURCE, re.S)}
+_OPTIONAL: Final = ("BF16", "CHANNELS_LAST", "DETERMINISTIC", "DISTRIBUTED", "FP16", "MULTI_DEVICE", "TELEMETRY", "TF32")
+
+_HOST_BYTES: Final = psutil.virtual_memory().total
+
+_TOTALS: Final = (
+    ("card.pci_bus_id, total_bytes=card.total_bytes", "card.pci_bus_id"),
+    ("        total_bytes=properties.total_bytes,\n", ""),
+    ("        used_bytes=total_bytes - free_bytes,\n        total_bytes=total_bytes,\n", ""),
+)
+"""What the capacity and the use of the whole card are given in, and the same without them."""
+
+_MODULES: Final = {
+    "memory": ("perf_memory_query", "perf_memory_reset_peak"),
+    "training": ("perf_seed", "perf_precision", "perf_prepare_model", "perf_distributed_setup"),
+}
+
+_NOISE: Final = """
+    import logging
+    import os
+    import sys
+    import warnings
+
+    print("acme: simulated cards, not for sale")
+    print("acme: the driver is newer than the runtime", file=sys.stderr)
+    os.write(1, b"[accl] version 1.0.3\\n")
+    os.write(2, b"[accl] no fabric found\\n")
+    logger = logging.getLogger("acme_sdk")
+    logger.addHandler(logging.StreamHandler())
+    logger.warning("the driver is newer than the runtime")
+    warnings.warn("acme: this name goes away in version 3", DeprecationWarning, stacklevel=2)
+"""
+
+_QUERY: Final = "    free_bytes, total_bytes = _torch_acme().mem_get_info(device)\n"
+
+
+def _without(*hooks: str, capabilities: tuple[str, ...] = ()) -> tuple[Change, ...]:
+    """Leave hooks out, and take capabilities back."""
+    declared = [Change(old=f"            Capability.{name},\n", new="") for name in capabilities]
+    return (*declared, *(Change(old=_HOOKS[hook], new="") for hook in hooks))
+
+
+def _in_modules() -> list[Change]:
+    """Move hooks to modules of their own, from which the module of the entry point imports them."""
+    head, _, _ = _SOURCE.partition("@hookimpl")
+    helper = _SOURCE[_SOURCE.index("def _torch_acme") :]
+    changes = []
+    for module, hooks in _MODULES.items():
+        text = head + "".join(_HOOKS[hook] for hook in hooks) + helper
+        imported = f"from chipperf_acme.hooks.{module} import {', '.join(hooks)}\n"
+        changes += [
+            Change(file=f"chipperf_acme/hooks/{module}.py", new=text),
+            Change(old="from chipperf.torchtools import (\n", new=f"{imported}from chipperf.torchtools import (\n"),
+            *_without(*hooks),
+        ]
+    return [Change(file="chipperf_acme/hooks/__init__.py", new='"""Hooks by area."""\n'), *changes]
+
+
+MUTANTS = [
+    Mutant(
+        name="shape_without_telemetry",
+        kills=(),
+        changes=_without("perf_telemetry", capabilities=("TELEMETRY",)),
+    ),
+    Mutant(name="shape_of_fp32_only", kills=(), changes=_without(capabilities=("BF16", "FP16", "TF32"))),
+    Mutant(name="shape_of_one_card_of_several_possible", kills=(), changes=(), environment={"ACME_CARDS": "1"}),
+    Mutant(
+        name="shape_of_one_visible_card",
+        kills=(),
+        changes=(),
+        environment={"ACME_VISIBLE_CARDS": "1"},
+    ),
+    Mutant(
+        name="shape_of_unified_memory",
+        kills=(),
+        changes=(
+            *_without(capabilities=("MULTI_DEVICE",)),
+            Change(
+                old="            Capability.UUID,\n",
+                new="            Capability.UNIFIED_MEMORY,\n            Capability.UUID,\n",
+            ),
+            Change(
+                old=_QUERY,
+                new="    import psutil\n\n    host = psutil.virtual_memory()\n"
+                "    free_bytes, total_bytes = host.available, host.total\n",
+            ),
+        ),
+        environment={"ACME_CARDS": "1", "ACME_MEMORY_BYTES": str(_HOST_BYTES)},
+    ),
+    Mutant(
+        name="shape_without_capacity",
+        kills=(),
+        changes=tuple(Change(old=old, new=new) for old, new in _TOTALS),
+    ),
+    Mutant(
+        name="shape_of_generic_streams",
+        kills=(),
+        changes=(
+            Change(
+                old="    _torch_acme().synchronize(device)\n",
+                new="    import torch\n\n    torch.accelerator.synchronize(device)\n",
+            ),
+            Change(
+                old='    """Do nothing: every operator is queued when it is called."""\n',
+                new='    """Let the next step wait for work on a stream of its own."""\n'
+                "    import torch\n\n"
+                "    side = torch.Stream(device)\n"
+                "    torch.accelerator.current_stream(device).wait_stream(side)\n",
+            ),
+        ),
+    ),
+    Mutant(name="shape_of_several_modules", kills=(), changes=tuple(_in_modules())),
+    Mutant(
+        name="shape_with_chatty_runtime",
+        kills=(),
+        changes=(
+            Change(
+                old='    """Load the torch backend and the collective library."""\n',
+                new=f'    """Load the torch backend and the collective library."""{_NOISE}\n',
+            ),
+        ),
+    ),
+    Mutant(
+        name="shape_of_required_hooks",
+        kills=(),
+        changes=_without(
+            *("perf_environment", "perf_distributed_setup", "perf_seed", "perf_precision", "perf_prepare_model"),
+            *("perf_loader_options", "perf_case_overrides", "perf_telemetry", "perf_tool_commands"),
+            *("perf_peak_flops", "perf_step_end", "perf_device_teardown"),
+            capabilities=_OPTIONAL,
+        ),
+    ),
+]
