@@ -67,16 +67,19 @@ OTHER_DEVICE_WAIT: Final = 0.5
 """Fraction of one device's work that synchronizing another device may take; a wait for the first device takes all of
 it."""
 
-BARRIER_WAIT: Final = 0.9
-"""Fraction of the last rank's delay that a barrier must wait; the rest allows for different start times of the
-ranks."""
+COLLECTIVE_TIMEOUT_S: Final = (90, 12 * 3600)
+"""Ranks wait for minutes while one evaluates or writes a checkpoint; a number of minutes is smaller than that, and a
+number of milliseconds larger than half a day."""
 
-DDP_GRADIENT: Final = 1e-4
-"""In fp32, sums of 16 samples in another order differ by 1e-6 of the largest value; a gradient exchanged in fp16
-differs by 2e-4, and one that is not averaged by half of it."""
+BUCKET_MIB: Final = (1, 1024)
+"""torch's is 25; larger than a GiB, which no gradients of a case fill, is a number of bytes."""
 
-FAILED_RUN_S: Final = 25.0
-"""The other ranks notice at once, and torch's launcher kills processes that ignore SIGTERM after 30 s."""
+DDP_GRADIENT: Final = 1e-6
+"""In fp32, the mean of two numbers is exact up to 1e-7; with 16-bit fixed point it differs by 1e-5, exchanged in TF32
+or fp16 by 2e-4."""
+
+FAILED_RUN_S: Final = 20.0
+"""The other ranks notice at once, and the launcher kills those that ignore SIGTERM after 25 s."""
 
 FP32_OPERATOR: Final = 2e-5
 """Fraction of the norm of an output or gradient, against float64; the error of sums of 1000 fp32 products is 1e-6, with
