@@ -59,7 +59,10 @@ class Failed(Exception):
 
 
 class NotRun(Exception):
-    """The check cannot run here, and the plugin is not the cause."""
+    """The check cannot run here: the machine lacks something, or the message names the check that finds the fault.
+
+    After ``see M1``, the check fails unless M1 fails or cannot run either.
+    """
 
 
 class NotApplicable(Exception):

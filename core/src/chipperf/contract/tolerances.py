@@ -75,7 +75,7 @@ BUCKET_MIB: Final = (1, 1024)
 """torch's is 25; larger than a GiB, which no gradients of a case fill, is a number of bytes."""
 
 DDP_GRADIENT: Final = 1e-6
-"""In fp32, the mean of two numbers is exact up to 1e-7; with 16-bit fixed point it differs by 1e-5, exchanged in TF32
+"""The mean of two numbers in fp32 is exact up to 1e-7; with 16-bit fixed point it differs by 1e-5, exchanged in TF32
 or fp16 by 2e-4."""
 
 FAILED_RUN_S: Final = 20.0

@@ -100,8 +100,9 @@ class MachineSpecs:
     def perf_environment(self, rank: Rank, settings: EnvironmentSettings) -> tuple[EnvironmentVariable, ...]:
         """Return the variables that a worker needs before its interpreter starts, with reasons; default none.
 
-        Core sets and records them. The hook must not change ``os.environ``. A variable that the user
-        has already set keeps the user's value.
+        Core sets and records them. The hook must not change ``os.environ``, and leaves ``RANK`` and other
+        variables of launchers alone. The ranks of a job differ at most in their cards, cores and files. A
+        variable that the user has already set keeps the user's value.
 
         Example:
             from chipperf import EnvironmentVariable, hookimpl
@@ -216,7 +217,7 @@ class TrainingSpecs:
     def perf_distributed_setup(self, rank: Rank, device: torch.device) -> DistributedConfig:
         """Return how to initialize the process group; required if ``distributed`` is declared.
 
-        Core initializes and destroys the group.
+        Core initializes and destroys the group. All ranks of a job need the same options.
 
         Example:
             from chipperf import DistributedConfig, hookimpl

@@ -248,7 +248,7 @@ class DistributedConfig:
     Attributes:
         backend: Name for ``torch.distributed``. A combination such as ``cpu:gloo,cuda:nccl`` is allowed.
         init_method: Address of the rendezvous. ``env://`` uses the launcher's environment variables.
-        timeout_s: Time after which a collective counts as failed.
+        timeout_s: Time after which a collective counts as failed. Ranks wait for minutes while one evaluates.
     """
 
     backend: str
