@@ -52,6 +52,10 @@ def test_hanging_call_is_killed_in_time(call, name):
     assert outcome.value is None
 
 
+def test_limit_inside_a_check_follows_the_factor(call):
+    assert call("hang_in_a_call_of_its_own", 0.1).value.startswith("it did not finish within 0.3 s")
+
+
 @pytest.mark.parametrize(
     ("name", "argument", "fault"),
     [

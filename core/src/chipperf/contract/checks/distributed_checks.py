@@ -34,7 +34,7 @@ from chipperf.run.rendezvous import LOOPBACK
 from chipperf.train.preparation import data_parallel, join_process_group
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     import torch
 
@@ -151,15 +151,14 @@ def collectives_give_right_numbers(subject: PluginUnderTest) -> None:
 @_distributed_check("P3", ranks=2, fault="the barrier does not wait, waits once, or only rank 0 waits")
 def barrier_waits(subject: PluginUnderTest) -> None:
     """Every barrier holds every rank until the last one has arrived, whichever it is."""
-    import torch.distributed as dist
-
     from chipperf.run.collectives import Collectives
 
     _join(subject)
     own = subject.rank.rank
-    barriers = [dist.barrier] * (len(_LATE_S) - 2) + [Collectives(subject.rank, subject.device).barrier] * 2
+    cores = Collectives(subject.rank, subject.device).barrier
+    barriers = [_barrier_of(subject.device)] * (len(_LATE_S) - 2) + [cores] * 2
     # Read a result back, so that both ranks start together even if the barrier is broken.
-    barriers[-1]()
+    cores()
     times_s = []
     for turn, barrier in enumerate(barriers):
         if turn % 2 == own:
@@ -207,7 +206,7 @@ def gradients_are_those_of_the_big_batch(subject: PluginUnderTest) -> None:
             gradient = parameter.grad
             if gradient is None:
                 fail(f"{name} has no gradient under DDP")
-            error = (gradient.cpu().float() - mean).abs()
+            error = (gradient.cpu().float() - mean).abs_()
             wrong = int((error > tolerances.DDP_GRADIENT * mean.abs()).sum())
             require(
                 wrong == 0,
@@ -388,6 +387,23 @@ def _join(subject: PluginUnderTest, *, explained_by: str = "P1 and P2") -> Distr
     if config is None:
         raise NotRun("the check needs two ranks")
     return config
+
+
+def _barrier_of(device: torch.device) -> Callable[[], object]:
+    """Return torch's barrier, carried out by the device's backend also in a group that has one for the host."""
+    import torch.distributed as dist
+
+    if device.type == "cpu":
+        return dist.barrier
+    barrier = partial(dist.barrier, device_ids=[device.index])
+    try:
+        barrier()
+    except RuntimeError as error:
+        # Older versions of torch take the argument for one backend only.
+        if "device_ids" not in str(error):
+            raise
+        return dist.barrier
+    return barrier
 
 
 def _weighted(kinds: Sequence[tuple[tuple[int, ...], torch.dtype]], *, seed: int) -> torch.nn.Module:
