@@ -40,6 +40,7 @@ class Server:
         (({"status": "failed", "message": "too late"}, PASSED), "failed", "rank 0: too late"),
         ((None, {"status": "failed", "message": "wrong sum"}), "failed", "rank 1: wrong sum"),
         (({"status": "not_run", "message": "no group"}, PASSED), "not_run", "rank 0: no group"),
+        (({"status": "failed", "message": "is 3"},) * 2, "failed", "ranks 0 and 1: is 3"),
         ((None, {"status": "not_run", "message": "card 1 is gone"}), "not_run", "rank 1: card 1 is gone"),
         (
             ({"status": "failed", "message": "peer lost", "detail": "..."}, {"status": "failed", "message": "is 3"}),

@@ -96,7 +96,7 @@ MUTANTS = [
     Mutant(name="collective_timeout_in_milliseconds", kills=("P1",), changes=_config(("600.0", "600e3"))),
     Mutant(name="collective_timeout_in_minutes", kills=("P1",), changes=_config(("600.0", "10.0"))),
     Mutant(name="bucket_in_bytes", kills=("P1",), changes=_ddp("bucket_cap_mb=25 * 2**20")),
-    Mutant(name="bucket_differs_by_rank", kills=("P1",), changes=_ddp("bucket_cap_mb=25 + rank.rank")),
+    Mutant(name="bucket_differs_by_rank", kills=("P1", "P2", "P4"), changes=_ddp("bucket_cap_mb=25 + rank.rank")),
     Mutant(
         name="all_reduce_averages",
         kills=("P2",),
@@ -127,7 +127,7 @@ MUTANTS = [
     ),
     Mutant(
         name="every_fifth_reduction_is_dropped",
-        kills=("P2", "P4"),
+        kills=("P2", "P4", "P7"),
         changes=_result("if len(calls) % 5 == 0: host.copy_(before)"),
     ),
     Mutant(

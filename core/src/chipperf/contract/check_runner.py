@@ -204,10 +204,7 @@ class Runner:
             timeout_s = check.timeout_s
             outcome = self._call(server, "carry_out", rank, settings, timeout_s, check=check.id, environment=variables)
             report = outcome.value or {"status": "failed", "message": outcome.fault, "detail": outcome.output}
-            result = CheckResult(check=check, seconds=outcome.seconds, **report)
-            if check.ranks > 1 and result.message:
-                return replace(result, message=f"rank {rank.rank}: {result.message}")
-            return result
+            return CheckResult(check=check, seconds=outcome.seconds, **report)
 
         with ThreadPoolExecutor(len(ranks)) as pool:
             calls = [pool.submit(carry_out, rank, server) for rank, server in zip(ranks, servers, strict=True)]
@@ -223,10 +220,10 @@ class Runner:
                 for server, call in zip(servers, calls, strict=True):
                     if call in stuck:
                         server.stop_call()
-            results = [call.result() for call in calls if call not in stuck]
+            results = {rank.rank: call.result() for rank, call in zip(ranks, calls, strict=True) if call not in stuck}
         # When one rank has found a fault and left, the others meet errors that only hide it.
-        causes = [result for result in results if result.status == "failed" and not result.detail]
-        return causes or results
+        causes = {rank: result for rank, result in results.items() if result.status == "failed" and not result.detail}
+        return _with_ranks(causes or results) if check.ranks > 1 else list(results.values())
 
     def _torch_free_server(self) -> ForkServer:
         return self._servers.get(os.environ, _TORCH_FREE_PRELOAD)
@@ -263,6 +260,18 @@ class Runner:
 
 def _not_run(check: Check, reason: str) -> CheckResult:
     return CheckResult(check=check, status="not_run", message=reason)
+
+
+def _with_ranks(results: Mapping[int, CheckResult]) -> list[CheckResult]:
+    """Return the results of some ranks with messages that name the ranks, together if they say the same."""
+    said: dict[str, list[str]] = {}
+    for rank, result in results.items():
+        said.setdefault(result.message, []).append(str(rank))
+    who = {message: f"rank{'s' * (len(ranks) > 1)} {' and '.join(ranks)}" for message, ranks in said.items()}
+    return [
+        replace(result, message=f"{who[result.message]}: {result.message}") if result.message else result
+        for result in results.values()
+    ]
 
 
 def _join(check: Check, results: Sequence[CheckResult], *, seconds: float) -> CheckResult:

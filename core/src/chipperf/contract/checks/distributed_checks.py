@@ -51,7 +51,10 @@ _OWN_PLACE: Final = re.compile("VISIBLE|AFFINITY|PLACES|IFNAME|HCA|CACHE|DIR|PAT
 """Names of variables that may give every rank cards, cores, or files of its own."""
 
 _SHAPES: Final = ((), (1,), (2,), (1021,), (33, 31))
-_TURNS: Final = 4
+_TURNS: Final = 3
+_REPETITIONS: Final = 200
+"""More than a counter of eight bits can count, with the turns before."""
+
 _BEYOND_A_BUCKET_BYTES: Final = 2**20
 _LARGEST_BUCKET_BYTES: Final = 64 * 2**20
 _LATE_S: Final = (0.6, *(0.08,) * 7)
@@ -131,6 +134,8 @@ def collectives_give_right_numbers(subject: PluginUnderTest) -> None:
                 trial.reduce(dtype, shape, highest)
             for dtype in (torch.float32, torch.int64, torch.uint8):
                 trial.gather(dtype, shape or (1,))
+    for _ in range(_REPETITIONS):
+        trial.reduce(torch.float32, (3,), total)
     elements = _elements_beyond_a_bucket(config)
     trial.reduce(torch.float32, (elements,), total)
     trial.broadcast(torch.float32, (elements,), source=0)
