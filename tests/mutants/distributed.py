@@ -125,6 +125,7 @@ MUTANTS = [
         kills=("P2",),
         changes=_result("if opts.reduceOp == dist.ReduceOp.MAX: host.clamp_(min=0)"),
     ),
+    Mutant(name="scalars_are_not_reduced", kills=("P2",), changes=_result("if host.dim() == 0: host.copy_(before)")),
     Mutant(
         name="every_fifth_reduction_is_dropped",
         kills=("P2", "P4", "P7"),
@@ -250,6 +251,7 @@ MUTANTS = [
             "DistributedDataParallel.__init__ = without_sync"
         ),
     ),
+    Mutant(name="graph_is_static_when_gradients_accumulate", kills=("P4",), changes=_ddp("static_graph=True")),
     Mutant(
         name="accumulated_gradients_are_lost",
         kills=("P4",),

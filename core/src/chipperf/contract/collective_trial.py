@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, Final
 from chipperf.contract.check import fail
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import torch
 
     from chipperf.contract.plugin_under_test import PluginUnderTest
@@ -36,7 +38,7 @@ class CollectiveTrial:
         import torch.distributed as dist
 
         numbers = self._next(dtype, shape)
-        mine = numbers[self._own].to(self._device)
+        mine = self._mine(numbers)
         dist.all_reduce(mine, op=operation)
         is_sum = operation == dist.ReduceOp.SUM
         expected = numbers[0] + numbers[1] if is_sum else torch.maximum(*numbers)
@@ -47,7 +49,7 @@ class CollectiveTrial:
         import torch.distributed as dist
 
         numbers = self._next(dtype, shape)
-        mine = numbers[self._own].to(self._device)
+        mine = self._mine(numbers)
         dist.broadcast(mine, src=source)
         self._compare(mine, numbers[source], f"broadcast of {dtype} from rank {source}")
 
@@ -57,8 +59,10 @@ class CollectiveTrial:
         import torch.distributed as dist
 
         numbers = self._next(dtype, shape)
+        mine = self._mine(numbers)
         parts = [torch.zeros(shape, dtype=dtype, device=self._device) for _ in numbers]
-        dist.all_gather(parts, numbers[self._own].to(self._device))
+        dist.all_gather(parts, mine)
+        self._compare(mine, numbers[self._own], f"all-gather of {dtype}, which must not change what it sends")
         for rank, part in enumerate(parts):
             self._compare(part, numbers[rank], f"all-gather of {dtype}, part of rank {rank}")
 
@@ -69,7 +73,7 @@ class CollectiveTrial:
 
         numbers = self._next(torch.float32, (1, 65))
         both = torch.zeros(2, 65, device=self._device)
-        dist.all_gather_into_tensor(both, numbers[self._own].to(self._device))
+        dist.all_gather_into_tensor(both, self._mine(numbers))
         self._compare(both, torch.cat(numbers), "all-gather of torch.float32 into one tensor")
 
     def reduce_several(self) -> None:
@@ -77,8 +81,8 @@ class CollectiveTrial:
         import torch
         import torch.distributed as dist
 
-        numbers = [self._next(torch.float32, (size,)) for size in (50_001, 3, 1023)]
-        mine = [both[self._own].to(self._device) for both in numbers]
+        numbers = [self._next(torch.float32, (size,)) for size in (1023, 3, 1023, 50_001)]
+        mine = [self._mine(both) for both in numbers]
         for work in [dist.all_reduce(tensor, async_op=True) for tensor in mine]:
             work.wait()
         for tensor, both in zip(mine, numbers, strict=True):
@@ -90,7 +94,7 @@ class CollectiveTrial:
         import torch.distributed as dist
 
         numbers = self._next(torch.float32, (4097,))
-        ready = numbers[self._own].to(self._device)
+        ready = self._mine(numbers)
         factor = torch.ones(_PRODUCT_SIZE, _PRODUCT_SIZE, device=self._device)
         products = 1
         for _ in range(2):
@@ -113,6 +117,10 @@ class CollectiveTrial:
     def _next(self, dtype: torch.dtype, shape: tuple[int, ...]) -> list[torch.Tensor]:
         self.calls += 1
         return [numbers_of(dtype, shape, rank, self.calls) for rank in range(2)]
+
+    def _mine(self, numbers: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Return this rank's numbers on the device, in memory that a collective may change."""
+        return numbers[self._own].to(self._device, copy=True)
 
     def _compare(self, found: torch.Tensor, expected: torch.Tensor, what: str) -> None:
         require_equal(found, expected, f"collective {self.calls}, {what}")

@@ -145,12 +145,14 @@ def collectives_give_right_numbers(subject: PluginUnderTest) -> None:
         trial.gather_into_one()
     special = torch.tensor([[math.inf, 1, -math.inf, math.nan, 1], [1, math.nan, 5, 2, math.inf]])
     for dtype in (torch.float32, *halves):
-        mine = special[subject.rank.rank].to(dtype).to(device)
+        mine = special[subject.rank.rank].to(device, dtype, copy=True)
         dist.all_reduce(mine)
         require_equal(mine, special.sum(0).to(dtype), f"all-reduce of {dtype} with infinities and NaN, sum")
-    items = [{"rank": 0}, {"rank": 1, "matches": bytes(range(256)) * 300 + b"."}]
-    found = Collectives(subject.rank, device).gather(items[subject.rank.rank])
-    require(found == items, "objects of different sizes that the ranks gather differ from what each sent")
+    for turn in range(2):
+        # Of the second turn, only the content differs.
+        items = [{"rank": 0, "turn": turn}, {"rank": 1, "matches": bytes([turn, 200]) * 40_001}]
+        found = Collectives(subject.rank, device).gather(items[subject.rank.rank])
+        require(found == items, "objects of different sizes that the ranks gather differ from what each sent")
 
 
 @_distributed_check("P3", ranks=2, fault="the barrier does not wait, waits once, or only rank 0 waits")
@@ -202,8 +204,11 @@ def gradients_are_those_of_the_big_batch(subject: PluginUnderTest) -> None:
         for batch in range(batches):
             last, call = batch == batches - 1, 2 * step + batch
             numbers = [[numbers_of(dtype, shape, rank, call) for shape, dtype in kinds] for rank in range(2)]
-            with nullcontext() if last else parallel.no_sync():
-                parallel([each.to(device) for each in numbers[own]]).backward()
+            try:
+                with nullcontext() if last else parallel.no_sync():
+                    parallel([each.to(device) for each in numbers[own]]).backward()
+            except RuntimeError as fault:
+                fail(f"step {step + 1}, of {batches} batch(es), fails under DDP with {config.ddp}: {fault}")
             for mean, mine, other in zip(expected, *numbers, strict=True):
                 # These numbers leave room for the sums, which are exact.
                 mean += (mine.float() + other.float()) / 2
@@ -276,6 +281,7 @@ def group_can_be_made_again(subject: PluginUnderTest) -> None:
         dist.barrier()
         dist.destroy_process_group()
         # The first group's store must be closed before its port is used again.
+        gc.collect()
         time.sleep(0.2)
         if attempt == 1:
             footprint = _footprint()
@@ -476,7 +482,6 @@ def _children() -> dict[int, str]:
 
 def _footprint() -> dict[str, int]:
     """Return, by name, the number of each resource that a process group takes and must give back."""
-    gc.collect()
     process = psutil.Process()
     return {"threads": process.num_threads(), "open files and sockets": process.num_fds()}
 
