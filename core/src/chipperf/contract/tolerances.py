@@ -67,6 +67,13 @@ OTHER_DEVICE_WAIT: Final = 0.5
 """Fraction of one device's work that synchronizing another device may take; a wait for the first device takes all of
 it."""
 
+ALIKE_DRAWS: Final = 0.75
+"""Fraction of draws that may be equal in two series: independent throws of a coin agree in half of them."""
+
+SHARED_DRAWS: Final = 0.1
+"""Fraction of the numbers of one seed that may occur with another one: of 4096 numbers with 24 bits, one does by
+chance; with a generator that counts on from its seed, nearly all do."""
+
 BARRIER_WAIT: Final = 0.9
 """Fraction of the last rank's delay that a barrier must wait; the rest allows for different start times of the
 ranks."""
