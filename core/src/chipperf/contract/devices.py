@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
@@ -204,21 +205,28 @@ def read_switches(device_type: str) -> dict[str, object]:
 def read_global_state(device_type: str) -> dict[str, object]:
     """Return the global switches of numerics, and every other value that torch keeps for the whole process.
 
-    Those are found by the names of functions without arguments: a getter that has a setter, and one that says what is
-    enabled, in torch, in the library below it, and in torch's module for the device type.
+    Those are found by their names: plain values of torch.backends and of what else has switches, and functions without
+    arguments that have a setter or say what is enabled.
     """
     import torch
+    import torch.utils.deterministic
 
     found = read_switches(device_type)
-    owners: dict[str, Any] = {"torch": torch, "torch.backends.cuda": torch.backends.cuda, "torch._C": torch._C}
+    kinds = (bool, int, float, str, torch.dtype, torch.device)
+    with_values = {name: module for name, module in sys.modules.items() if name.startswith("torch.backends.")}
+    with_values["torch.utils.deterministic"] = torch.utils.deterministic
+    owners: dict[str, Any] = {"torch": torch, "torch._C": torch._C, **with_values}
     owners[f"torch.{device_type}"] = getattr(torch, device_type, None)
     for path, owner in owners.items():
         for name in dir(owner):
-            if name.endswith("_enabled") or ("get_" in name and hasattr(owner, name.replace("get_", "set_", 1))):
-                with suppress(Exception):
-                    value = getattr(owner, name)()
-                    if isinstance(value, (bool, int, float, str, torch.dtype, torch.device)):
-                        found[f"{path}.{name}()"] = str(value)
+            reads = name.endswith("_enabled") or ("get_" in name and hasattr(owner, name.replace("get_", "set_", 1)))
+            if name.startswith("__") or not (reads or path in with_values):
+                continue
+            with suppress(Exception):
+                value = getattr(owner, name)
+                value = value() if reads else value
+                if isinstance(value, kinds):
+                    found[f"{path}.{name}"] = str(value)
     return found
 
 

@@ -233,8 +233,9 @@ class TrainingSpecs:
     def perf_seed(self, seed: int, device: torch.device, deterministic: bool) -> None:
         """Seed the device's generators and, if asked, make its kernels deterministic.
 
-        Core has already seeded Python, NumPy and torch's CPU generator. Default: ``manual_seed_all`` of torch's
-        module for the device type, and ``torch.use_deterministic_algorithms``.
+        Nothing but the seed, of 32 bits, decides which numbers the device draws. Core has already seeded Python, NumPy
+        and torch's CPU generator; no hook may change them. Default: ``manual_seed_all`` of torch's module for the
+        device type, and ``torch.use_deterministic_algorithms``.
 
         Example:
             @hookimpl
@@ -388,7 +389,9 @@ class VendorSpecs(MachineSpecs, DeviceSpecs, TrainingSpecs, MonitoringSpecs):
 
     @hookspec
     def perf_device_teardown(self, device: torch.device) -> None:
-        """Undo what ``perf_device_init`` and ``perf_precision`` allocated or changed; also called after a failure.
+        """Undo what the hooks of the run allocated, and restore the switches that they changed to what they were.
+
+        Also called after a failure, and perhaps twice.
 
         Default: empties the cache of torch's module for the device type.
 

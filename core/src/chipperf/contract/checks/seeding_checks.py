@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
+import random
 import time
 from contextlib import nullcontext, suppress
+from itertools import product
 from typing import TYPE_CHECKING, Any, Final
 
 from chipperf.contract import tolerances
@@ -30,8 +33,9 @@ from chipperf.contract.devices import (
 from chipperf.contract.isolation import call_in_fork
 from chipperf.errors import PerfError, UnsupportedPrecision
 from chipperf.plugin.types import Capability, Rank
-from chipperf.run.ranks import job_ranks
-from chipperf.train.preparation import autocast, generator_states, seed_host
+from chipperf.run.ranks import job_ranks, rank_variables
+from chipperf.run.rendezvous import LOOPBACK
+from chipperf.train.preparation import autocast, generator_states, seed_everything, seed_host
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,11 +49,19 @@ if TYPE_CHECKING:
 _SAMPLES: Final = 4096
 _STEPS: Final = 3
 _REPEATS: Final = 4
-_SEED_BITS: Final = 32
-"""Number of bits of the seeds that runs may have."""
+_LARGEST_SEED: Final = 2**32 - 1
+"""Of those that a run may have."""
+
+_SEEDS: Final = 2000
+"""Number of seeds that are compared: among as many, some are alike if fewer than a million are told apart."""
+
+_COMPARED_SAMPLES: Final = 8
 
 _APART_S: Final = 1.1
 """Time between two processes that draw with the same seed: a clock in whole seconds goes on."""
+
+_SECOND_RANK: Final = rank_variables(job_ranks(2)[1], LOOPBACK, 1)
+"""What the environment of a job's second rank has."""
 
 _SHOWN: Final = 5
 """Number of findings that a message names."""
@@ -60,10 +72,10 @@ def seed_controls_device(subject: PluginUnderTest) -> None:
     """On every device the same seed gives the same random numbers in any process, and another seed different ones."""
     count = len(probed_devices(subject)) if Capability.MULTI_DEVICE in subject.info.capabilities else 1
     drawn = []
-    for pause_s in (0, _APART_S):
+    for pause_s, variables in ((0, {}), (_APART_S, _SECOND_RANK)):
         time.sleep(pause_s)
         # The time limit of the check ends this process too.
-        outcome = call_in_fork(_draw_everything, (subject, count), timeout_s=math.inf)
+        outcome = call_in_fork(_draw_everything, (subject, count), timeout_s=math.inf, environment=variables)
         fault = outcome.fault or outcome.value.get("fault")
         if fault:
             fail(fault)
@@ -72,7 +84,7 @@ def seed_controls_device(subject: PluginUnderTest) -> None:
     require(
         not different,
         f"in two processes the same seed gave different random numbers: {', '.join(different[:_SHOWN])}: neither the "
-        "time nor the process may take part",
+        "time nor the process nor its rank may take part",
     )
 
 
@@ -80,8 +92,9 @@ def seed_controls_device(subject: PluginUnderTest) -> None:
 def seed_controls_host(subject: PluginUnderTest) -> None:
     """No hook between seeding and the second step changes the generators of Python, NumPy and torch on the CPU."""
     device = subject.device
-    for seed in (SEED, 2**_SEED_BITS - 1):
-        for wanted in (False, True):
+    for variables in ({}, _SECOND_RANK):
+        os.environ.update(variables)
+        for seed, wanted in product((SEED, _LARGEST_SEED), (False, True)):
             seed_host(seed)
             seeded = _host_generators()
             subject.session.seed(seed, device, wanted)
@@ -125,6 +138,11 @@ def deterministic_runs_are_equal(subject: PluginUnderTest) -> None:
         "deterministic kernels, and return the variables that they need from perf_environment",
     )
     _require_determinism()
+    drawn = []
+    for seed in (SEED, SEED + 1):
+        seed_everything(subject.session, seed, subject.device, True)
+        drawn.append(torch.rand(_SAMPLES, device=subject.device).cpu())
+    require(not torch.equal(*drawn), "in a deterministic run, two seeds give the same random numbers")
     subject.session.seed(SEED, subject.device, False)
     require(
         not torch.are_deterministic_algorithms_enabled(),
@@ -229,12 +247,22 @@ def _draw(
             float(torch.isin(first, other).double().mean()) <= tolerances.SHARED_DRAWS,
             f"seeds 1 and 2 gave the same random numbers on {device} in another order",
         )
-        seen: dict[str, int] = {}
-        for value in (0, *(2**bit for bit in range(_SEED_BITS))):
-            seed(value)
-            same = seen.setdefault(_digest([draw()]), value)
-            require(same == value, f"seeds {same} and {value} gave the same random numbers on {device}")
+        _require_different_numbers(device, seed)
     return _digest([first, second, other])
+
+
+def _require_different_numbers(device: torch.device, seed: Callable[[int], None]) -> None:
+    """Check seeds that differ in one bit, among them such as a float does not tell apart, and others of any size."""
+    import torch
+
+    bits = [2**bit for bit in range(_LARGEST_SEED.bit_length())]
+    scattered = random.Random(SEED)
+    others = (scattered.randrange(_LARGEST_SEED) for _ in range(_SEEDS))
+    seen: dict[str, int] = {}
+    for value in dict.fromkeys((0, *bits, _LARGEST_SEED, *(_LARGEST_SEED - bit for bit in bits), *others)):
+        seed(value)
+        same = seen.setdefault(_digest([torch.rand(_COMPARED_SAMPLES, device=device).cpu()]), value)
+        require(same == value, f"seeds {same} and {value} gave the same random numbers on {device}")
 
 
 def _digest(tensors: list[torch.Tensor]) -> str:
