@@ -225,7 +225,8 @@ def read_global_state(device_type: str) -> dict[str, object]:
             with suppress(Exception):
                 value = getattr(owner, name)
                 value = value() if reads else value
-                if isinstance(value, kinds):
+                # Choices of a library are enumerations of the C++ side.
+                if isinstance(value, kinds) or hasattr(value, "__members__"):
                     found[f"{path}.{name}"] = str(value)
     return found
 

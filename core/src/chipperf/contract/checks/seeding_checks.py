@@ -131,7 +131,7 @@ def deterministic_runs_are_equal(subject: PluginUnderTest) -> None:
     )
     unequal = []
     if policy is not None:
-        unequal = [each.name for each in (*ARITHMETIC, *FORMS) if not _repeats(each, subject.device, policy)]
+        unequal = [each.name for each in (*ARITHMETIC, *FORMS) if not _repeats(subject, each, policy)]
     require(
         not unequal,
         f"in a deterministic run, the output or a gradient differs from call to call: {', '.join(unequal)}: choose "
@@ -294,16 +294,18 @@ def _require_determinism() -> None:
     )
 
 
-def _repeats(operator: Operator, device: torch.device, policy: PrecisionPolicy) -> bool:
+def _repeats(subject: PluginUnderTest, operator: Operator, policy: PrecisionPolicy) -> bool:
     """Return whether an operator gives equal bits in every call, or is refused."""
     import torch
 
+    device = subject.device
     generator = torch.Generator().manual_seed(SEED)
     inputs = [torch.randn(shape, generator=generator) for shape in operator.shapes]
     seen = set()
     # An operator without a deterministic kernel is refused, one that is missing or fails is a finding of N1 or N6.
     with suppress(RuntimeError):
         for _ in range(_REPEATS):
+            seed_everything(subject.session, SEED, device, True)
             leaves = [tensor.to(device).requires_grad_() for tensor in inputs]
             with autocast(policy, device):
                 output = operator.apply(*leaves)
