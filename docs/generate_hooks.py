@@ -33,6 +33,9 @@ VENDOR_INTRODUCTION = """\
 
 A run binds exactly one vendor. A hook is optional unless its text says *required*. The text of an optional hook says
 what core does without it. In brackets stand the checks of the [contract](contract.md#promises) behind a sentence.
+
+The examples use `torch.accelerator`. Every backend has it from torch 2.6 on, and its memory from 2.9 on; in older
+versions, use torch's module for the device type.
 """
 
 TYPES_INTRODUCTION = """\

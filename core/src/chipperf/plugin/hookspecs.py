@@ -139,10 +139,9 @@ class DeviceSpecs:
             @hookimpl
             def perf_device_init(rank):
                 import torch
-                device = torch.device("cuda", rank.local_rank)
-                if torch.cuda.is_available():
-                    torch.cuda.set_device(device)
-                return device
+                if torch.accelerator.is_available():
+                    torch.accelerator.set_device_index(rank.local_rank)
+                return torch.device("cuda", rank.local_rank)
 
         Args:
             rank: Core gives the worker's place in the job. The device's index is the local rank, except on the CPU,
@@ -183,7 +182,7 @@ class DeviceSpecs:
             def perf_synchronize(device):
                 import torch
                 if device.type != "cpu":
-                    torch.cuda.synchronize(device)
+                    torch.accelerator.synchronize(device)
 
         Args:
             device: The device to wait for; the hook does not wait for others [T5].
@@ -214,7 +213,7 @@ class DeviceSpecs:
             def perf_memory_reset_peak(device):
                 import torch
                 if device.type != "cpu":
-                    torch.cuda.reset_peak_memory_stats(device)
+                    torch.accelerator.reset_peak_memory_stats(device)
         """
 
 
@@ -411,7 +410,7 @@ class VendorSpecs(MachineSpecs, DeviceSpecs, TrainingSpecs, MonitoringSpecs):
             def perf_device_teardown(device):
                 import torch
                 if device.type != "cpu":
-                    torch.cuda.empty_cache()
+                    torch.accelerator.empty_cache()
         """
 
 
