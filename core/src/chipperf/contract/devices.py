@@ -209,12 +209,11 @@ def read_global_state(device_type: str) -> dict[str, object]:
     arguments that have a setter or say what is enabled.
     """
     import torch
-    import torch.utils.deterministic
 
     found = read_switches(device_type)
     kinds = (bool, int, float, str, torch.dtype, torch.device)
-    with_values = {name: module for name, module in sys.modules.items() if name.startswith("torch.backends.")}
-    with_values["torch.utils.deterministic"] = torch.utils.deterministic
+    places = ("torch.backends.", "torch.utils.deterministic")
+    with_values = {name: module for name, module in sys.modules.items() if name.startswith(places)}
     owners: dict[str, Any] = {"torch": torch, "torch._C": torch._C, **with_values}
     owners[f"torch.{device_type}"] = getattr(torch, device_type, None)
     for path, owner in owners.items():
