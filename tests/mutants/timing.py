@@ -102,7 +102,10 @@ MUTANTS = [
             Change(old=_HOOK, new=f"_calls = []\n\n\n{_HOOK}"),
             Change(
                 old=_SYNCHRONIZE,
-                new=f"    _calls.append(device)\n    if len(_calls) % 2:\n        return\n{_SYNCHRONIZE}",
+                new=f"""    _calls.append(device)
+    if len(_calls) % 2 and device.index < _torch_acme().device_count():
+        return
+{_SYNCHRONIZE}""",
             ),
         ),
     ),

@@ -235,7 +235,6 @@ def set_other_switches(device_type: str) -> None:
     import torch
 
     torch.use_deterministic_algorithms(not torch.are_deterministic_algorithms_enabled())
-    torch.set_float32_matmul_precision("high" if torch.get_float32_matmul_precision() == "highest" else "highest")
     torch.set_num_threads(torch.get_num_threads() + 1)
     torch.backends.cudnn.benchmark = not torch.backends.cudnn.benchmark
     torch.backends.cudnn.deterministic = not torch.backends.cudnn.deterministic

@@ -273,7 +273,7 @@ def synchronize_waits_for_given_device(subject: PluginUnderTest) -> None:
     import torch
 
     session, devices = subject.session, two_devices(subject)
-    works = [_work_of_run(subject, device, _SHORT_S) for device in devices]
+    works = [_work_of_run(subject, device, _COMPARED_S) for device in devices]
     session.device_init(Rank())
     works[0].require_waiting()
     for current, rank in zip(devices, job_ranks(2), strict=True):
