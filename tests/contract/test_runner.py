@@ -97,7 +97,7 @@ def test_check_is_carried_out_in_the_environment_of_each_of_its_settings(monkeyp
 
     for function in ("environment", "carry_out"):
         settings = [(precision, deterministic) for name, precision, deterministic in asked if name == function]
-        assert settings == [*((precision, False) for precision in PRECISIONS), ("fp32", True)]
+        assert settings == [(precision, wanted) for wanted in (False, True) for precision in PRECISIONS]
 
 
 @pytest.mark.parametrize(

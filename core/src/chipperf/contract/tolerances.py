@@ -71,6 +71,13 @@ COLLECTIVE_TIMEOUT_S: Final = (90, 12 * 3600)
 """Ranks wait for minutes while one evaluates or writes a checkpoint; a number of minutes is smaller than that, and a
 number of milliseconds larger than half a day."""
 
+ALIKE_DRAWS: Final = 0.75
+"""Fraction of draws that may be equal in two series: independent throws of a coin agree in half of them."""
+
+SHARED_DRAWS: Final = 0.1
+"""Fraction of the numbers of one seed that may occur with another one: of 4096 numbers with 24 bits, one does by
+chance; with a generator that counts on from its seed, nearly all do."""
+
 BUCKET_MIB: Final = (1, 1024)
 """torch's is 25; larger than a GiB, which no gradients of a case fill, is a number of bytes."""
 
