@@ -78,7 +78,7 @@ class PluginReadiness:
 class Runner:
     """Runs checks on one plugin. Use it as a context manager, because it keeps processes.
 
-    ``timeout_factor`` multiplies the time limit of each check, for slow machines. ``servers`` are processes to share
+    ``timeout_factor`` multiplies every time limit, for slow machines. ``servers`` are processes to share
     with the runners of other plugins on the same path.
     """
 
@@ -212,7 +212,7 @@ class Runner:
         subject = {"entry": asdict(self.entry), "rank": asdict(rank), "settings": asdict(settings)}
         return server.call(
             f"{plugin_under_test.__name__}:{function}",
-            {**subject, "workspace": self._workspace.name, "check": check},
+            {**subject, "workspace": self._workspace.name, "check": check, "timeout_factor": self._timeout_factor},
             timeout_s=timeout_s * self._timeout_factor,
             environment=environment,
         )

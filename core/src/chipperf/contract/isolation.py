@@ -45,6 +45,8 @@ _OUTPUT_TAIL_BYTES: Final = 4000
 _PR_SET_CHILD_SUBREAPER: Final = 36
 """linux/prctl.h: orphaned descendants become this process's children."""
 
+_timeout_factor = 1.0
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallOutcome:
@@ -142,6 +144,17 @@ class ForkServers:
         """End every server."""
         for server in self._servers.values():
             server.close()
+
+
+def set_timeout_factor(factor: float) -> None:
+    """Multiply the limits that the check of this process sets to what it does, as the user asks for slow machines."""
+    global _timeout_factor
+    _timeout_factor = factor
+
+
+def patient(limit_s: float) -> float:
+    """Return a time limit, inside a check, as long as the user's machine needs it to be."""
+    return limit_s * _timeout_factor
 
 
 def call_in_new_interpreter(

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from chipperf.contract.check import Failed, NotApplicable, NotRun, find_check
-from chipperf.contract.isolation import reason_of
+from chipperf.contract.isolation import reason_of, set_timeout_factor
 from chipperf.plugin import installed
 from chipperf.plugin.installed import PluginEntry
 from chipperf.plugin.probe_process import installed_infos
@@ -105,6 +105,7 @@ def carry_out(arguments: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _subject(arguments: Mapping[str, Any]) -> PluginUnderTest:
+    set_timeout_factor(arguments["timeout_factor"])
     return PluginUnderTest(
         PluginEntry(**arguments["entry"]),
         Rank(**arguments["rank"]),
