@@ -90,15 +90,6 @@ def several_devices(subject: PluginUnderTest) -> list[torch.device]:
     return devices
 
 
-def used_slack(subject: PluginUnderTest, size_bytes: int, *, of_device: bool = True) -> float:
-    """Return by how many bytes the growth of a counter may differ from a tensor's size.
-
-    What is used ``of_device`` includes other processes, and those of a host always do something.
-    """
-    shared = of_device and Capability.UNIFIED_MEMORY in subject.info.capabilities
-    return size_bytes / 4 if shared else tolerances.ALLOCATION_BYTES
-
-
 def resources() -> dict[str, int]:
     """Return, by name, how much this process has of each resource that repeated calls must not increase."""
     process = psutil.Process()
