@@ -56,12 +56,12 @@ MUTANTS = [
     Mutant(name="total_unknown", kills=("M1",), changes=_total("None")),
     Mutant(
         name="allocated_in_mib",
-        kills=("M2",),
+        kills=("M2", "M3", "M6"),
         changes=(Change(old=f"        {_ALLOCATED}", new=f"        {_ALLOCATED[:-1]} // 2**20,"),),
     ),
     Mutant(
         name="cache_counts_as_allocated",
-        kills=("M2",),
+        kills=("M2", "M3", "M6"),
         changes=(
             Change(old=f"        {_ALLOCATED}", new="        allocated_bytes=_torch_acme().memory_reserved(device),"),
         ),
@@ -125,7 +125,7 @@ MUTANTS = [
     ),
     Mutant(
         name="unknown_reserved_is_zero",
-        kills=("M8",),
+        kills=("M2", "M3", "M6", "M8"),
         changes=(Change(old=_RESERVED, new="        reserved_bytes=0,"),),
     ),
     Mutant(
@@ -170,7 +170,7 @@ MUTANTS = [
     ),
     Mutant(
         name="allocated_in_kilobytes_of_kibibytes",
-        kills=("M2",),
+        kills=("M2", "M6"),
         changes=_field(_ALLOCATED, "_torch_acme().memory_allocated(device) // 1024 * 1000"),
     ),
     Mutant(

@@ -482,9 +482,9 @@ def _require_peaks(
 def _require_peaks_per_device(subject: PluginUnderTest, devices: list[torch.device]) -> None:
     """Check that tensors and a reset change the peaks of one device only, whichever is current."""
     for device in devices:
-        subject.session.memory_reset_peak(device)
+        _tensor(device, _BLOCKS_BYTES[-1])
+    start = [_reset_peak(subject, device) for device in devices]
     _require_current(devices[0])
-    start = [subject.session.memory_query(device) for device in devices]
     largest_bytes = _BLOCKS_BYTES[0]
     _tensor(devices[-1], largest_bytes)
     for reset in (False, True):
