@@ -106,6 +106,7 @@ def carry_out(arguments: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _subject(arguments: Mapping[str, Any]) -> PluginUnderTest:
+    set_timeout_factor(arguments["timeout_factor"])
     return PluginUnderTest(
         PluginEntry(**arguments["entry"]),
         Rank(**arguments["rank"]),

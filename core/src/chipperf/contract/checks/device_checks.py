@@ -6,11 +6,15 @@ import multiprocessing
 import re
 from typing import TYPE_CHECKING, Final
 
-import psutil
-
 from chipperf.contract import tolerances
 from chipperf.contract.check import Failed, NotApplicable, check, fail, not_run_on, require
-from chipperf.contract.devices import probed_devices, ranks_share_device, require_computes
+from chipperf.contract.devices import (
+    probed_devices,
+    ranks_share_device,
+    require_computes,
+    require_kept,
+    resources,
+)
 from chipperf.contract.isolation import patient, reason_of
 from chipperf.contract.plugin_under_test import PluginUnderTest, other_vendors
 from chipperf.errors import DeviceError, PerfError, PluginError
@@ -66,14 +70,15 @@ def repeated_init_is_harmless(subject: PluginUnderTest) -> None:
     device = subject.device
     kept = torch.arange(1000, device=device)
     _initialize_again(subject, device, times=2)
-    before = _footprint(subject, device)
+    before, allocated_bytes = resources(), subject.session.memory_query(device).allocated_bytes or 0
     _initialize_again(subject, device, times=_REPETITIONS)
-    for what, value in _footprint(subject, device).items():
-        grown = value - before[what]
-        require(
-            grown < (tolerances.REPEATED_QUERY_BYTES if what == "bytes" else tolerances.REPEATED_INIT * _REPETITIONS),
-            f"{_REPETITIONS} more calls of perf_device_init left {grown} {what} behind: make it idempotent",
-        )
+    action = f"{_REPETITIONS} more calls of perf_device_init"
+    require_kept(before, action, "make it idempotent")
+    grown = (subject.session.memory_query(device).allocated_bytes or 0) - allocated_bytes
+    require(
+        grown < tolerances.REPEATED_QUERY_BYTES,
+        f"{action} left {grown} bytes allocated on the device: make it idempotent",
+    )
     require(torch.equal(kept.cpu(), torch.arange(1000)), "initializing again changed a tensor on the device")
 
 
@@ -219,16 +224,6 @@ def _initialize_again(subject: PluginUnderTest, device: torch.device, *, times: 
     for _ in range(times):
         again = subject.session.device_init(Rank())
         require(again == device, f"initializing again returned {again} instead of {device}")
-
-
-def _footprint(subject: PluginUnderTest, device: torch.device) -> dict[str, int]:
-    """Return, by name, the amount of each resource that repeated calls must not increase."""
-    process = psutil.Process()
-    return {
-        "threads": process.num_threads(),
-        "open files": process.num_fds(),
-        "bytes": subject.session.memory_query(device).allocated_bytes or 0,
-    }
 
 
 def _compute_in_spawned_process(subject: PluginUnderTest, answer: Connection) -> None:
