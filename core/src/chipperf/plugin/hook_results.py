@@ -19,7 +19,8 @@ _RANGES: Final = (
     ("_percent", 0.0, 100.0),
     ("_mhz", 0.0, math.inf),
     ("_mb", 1.0, math.inf),
-    ("timeout_s", 1e-3, math.inf),
+    # Shorter than a first collective takes, the number is in minutes; longer than a week, it is in milliseconds.
+    ("timeout_s", 60.0, 7 * 86400.0),
     ("index", 0.0, math.inf),
     ("workers_per_rank", 0.0, math.inf),
 )
