@@ -16,7 +16,7 @@ from chipperf.contract.plugin_under_test import PluginUnderTest
 from chipperf.contract.probing import Probing, make_faulty_tools, make_foreign_pci, make_impersonator, probe
 from chipperf.contract.texts import count_words
 from chipperf.plugin.installed import PluginEntry, vendors
-from chipperf.plugin.probe_process import ask_all
+from chipperf.plugin.probe_process import PROBE_TIMEOUT_S, ask_all
 from chipperf.plugin.session import bind
 from chipperf.plugin.types import ProbedDevice, ProbeResult, Rank
 from chipperf.run.ranks import describe_card
@@ -49,11 +49,11 @@ def probe_returns_anywhere(subject: PluginUnderTest) -> None:
     limit_s = tolerances.PROBE_S
     for situation, probing in situations.items():
         require(probing.fault is None, f"{situation}: {probing.fault}")
-        # A tool that does not end takes as long as the plugin lets it; core's own limit has passed without a fault.
-        require(
-            probing.seconds <= limit_s or "do not end" in situation,
-            f"{situation} perf_probe took {probing.seconds:.1f} s instead of {limit_s:g} s",
-        )
+    # With a driver, it takes as long as that one needs, up to core's own limit.
+    require(
+        bare.seconds <= limit_s,
+        f"with an empty PATH and without PCI devices perf_probe took {bare.seconds:.1f} s instead of {limit_s:g} s",
+    )
     # The fastest one, because any of them may have waited for a busy machine.
     fastest_s, idle_s = min(probing.seconds for probing in situations.values()), tolerances.IDLE_PROBE_S
     require(fastest_s <= idle_s, f"perf_probe takes {fastest_s:.1f} s even {next(iter(situations))}: it must not wait")
@@ -215,7 +215,7 @@ def probe_claims_only_own_devices(subject: PluginUnderTest) -> None:
     """The probe claims neither the host's processor nor a device that another installed vendor's probe finds."""
     own = _probe_here(subject).devices
     others = [entry for entry in vendors() if entry.name != subject.entry.name]
-    for entry, answer in ask_all(others, "probe", ProbeResult):
+    for entry, answer in ask_all(others, "probe", ProbeResult, timeout_s=PROBE_TIMEOUT_S):
         for device in answer.devices if isinstance(answer, ProbeResult) else ():
             claimed = next((each for each in own if _is_same(each, device)), None)
             require(
