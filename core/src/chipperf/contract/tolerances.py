@@ -10,6 +10,12 @@ from typing import Final
 PROBE_S: Final = 5.0
 """Choosing a vendor waits for every probe; two calls of a management tool take less."""
 
+IDLE_PROBE_S: Final = 1.0
+"""Where there is no device and no tool, a probe reads some files, in milliseconds."""
+
+IMPORT_S: Final = 1.0
+"""Every command imports every plugin; a module that imports only what it needs takes a hundredth of it."""
+
 LEAST_REASON_WORDS: Final = 5
 """A reason says what the probe looked for and what to do; 'no /dev/x0: load the module' has six words, 'no card' has
 two."""
@@ -22,6 +28,9 @@ LEAST_DEVICE_MEMORY_BYTES: Final = 2.0**26
 
 LEAST_PEAK_FLOPS_PER_S: Final = 1e9
 """Every accelerator is faster than 1 GFLOP/s; the number is smaller for any rate in GFLOP/s or TFLOP/s."""
+
+PEAK_OF_HALF: Final = 3.0
+"""Products of 16 bits run at twice the rate of TF32, and sparse ones at twice the rate of dense ones."""
 
 TOTAL_MEMORY: Final = 0.02
 """A driver may reserve about one percent of a card; GB instead of GiB is wrong by 7 %."""
