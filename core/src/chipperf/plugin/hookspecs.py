@@ -250,6 +250,8 @@ class TrainingSpecs:
     def perf_precision(self, requested: Precision, device: torch.device) -> PrecisionPolicy:
         """Set up the device for a precision and describe it with every knob that affects it; default fp32 only.
 
+        A later call, for any precision, must undo what an earlier one has set.
+
         Example:
             from chipperf import Capability, hookimpl
             from chipperf.torchtools import precision_policy, require_precision
@@ -269,8 +271,8 @@ class TrainingSpecs:
     ) -> torch.nn.Module:
         """Change the model's memory layout for the device; default returns the model unchanged.
 
-        Its modules, and names, shapes, values and number of its parameters and buffers must not change, nor may it get
-        hooks: else the record warns that its results are of another model.
+        Its modules with their settings, and names, shapes, values and number of its parameters and buffers must not
+        change, nor may it get hooks: else the record warns that its results are of another model.
 
         Example:
             @hookimpl
