@@ -155,7 +155,8 @@ def read_switches(device_type: str) -> dict[str, object]:
     owners = dict.fromkeys((*_SWITCH_OWNERS, *modules, device_type))
     names = [f"{owner}.{switch}" for owner in owners for switch in _SWITCHES]
     found: dict[str, object] = {}
-    with suppress(RuntimeError):  # Before the runtime is loaded, torch may not know the type.
+    # Older versions take no type, and before the runtime is loaded, torch may not know it.
+    with suppress(RuntimeError, TypeError):
         found["autocast"] = torch.is_autocast_enabled(device_type)
     for owner, module in [*modules.items(), (device_type, getattr(torch, device_type, None))]:
         for name, read in vars(module).items() if module else ():

@@ -25,6 +25,9 @@ _HEADS: Final = 4
 _DEVIATIONS: Final = 6.0
 """One draw in a billion is farther from its expectation than this many standard deviations."""
 
+_SMALL: Final = 64
+"""Divides the inputs of normalizations, whose epsilon matters beside a small variance."""
+
 _MANY: Final = 2**20
 """Terms of a long sum. If one of equal terms after the other is added in fp32, it is off by a percent."""
 
@@ -195,7 +198,8 @@ def _different_sizes(wide: Tensor, tall: Tensor, small: Tensor, weight: Tensor) 
 
 def _normalized_in_evaluation(images: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     mean = torch.linspace(-1, 1, images.shape[1]).to(images)
-    return functional.batch_norm(images, mean, mean.abs() + 0.5, weight, bias, training=False)
+    variance = (mean.abs() + 0.5) / _SMALL**2
+    return functional.batch_norm(images / _SMALL, mean / _SMALL, variance, weight, bias, training=False)
 
 
 def _running_statistics(images: Tensor) -> Tensor:
@@ -359,7 +363,7 @@ ARITHMETIC: Final = (
     Operator(
         "batch normalization",
         ((8, 32, 14, 14), (32,), (32,)),
-        lambda images, weight, bias: functional.batch_norm(images, None, None, weight, bias, training=True),
+        lambda images, weight, bias: functional.batch_norm(images / _SMALL, None, None, weight, bias, training=True),
         terms=1568,
     ),
     Operator("batch normalization in evaluation", ((8, 32, 7, 7), (32,), (32,)), _normalized_in_evaluation, terms=392),
@@ -368,13 +372,13 @@ ARITHMETIC: Final = (
     Operator(
         "layer normalization",
         ((4, 50, 256), (256,), (256,)),
-        lambda tokens, weight, bias: functional.layer_norm(tokens, (256,), weight, bias),
+        lambda tokens, weight, bias: functional.layer_norm(tokens / _SMALL, (256,), weight, bias),
         terms=256,
     ),
     Operator(
         "group normalization",
         ((4, 32, 9, 9), (32,), (32,)),
-        lambda images, weight, bias: functional.group_norm(images, 8, weight, bias),
+        lambda images, weight, bias: functional.group_norm(images / _SMALL, 8, weight, bias),
         terms=324,
     ),
     Operator(

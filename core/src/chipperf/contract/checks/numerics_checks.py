@@ -15,6 +15,7 @@ from chipperf.contract.isolation import call_in_new_interpreter
 from chipperf.errors import PluginError, UnsupportedPrecision
 from chipperf.plugin.types import Capability, EnvironmentSettings, Knob, PrecisionPolicy
 from chipperf.precisions import ARITHMETICS, PRECISIONS, Precision, precisions_by_capability
+from chipperf.torchtools import gradient_scaler
 from chipperf.train.preparation import autocast
 
 if TYPE_CHECKING:
@@ -183,7 +184,8 @@ def overflow_skips_step(subject: PluginUnderTest) -> None:
     device = subject.device
     weights = [torch.nn.Parameter(torch.ones(shape, device=device)) for shape in ((8,), (3, 70), (1,))]
     optimizer = torch.optim.SGD(({"params": [weight]} for weight in weights), lr=1.0)
-    scaler = torch.amp.GradScaler(device.type, init_scale=_SCALE, growth_interval=1)
+    scaler = gradient_scaler(device.type, init_scale=_SCALE)
+    scaler.set_growth_interval(1)
 
     def step(*gradients: float) -> list[float]:
         """Take a step with gradients of one, but for the last value of each weight. Return all weights."""
