@@ -487,4 +487,35 @@ torch.nn.BatchNorm2d.forward = uncounted
         kills=("N8",),
         changes=_other_layers("torch.nn.Dropout", "layer.eval()"),
     ),
+    Mutant(
+        name="norm_of_groups_has_another_epsilon",
+        kills=("N1",),
+        changes=_patched_torch("""
+normalize = torch.nn.functional.group_norm
+
+def group_norm(input, groups, weight=None, bias=None, eps=1e-5):
+    return normalize(input, groups, weight, bias, 1e-7 if input.device.type == "acme" else eps)
+
+torch.nn.functional.group_norm = group_norm
+"""),
+    ),
+    Mutant(
+        name="gradients_are_clipped_by_the_largest",
+        kills=("N5",),
+        changes=_patched_torch("""
+clip = torch.nn.utils.clip_grad_norm_
+
+def clip_grad_norm_(parameters, max_norm, *arguments, **options):
+    parameters = list(parameters)
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    if gradients[0].device.type != "acme":
+        return clip(parameters, max_norm, *arguments, **options)
+    norm = max(gradient.norm() for gradient in gradients)
+    for gradient in gradients:
+        gradient.mul_((max_norm / norm).clamp(max=1.0))
+    return norm
+
+torch.nn.utils.clip_grad_norm_ = clip_grad_norm_
+"""),
+    ),
 ]
