@@ -16,7 +16,7 @@ from chipperf.contract.check import NotRun
 from chipperf.contract.isolation import Variables, call_in_fork
 from chipperf.errors import VendorHookError
 from chipperf.plugin.installed import PluginEntry
-from chipperf.plugin.probe_process import PROBE_TIMEOUT_S
+from chipperf.plugin.probe_process import ANSWER_TIMEOUT_S, PROBE_TIMEOUT_S
 from chipperf.plugin.session import bind
 from chipperf.plugin.types import ProbedDevice
 from chipperf.run.ranks import device_key
@@ -88,7 +88,9 @@ def probe(
     the directory ``path``.
     """
     arguments = {"entry": asdict(entry), "pci": pci, "path": path}
-    outcome = call_in_fork(run_probe, arguments, timeout_s=PROBE_TIMEOUT_S, environment=variables)
+    # A made-up machine has no driver to wait for.
+    timeout_s = ANSWER_TIMEOUT_S if pci else PROBE_TIMEOUT_S
+    outcome = call_in_fork(run_probe, arguments, timeout_s=timeout_s, environment=variables)
     if outcome.fault:
         return Probing(fault=outcome.fault)
     value = outcome.value

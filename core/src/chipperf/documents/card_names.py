@@ -20,7 +20,7 @@ from chipperf.toml import parse_toml
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from chipperf.plugin.types import VendorInfo
+    from chipperf.plugin.types import KnownDevice, VendorInfo
 
 SHIPPED_FILE: Final = Path(__file__).with_name("card_names.toml")
 
@@ -69,10 +69,10 @@ class CardNames:
         """Return every name of the vendor's cards."""
         return tuple(name.text for name in self._names.values() if name.vendor == vendor and name.card)
 
-    def memory_bytes(self, vendor: str, card: str) -> frozenset[int]:
-        """Return the memory sizes, according to data sheets, of the products with this name in reports."""
-        devices = self._infos[vendor].known_devices if vendor in self._infos else ()
-        return frozenset(each.memory_bytes for each in devices if each.short_name == card and each.memory_bytes)
+    def products(self, card: Mention) -> tuple[KnownDevice, ...]:
+        """Return the products with the card's name in reports whose memory is known from a data sheet."""
+        devices = self._infos[card.vendor].known_devices if card.vendor in self._infos else ()
+        return tuple(each for each in devices if each.short_name == card.card and each.memory_bytes)
 
     def find(self, text: str) -> list[Mention]:
         """Return the names in a text, in their order. If names overlap, return only the longest."""

@@ -16,7 +16,7 @@ from chipperf.contract.plugin_under_test import PluginUnderTest
 from chipperf.contract.probing import Probing, make_foreign_pci, make_impersonator, probe
 from chipperf.contract.texts import count_words
 from chipperf.plugin.installed import PluginEntry, vendors
-from chipperf.plugin.probe_process import ask_all
+from chipperf.plugin.probe_process import PROBE_TIMEOUT_S, ask_all
 from chipperf.plugin.session import bind
 from chipperf.plugin.types import ProbedDevice, ProbeResult, Rank
 from chipperf.run.ranks import describe_card
@@ -174,7 +174,7 @@ def probe_claims_only_own_devices(subject: PluginUnderTest) -> None:
     """The probe claims neither the host's processor nor a device that another installed vendor's probe finds."""
     own = _probe_here(subject).devices
     others = [entry for entry in vendors() if entry.name != subject.entry.name]
-    for entry, answer in ask_all(others, "probe", ProbeResult):
+    for entry, answer in ask_all(others, "probe", ProbeResult, timeout_s=PROBE_TIMEOUT_S):
         for device in answer.devices if isinstance(answer, ProbeResult) else ():
             claimed = next((each for each in own if _is_same(each, device)), None)
             require(
