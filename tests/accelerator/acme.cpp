@@ -1,8 +1,8 @@
 // Acme A1: a SIMULATED accelerator, for tests only.
 //
 // A PrivateUse1 backend of torch whose cards use host memory and compute on the host. What it simulates is how a card
-// behaves: memory of its own with counters and a limit, a queue in which work goes on after its launch has returned,
-// generators, TF32, several cards. No time and no figure that comes from it says anything about any hardware.
+// behaves: memory of its own with counters and a limit, streams in which work goes on after its launch has returned,
+// generators, TF32, sums whose order is left to chance, several cards. No time and no figure that comes from it says anything about any hardware.
 //
 // Python gives the device type its name, opens the cards and reads the environment; nothing of that is in here.
 
@@ -84,7 +84,7 @@ struct Counter {
   void reset_peak() { peak = current; }
 };
 
-// One card: its memory, its queue and its generator.
+// One card: its memory, its streams and its generator.
 class Card {
  public:
   Card(c10::DeviceIndex index, size_t capacity_bytes)
@@ -127,23 +127,48 @@ class Card {
     reserved_.reset_peak();
   }
 
-  // Adds work that was launched at `launched` and keeps the card busy for `seconds`.
-  void enqueue(Clock::time_point launched, double seconds) {
+  // Adds work that was launched at `launched` and keeps a stream busy for `seconds`.
+  void enqueue(c10::StreamId stream, Clock::time_point launched, double seconds) {
     std::lock_guard lock(mutex_);
     const auto duration = std::chrono::duration<double>(kLaunchS + seconds);
-    busy_until_ = std::max(busy_until_, launched) + std::chrono::duration_cast<Clock::duration>(duration);
+    auto& until = busy_until_[stream];
+    until = std::max(until, launched) + std::chrono::duration_cast<Clock::duration>(duration);
   }
 
-  Clock::time_point busy_until() {
+  void enqueue(Clock::time_point launched, double seconds) { enqueue(current_stream(), launched, seconds); }
+
+  Clock::time_point busy_until(c10::StreamId stream) {
     std::lock_guard lock(mutex_);
-    return busy_until_;
+    return busy_until_[stream];
   }
 
-  void synchronize() { std::this_thread::sleep_until(busy_until()); }
+  c10::StreamId current_stream() const { return current_streams()[index_]; }
+  c10::StreamId new_stream() { return ++streams_; }
+  void set_current_stream(c10::StreamId stream) { current_streams()[index_] = stream; }
+
+  // Waits for the work that this thread's current stream has.
+  void finish_current_stream() { std::this_thread::sleep_until(busy_until(current_stream())); }
+
+  void synchronize() {
+    Clock::time_point latest{};
+    {
+      std::lock_guard lock(mutex_);
+      for (const auto& [stream, until] : busy_until_) {
+        latest = std::max(latest, until);
+      }
+    }
+    std::this_thread::sleep_until(latest);
+  }
 
   at::Generator generator;
 
  private:
+  // By card; 0 is the default stream.
+  static std::map<c10::DeviceIndex, c10::StreamId>& current_streams() {
+    thread_local std::map<c10::DeviceIndex, c10::StreamId> streams;
+    return streams;
+  }
+
   Block* new_block(size_t bytes) {
     if (reserved_.current + bytes > capacity_bytes_) {
       drop_cached();
@@ -182,13 +207,15 @@ class Card {
   Counter allocated_;
   Counter reserved_;
   std::multimap<size_t, Block*> cached_;
-  Clock::time_point busy_until_{};
+  std::map<c10::StreamId, Clock::time_point> busy_until_;
+  std::atomic<c10::StreamId> streams_{0};
 };
 
 // Never destroyed: tensors in static variables outlive this library's own.
 auto& cards = *new std::vector<std::unique_ptr<Card>>();
 thread_local c10::DeviceIndex current_card = 0;
 std::atomic<bool> allow_tf32{false};
+std::atomic<bool> may_order_sums{false};
 
 // A card that was used belongs to the process that used it, as with most drivers.
 std::atomic<bool> used{false};
@@ -250,7 +277,7 @@ struct Allocator final : c10::Allocator {
 Allocator allocator;
 REGISTER_ALLOCATOR(kAcme, &allocator)
 
-// Every card has one stream, so events only remember when the work before them is done.
+// The host has computed what is launched, so events only remember when the work before them is done.
 struct DeviceGuardImpl final : c10::impl::DeviceGuardImplInterface {
   c10::DeviceType type() const override { return kAcme; }
   c10::Device exchangeDevice(c10::Device device) const override { return {kAcme, exchange_card(device.index())}; }
@@ -259,23 +286,29 @@ struct DeviceGuardImpl final : c10::impl::DeviceGuardImplInterface {
   void uncheckedSetDevice(c10::Device device) const noexcept override { current_card = device.index(); }
   c10::DeviceIndex deviceCount() const noexcept override { return static_cast<c10::DeviceIndex>(cards.size()); }
 
-  c10::Stream getStream(c10::Device device) const override { return c10::Stream(c10::Stream::DEFAULT, device); }
-  c10::Stream getDefaultStream(c10::Device device) const override { return getStream(device); }
-  c10::Stream getStreamFromGlobalPool(c10::Device device, bool) const override { return getStream(device); }
-  c10::Stream getNewStream(c10::Device device, int) const override { return getStream(device); }
-  c10::Stream exchangeStream(c10::Stream stream) const override { return getStream(stream.device()); }
-  bool queryStream(const c10::Stream& stream) const override {
-    return Clock::now() >= card(stream.device_index()).busy_until();
+  c10::Stream getStream(c10::Device device) const override {
+    return stream_of(device, card_of(device).current_stream());
   }
-  void synchronizeStream(const c10::Stream& stream) const override { card(stream.device_index()).synchronize(); }
+  c10::Stream getDefaultStream(c10::Device device) const override { return stream_of(device, 0); }
+  c10::Stream getStreamFromGlobalPool(c10::Device device, bool) const override { return getNewStream(device, 0); }
+  c10::Stream getNewStream(c10::Device device, int) const override {
+    return stream_of(device, card_of(device).new_stream());
+  }
+  c10::Stream exchangeStream(c10::Stream stream) const override {
+    const c10::Stream previous = getStream(stream.device());
+    card_of(stream.device()).set_current_stream(stream.id());
+    return previous;
+  }
+  bool queryStream(const c10::Stream& stream) const override { return Clock::now() >= busy_until(stream); }
+  void synchronizeStream(const c10::Stream& stream) const override { std::this_thread::sleep_until(busy_until(stream)); }
   void synchronizeDevice(c10::DeviceIndex index) const override { card(index).synchronize(); }
 
   void record(void** event, const c10::Stream& stream, c10::DeviceIndex, c10::EventFlag) const override {
     destroyEvent(*event, stream.device_index());
-    *event = new Clock::time_point(card(stream.device_index()).busy_until());
+    *event = new Clock::time_point(busy_until(stream));
   }
   void block(void* event, const c10::Stream& stream) const override {
-    card(stream.device_index()).enqueue(done_at(event), 0);
+    card_of(stream.device()).enqueue(stream.id(), done_at(event), 0);
   }
   bool queryEvent(void* event) const override { return Clock::now() >= done_at(event); }
   void synchronizeEvent(void* event) const override { std::this_thread::sleep_until(done_at(event)); }
@@ -287,6 +320,14 @@ struct DeviceGuardImpl final : c10::impl::DeviceGuardImplInterface {
   }
 
  private:
+  static Card& card_of(c10::Device device) { return card(device.has_index() ? device.index() : current_card); }
+  static c10::Stream stream_of(c10::Device device, c10::StreamId id) {
+    const c10::Device indexed(kAcme, device.has_index() ? device.index() : current_card);
+    return c10::Stream(c10::Stream::UNSAFE, indexed, id);
+  }
+  static Clock::time_point busy_until(const c10::Stream& stream) {
+    return card_of(stream.device()).busy_until(stream.id());
+  }
   static Clock::time_point done_at(void* event) {
     return event ? *static_cast<Clock::time_point*>(event) : Clock::time_point{};
   }
@@ -448,7 +489,7 @@ class HostCall {
     }
     card().enqueue(launched_, static_cast<double>(bytes_) / kBytesPerS);
     if (host_waits) {
-      card().synchronize();
+      card().finish_current_stream();
     }
   }
 
@@ -501,6 +542,18 @@ void compute_on_host(const c10::OperatorHandle& op, c10::DispatchKeySet, torch::
   call.finish();
 }
 
+// As compute_on_host, for kernels that add up in an order that is left to chance: every second call rounds differently.
+// They keep the order if the process was started for that and torch asks for kernels with equal results.
+void compute_unordered(const c10::OperatorHandle& op, c10::DispatchKeySet keys, torch::jit::Stack* stack) {
+  static std::atomic<unsigned> calls{0};
+  compute_on_host(op, keys, stack);
+  const Tensor result = host_view(stack->back().toTensor());
+  const bool ordered = may_order_sums && at::globalContext().deterministicAlgorithms();
+  if (!ordered && ++calls % 2 == 0 && result.numel() > 0 && result.scalar_type() == at::kFloat) {
+    *static_cast<uint32_t*>(result.mutable_data_ptr()) ^= 1;
+  }
+}
+
 Tensor copy_from(const Tensor& source, const Tensor& destination, bool non_blocking) {
   const auto launched = Clock::now();
   {
@@ -514,7 +567,7 @@ Tensor copy_from(const Tensor& source, const Tensor& destination, bool non_block
     }
   }
   if (destination.is_cpu() && !non_blocking) {
-    card(source.get_device()).synchronize();
+    card(source.get_device()).finish_current_stream();
   }
   return destination;
 }
@@ -649,6 +702,10 @@ TORCH_LIBRARY_IMPL(aten, PrivateUse1, m) {
   m.impl("baddbmm.out", baddbmm_out);
   m.impl("convolution_overrideable", convolution);
   m.impl("convolution_backward_overrideable", convolution_backward);
+  m.impl("embedding_dense_backward", torch::CppFunction::makeFromBoxedFunction<&compute_unordered>());
+  m.impl("index_add.out", torch::CppFunction::makeFromBoxedFunction<&compute_unordered>());
+  m.impl("scatter_add.out", torch::CppFunction::makeFromBoxedFunction<&compute_unordered>());
+  m.impl("upsample_bilinear2d_backward.grad_input", torch::CppFunction::makeFromBoxedFunction<&compute_unordered>());
   // Without them, torch composes the norm of operators that do not take channels last.
   m.impl("native_group_norm", torch::CppFunction::makeFromBoxedFunction<&compute_on_host>());
   m.impl("native_group_norm_backward", torch::CppFunction::makeFromBoxedFunction<&compute_on_host>());
@@ -689,6 +746,7 @@ TORCH_LIBRARY(acme_driver, m) {
   m.def("set_rng_state", set_rng_state);
   m.def("get_allow_tf32", [] { return allow_tf32.load(); });
   m.def("set_allow_tf32", [](bool allowed) { allow_tf32 = allowed; });
+  m.def("let_sums_be_ordered", [](bool may) { may_order_sums = may; });
   m.def("in_forked_child", [] { return in_forked_child.load(); });
   m.def("host_view", host_view);
 }

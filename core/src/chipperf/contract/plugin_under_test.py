@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from chipperf.contract.check import Failed, NotApplicable, NotRun, find_check
-from chipperf.contract.isolation import reason_of
+from chipperf.contract.isolation import reason_of, set_timeout_factor
 from chipperf.plugin import installed
 from chipperf.plugin.installed import PluginEntry
 from chipperf.plugin.probe_process import installed_infos
@@ -90,6 +90,7 @@ def initialize(arguments: Mapping[str, Any]) -> dict[str, Any]:
 def carry_out(arguments: Mapping[str, Any]) -> dict[str, str]:
     """Run one check in this process and return its status, its message, and the traceback of a failure."""
     subject = _subject(arguments)
+    set_timeout_factor(arguments["timeout_factor"])
     try:
         find_check(arguments["check"]).function(subject)
     except (Failed, NotApplicable, NotRun) as result:

@@ -71,16 +71,26 @@ OTHER_DEVICE_WAIT: Final = 0.5
 """Fraction of one device's work that synchronizing another device may take; a wait for the first device takes all of
 it."""
 
-BARRIER_WAIT: Final = 0.9
-"""Fraction of the last rank's delay that a barrier must wait; the rest allows for different start times of the
-ranks."""
+COLLECTIVE_TIMEOUT_S: Final = (90, 12 * 3600)
+"""Ranks wait for minutes while one evaluates or writes a checkpoint; a number of minutes is smaller than that, and a
+number of milliseconds larger than half a day."""
 
-DDP_GRADIENT: Final = 1e-4
-"""In fp32, sums of 16 samples in another order differ by 1e-6 of the largest value; a gradient exchanged in fp16
-differs by 2e-4, and one that is not averaged by half of it."""
+ALIKE_DRAWS: Final = 0.75
+"""Fraction of draws that may be equal in two series: independent throws of a coin agree in half of them."""
 
-FAILED_RUN_S: Final = 25.0
-"""The other ranks notice at once, and torch's launcher kills processes that ignore SIGTERM after 30 s."""
+SHARED_DRAWS: Final = 0.1
+"""Fraction of the numbers of one seed that may occur with another one: of 4096 numbers with 24 bits, one does by
+chance; with a generator that counts on from its seed, nearly all do."""
+
+BUCKET_MIB: Final = (1, 1024)
+"""torch's is 25; larger than a GiB, which no gradients of a case fill, is a number of bytes."""
+
+DDP_GRADIENT: Final = 1e-6
+"""The mean of two numbers in fp32 is exact up to 1e-7; with 16-bit fixed point it differs by 1e-5, exchanged in TF32
+or fp16 by 2e-4."""
+
+FAILED_RUN_S: Final = 20.0
+"""The other ranks notice at once, and the launcher kills those that ignore SIGTERM after 25 s."""
 
 FP32_FUNCTION: Final = 16 * FP32_EPSILON
 """Part of :func:`fp32_operator` without a sum: a function is right to a few units in the last place, and some operators

@@ -325,7 +325,7 @@ class DistributedConfig:
     Attributes:
         backend: Name for ``torch.distributed``, or a combination such as ``cpu:gloo,cuda:nccl`` [P1].
         init_method: Address of the rendezvous; ``env://`` uses the launcher's environment variables [P1, P9].
-        timeout_s: Time after which a collective counts as failed [P8].
+        timeout_s: Time after which a collective counts as failed: minutes, in which one rank evaluates [P1, P8].
         ddp: Options of ``DistributedDataParallel`` [P4].
     """
 

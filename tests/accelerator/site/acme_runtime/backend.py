@@ -13,6 +13,7 @@ from acme_runtime import management
 
 DEVICE_TYPE = "acme"
 _LIBRARY_VARIABLE = "ACME_LIBRARY"
+_ORDER_VARIABLE = "ACME_ORDERED_SUMS"
 
 Device: TypeAlias = "torch.device | str | int | None"
 """A card: its index, a device of it, or ``None`` for the current one."""
@@ -37,6 +38,7 @@ def register() -> None:
     _cards = management.cards()
     capacity_bytes = _cards[0].total_bytes if _cards else 0
     _driver().open_cards(len(_cards), capacity_bytes)
+    _driver().let_sums_be_ordered(os.environ.get(_ORDER_VARIABLE) == "1")
 
 
 def is_available() -> bool:

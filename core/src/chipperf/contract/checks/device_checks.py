@@ -11,7 +11,7 @@ import psutil
 from chipperf.contract import tolerances
 from chipperf.contract.check import Failed, NotApplicable, check, fail, not_run_on, require
 from chipperf.contract.devices import probed_devices, ranks_share_device, require_computes
-from chipperf.contract.isolation import reason_of
+from chipperf.contract.isolation import patient, reason_of
 from chipperf.contract.plugin_under_test import PluginUnderTest, other_vendors
 from chipperf.errors import DeviceError, PerfError, PluginError
 from chipperf.languages import in_all_languages
@@ -123,8 +123,9 @@ def spawned_process_can_use_device(subject: PluginUnderTest) -> None:
     child = context.Process(target=_compute_in_spawned_process, args=(fresh, sender), daemon=True)
     child.start()
     sender.close()
-    if not receiver.poll(_SPAWN_TIMEOUT_S):
-        fail(f"a spawned process did not finish a small product within {_SPAWN_TIMEOUT_S:g} s")
+    limit_s = patient(_SPAWN_TIMEOUT_S)
+    if not receiver.poll(limit_s):
+        fail(f"a spawned process did not finish a small product within {limit_s:g} s")
     try:
         fault = receiver.recv()
     except EOFError:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 from chipperf.contract import tolerances
 from chipperf.contract.check import check, fail, require
 from chipperf.contract.devices import train
+from chipperf.contract.isolation import patient
 from chipperf.plugin.types import Capability
 from chipperf.run.telemetry_process import TelemetrySampler
 
@@ -115,10 +116,10 @@ def _block_s(subject: PluginUnderTest, steps: int, sampler: TelemetrySampler | N
     path.unlink(missing_ok=True)
     with sampler or nullcontext():
         # A run starts the sampling process only once, so its start does not count.
-        deadline_s = time.monotonic() + _SAMPLER_START_S
+        deadline_s = time.monotonic() + patient(_SAMPLER_START_S)
         while sampler is not None and not (path.exists() and path.stat().st_size):
             if time.monotonic() > deadline_s:
-                fail(f"the sampling process gave no reading within {_SAMPLER_START_S:g} s")
+                fail(f"the sampling process gave no reading within {patient(_SAMPLER_START_S):g} s")
             time.sleep(0.02)
         started_s = time.perf_counter()
         train(subject, steps)

@@ -107,9 +107,12 @@ def perf_probe() -> ProbeResult:
 
 @hookimpl
 def perf_environment(rank: Rank, settings: EnvironmentSettings) -> tuple[EnvironmentVariable, ...]:
-    """Keep every card on one core of the host, which computes for it."""
+    """Keep every card on one core of the host, which computes for it, and let sums be ordered if that was asked for."""
     reason = "the host computes for the simulated card, one core for each"
-    return (EnvironmentVariable(name="OMP_NUM_THREADS", value="1", reason=reason),)
+    threads = EnvironmentVariable(name="OMP_NUM_THREADS", value="1", reason=reason)
+    if not settings.deterministic:
+        return (threads,)
+    return (threads, EnvironmentVariable(name="ACME_ORDERED_SUMS", value="1", reason="equal sums in every run"))
 
 
 @hookimpl
