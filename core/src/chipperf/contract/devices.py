@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from contextlib import suppress
+from inspect import isfunction, signature
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final
 
 import psutil
@@ -51,6 +54,9 @@ _SWITCHES: Final = (
     "fp32_precision",
 )
 """Names of global switches in the modules of torch.backends."""
+
+_READS_SWITCH: Final = re.compile(r"get_allow_\w+|\w+_(enabled|allowed)")
+"""Names of functions that read a global switch."""
 
 _SWITCH_OWNERS: Final = (
     "cudnn",
@@ -215,13 +221,23 @@ def training_command(subject: PluginUnderTest, out: Path, *options: str, images_
 def read_switches(device_type: str) -> dict[str, object]:
     """Return the value of every global switch of numerics that can be read, by the name that plugins use for its knob.
 
-    That is its path in ``torch.backends``, also in a module there with the name of the device type.
+    That is its path in ``torch.backends``, also in a module there with the name of the device type. A switch that is
+    read by a function, there or in torch's module of the device type, has its name without ``get_``.
     """
     import torch
 
-    owners = dict.fromkeys((*_SWITCH_OWNERS, device_type))
+    modules = {name: module for name, module in vars(torch.backends).items() if isinstance(module, ModuleType)}
+    owners = dict.fromkeys((*_SWITCH_OWNERS, *modules, device_type))
     names = [f"{owner}.{switch}" for owner in owners for switch in _SWITCHES]
     found: dict[str, object] = {}
+    # Older versions take no type, and before the runtime is loaded, torch may not know it.
+    with suppress(RuntimeError, TypeError):
+        found["autocast"] = torch.is_autocast_enabled(device_type)
+    for owner, module in [*modules.items(), (device_type, getattr(torch, device_type, None))]:
+        for name, read in vars(module).items() if module else ():
+            if _READS_SWITCH.fullmatch(name) and isfunction(read) and not signature(read).parameters:
+                with suppress(Exception):  # It may be of a library that is not there.
+                    found[f"{owner}.{name.removeprefix('get_')}"] = read()
     for name in (DETERMINISTIC_ALGORITHMS, MATMUL_PRECISION, *names):
         # torch refuses to read a switch if both its older and its newer name were set.
         with suppress(RuntimeError, AttributeError):

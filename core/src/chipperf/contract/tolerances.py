@@ -5,7 +5,11 @@ Those of a training against the CPU reference are in :data:`chipperf.precisions.
 
 from __future__ import annotations
 
+import math
 from typing import Final
+
+FP32_EPSILON: Final = 2.0**-23
+"""Distance of one and the next larger number in fp32."""
 
 PROBE_S: Final = 5.0
 """Choosing a vendor waits for every probe; two calls of a management tool take less."""
@@ -104,9 +108,26 @@ or fp16 by 2e-4."""
 FAILED_RUN_S: Final = 20.0
 """The other ranks notice at once, and the launcher kills those that ignore SIGTERM after 25 s."""
 
-FP32_OPERATOR: Final = 2e-5
-"""Fraction of the norm of an output or gradient, against float64; the error of sums of 1000 fp32 products is 1e-6, with
-Winograd's algorithm a few times more, with 16-bit fixed point 6e-5, with TF32 3e-4."""
+FP32_FUNCTION: Final = 16 * FP32_EPSILON
+"""Part of :func:`fp32_operator` without a sum: a function is right to a few units in the last place, and some operators
+compute several; on the CPU an operator is off by 6 epsilon at most."""
+
+FP32_SUM: Final = 4 * FP32_EPSILON
+"""Part of :func:`fp32_operator` for each root of a term: rounding errors add up as a random walk, at most 0.3 epsilon
+times the root on the CPU, which adds several terms at a time; Winograd's algorithm is a few times worse."""
+
+ROUNDED_OPERATOR: Final = 2.0
+"""Error of a product, in units of the last bit that its operands keep: they are off by a third of it, the result, if it
+is stored so, by another third, and 0.65 was measured for attention. Sums are kept in fp32."""
+
+ROUNDED_LOSS: Final = 1 / 16
+"""Error of a loss in units of the last bit of what it sums: torch rounds each of 1024 logarithms to 16 bits, of which a
+mean keeps 1/50, and adds them in fp32. If the loss itself is rounded, three of four are off by more than this."""
+
+UPDATE: Final = 32 * FP32_EPSILON
+"""Fraction of the norm of weights or momenta after a step from the same numbers: formulas of ten operations, each right
+to an epsilon, and the norm of all gradients to clip them by; 5e-8 was measured. Without its weight decay, a step of SGD
+differs by 1e-5."""
 
 POWER_W: Final = (0.1, 5_000)
 """Every card uses less than 5 kW, and an idle card more than 5000 mW; 0 would stand for an unknown value, which must
@@ -137,3 +158,12 @@ time, and nothing smaller is an average over its time."""
 
 SAMPLER_COST: Final = 0.02
 """Fraction of the throughput; two measurements of the same run may differ by as much."""
+
+
+def fp32_operator(terms: int) -> float:
+    """Return the largest error of an operator in fp32 whose longest sum has so many terms.
+
+    It is a fraction of the norm of an output or gradient, against float64. Sums of 500 products may be off by 1.3e-5;
+    with operands in 16-bit fixed point they are off by 6e-5, and in TF32 by 3e-4.
+    """
+    return FP32_FUNCTION + FP32_SUM * math.sqrt(terms)
