@@ -30,6 +30,8 @@ from mutants.generated import equivalents, generate, good_plugin_with_trace, hoo
 from mutants.trial import Workbench
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from mutants.mutant import Mutant
 
 LEAST_SHARE = 0.9
@@ -41,6 +43,9 @@ RUNS = {
     "R2": ("perf_telemetry",),
 }
 """Checks of minutes, with the hooks that they are about: only mutants of these are held to them, and last."""
+
+WITHOUT_CARDS = ({"ACME_DRIVER": "0"}, {"ACME_VISIBLE_CARDS": ""})
+"""Machines on which a probe that is right on a machine with cards can be wrong, beside one without the software."""
 
 SAME_RUN = {"R6": "R5"}
 """Checks that look at what another one's run has left, and so concern every hook of that run."""
@@ -84,25 +89,31 @@ def make_plan(root: Path) -> Plan:
 def find(root: Path, plan: Plan, longest_s: float, mutant: Mutant) -> Outcome:
     """Return the first check that a mutant fails."""
     started_s = time.monotonic()
-    bench = _workbench(root)
-    found = Outcome()
-    with bench.runner(_at(root, mutant)) as runner:
-        for id, seconds in plan.get(hook_of(mutant), ()):
-            if seconds > longest_s:
-                continue
-            result = runner.run(find_check(id))
-            if result.status == "failed":
-                found = Outcome(check=id, message=result.message)
-                break
+    ids = [id for id, seconds in plan.get(hook_of(mutant), ()) if seconds <= longest_s]
+    found = _first_failure(root, mutant, ids)
+    if hook_of(mutant) == "perf_probe":
+        static = [id for id in ids if find_check(id).level == 0]
+        for machine in WITHOUT_CARDS:
+            found = found or _first_failure(root, replace(mutant, environment=machine), static)
+        found = found or _first_failure(root, mutant, static, software=False)
     if hook_of(mutant) == "perf_environment":
         # Each environment has servers of its own.
-        bench.close()
-    return replace(found, seconds=time.monotonic() - started_s)
+        _workbench(root).close()
+    return replace(found or Outcome(), seconds=time.monotonic() - started_s)
+
+
+def _first_failure(root: Path, mutant: Mutant, ids: Sequence[str], *, software: bool = True) -> Outcome | None:
+    with _workbench(root).runner(_at(root, mutant), software=software) as runner:
+        for id in ids:
+            result = runner.run(find_check(id))
+            if result.status == "failed":
+                return Outcome(check=id, message=result.message)
+    return None
 
 
 def _at(root: Path, mutant: Mutant) -> Mutant:
     """Let a mutant leave its files where the last of them are removed."""
-    return replace(mutant, environment={"HOME": str(_home(root))})
+    return replace(mutant, environment={**mutant.environment, "HOME": str(_home(root))})
 
 
 @cache

@@ -291,7 +291,9 @@ def _rewrites_of_fields(call: ast.Call, made: type[Any]) -> Iterator[_Rewrite]:
         if type(None) in kinds:
             yield _Rewrite("none", value, ast.Constant(None))
         kind = type(value.value) if isinstance(value, ast.Constant) else kinds[0]
-        yield from _templates(value, _OF_TYPE.get(kind, {}))
+        # A text with a name is changed where it is written.
+        if not (kind is str and isinstance(value, ast.Name) and value.id.islower() and value.id[0] != "_"):
+            yield from _templates(value, _OF_TYPE.get(kind, {}))
         for other in given.values():
             if other is not keyword and types[str(other.arg)] == kinds:
                 exchanged = {name: other.value, str(other.arg): value}

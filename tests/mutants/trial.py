@@ -69,18 +69,19 @@ class Workbench:
         self._servers = ForkServers()
 
     @contextmanager
-    def runner(self, mutant: Mutant, *, timeout_factor: float = 1.0) -> Iterator[Runner]:
-        """Install a mutant instead of the last one, and return what holds it to a check."""
+    def runner(self, mutant: Mutant, *, software: bool = True) -> Iterator[Runner]:
+        """Install a mutant instead of the last one, with or without the vendor's software, to hold it to checks."""
         # Compiled modules of the last one as well: within a second, Python takes them for this one's.
         shutil.rmtree(self._site)
         self._site.mkdir()
         install_mutant(mutant, self._site)
-        path = [str(self._site), str(RUNTIME_SITE), *sys.path]
-        variables = environment(self._site, **mutant.environment)
+        sites = [str(self._site), *([str(RUNTIME_SITE)] if software else [])]
+        changes = {} if software else {"PYTHONPATH": str(self._site)}
+        variables = environment(self._site, **changes, **mutant.environment)
         with (
-            patch.object(sys, "path", path),
+            patch.object(sys, "path", [*sites, *sys.path]),
             patch.dict(os.environ, variables, clear=True),
-            Runner(find_vendor("acme"), timeout_factor=timeout_factor, servers=self._servers) as runner,
+            Runner(find_vendor("acme"), servers=self._servers) as runner,
         ):
             yield runner
 
