@@ -1,4 +1,4 @@
-"""Writes the list of checks into docs/contract.md: ``python docs/generate_contract.py``."""
+"""Writes the lists of promises and of checks into docs/contract.md: ``python docs/generate_contract.py``."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from chipperf.contract.check import LEVELS, all_checks
-from marked_list import markdown, with_list
+from marked_list import markdown, with_lists
+from promises import sentences
 
 if TYPE_CHECKING:
     from chipperf.contract.check import Check
@@ -15,8 +16,17 @@ PAGE = Path(__file__).with_name("contract.md")
 
 
 def page() -> str:
-    """Return the content of docs/contract.md: what it says now, with the checks of today."""
-    return with_list(PAGE, "checks", Path(__file__).name, _table())
+    """Return the content of docs/contract.md: what it says now, with the promises and checks of today."""
+    return with_lists(PAGE, Path(__file__).name, {"promises": _promises(), "checks": _table()})
+
+
+def _promises() -> str:
+    rows = [
+        f"| {markdown(of)} | {markdown(text)} | {' '.join(checks)} |"
+        for of, text, checks in ((each.of, each.text, each.checks) for each in sentences())
+        if checks
+    ]
+    return "\n".join(["| Of | Promise | Checks |", "| --- | --- | --- |", *rows]) + "\n"
 
 
 def _table() -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from chipperf.plugin.hookspecs import ObserverSpecs, VendorSpecs
+from promises import RULES, hooks_of, items_of, prose_of, returned_types, section_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,29 +19,29 @@ PAGE = Path(__file__).with_name("hooks.md")
 INTRODUCTION = """\
 # Hooks
 
-`python docs/generate_hooks.py` makes this page from the docstrings in `chipperf/plugin/hookspecs.py`. Change it there.
+`python docs/generate_hooks.py` makes this page from the docstrings in `chipperf/plugin/hookspecs.py` and `types.py`.
+Change it there.
 
 A plugin is a module. Its hooks carry the decorator `@hookimpl`. An entry point in the group `chipperf.vendors` names
 the module of a vendor, which implements only vendor hooks. An entry point in `chipperf.observers` names the module
 of an observer, which implements only observer hooks. [A plugin in five minutes](plugin-guide.md) shows a complete
 plugin.
-
-* An implementation takes the arguments of the hook by their names. It may omit arguments that it does not need.
-  Defaults, `*args`, wrappers, `tryfirst`, `trylast` and `specname` are refused.
-* Importing the module must have no side effects: it does not import torch or change the environment. The hooks import
-  torch themselves.
-* Several hooks take `rank`, the worker's place in the job; `device`, the `torch.device` that `perf_device_init`
-  returned; and `device_name`, the product's name. An observer's `event` is a frozen description of what happened.
-* A hook with a result returns exactly the specified type.
-* An unknown value is `None`, never 0.
-* Field names include the unit: `total_bytes`, `power_w`, `timeout_s`.
 """
 
 VENDOR_INTRODUCTION = """\
 ## Vendor hooks
 
 A run binds exactly one vendor. A hook is optional unless its text says *required*. The text of an optional hook says
-what core does without it.
+what core does without it. In brackets stand the checks of the [contract](contract.md#promises) behind a sentence.
+
+The examples use `torch.accelerator`. Every backend has it from torch 2.6 on, and its memory from 2.9 on; in older
+versions, use torch's module for the device type.
+"""
+
+TYPES_INTRODUCTION = """\
+## Types of the vendor hooks
+
+Every type is a frozen dataclass of `chipperf`, whose fields are given by name; `Capability` is an enumeration.
 """
 
 OBSERVER_INTRODUCTION = """\
@@ -53,17 +54,14 @@ event. An observer that raises is disabled for the rest of the run, and the reco
 
 def page() -> str:
     """Return the content of docs/hooks.md."""
-    sections = [INTRODUCTION, VENDOR_INTRODUCTION]
+    rules = "".join(f"* {rule}\n" for rule in RULES)
+    sections = [INTRODUCTION, rules, VENDOR_INTRODUCTION]
     sections += [_section(function) for function in hooks_of(VendorSpecs)]
+    sections += [TYPES_INTRODUCTION]
+    sections += [_type(each) for each in returned_types()]
     sections += [OBSERVER_INTRODUCTION]
     sections += [_section(function) for function in hooks_of(ObserverSpecs)]
     return "\n".join(sections)
-
-
-def hooks_of(specs: type) -> list[Callable[..., object]]:
-    """Return the specifications in a class and its bases, in the order of the source."""
-    found = [value for name, value in inspect.getmembers(specs, inspect.isfunction) if name.startswith("perf_")]
-    return sorted(found, key=lambda function: function.__code__.co_firstlineno)
 
 
 def example_of(function: Callable[..., object]) -> str:
@@ -77,19 +75,24 @@ def example_of(function: Callable[..., object]) -> str:
 
 def _section(function: Callable[..., object]) -> str:
     signature = inspect.signature(function)
-    text = _markdown(inspect.getdoc(function) or "")
-    prose = re.sub(r"^(Example|Args|Returns|Raises):\n(?:    .*\n?|\n)+", "", text, flags=re.MULTILINE).strip()
+    docstring = inspect.getdoc(function) or ""
     annotation = signature.return_annotation
     returns = "Returns nothing." if annotation == "None" else f"Returns `{annotation}`."
     parts = [
         f"### `{function.__name__}({', '.join(list(signature.parameters)[1:])})`",
-        prose,
+        _markdown(prose_of(docstring)),
         f"```python\n{example_of(function)}```",
-        _list("Arguments", _block(text, "Args")),
-        " ".join([returns, *_block(text, "Returns").split()]),
-        _list("Raises", _block(text, "Raises")),
+        _list("Arguments", docstring, "Args"),
+        " ".join([returns, *_markdown(section_of(docstring, "Returns")).split()]),
+        _list("Raises", docstring, "Raises"),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _type(each: type) -> str:
+    docstring = inspect.getdoc(each) or ""
+    parts = [f"### `{each.__name__}`", _markdown(prose_of(docstring)), _list("Fields", docstring, "Attributes")]
+    return "\n\n".join(parts) + "\n"
 
 
 def _markdown(text: str) -> str:
@@ -97,16 +100,9 @@ def _markdown(text: str) -> str:
     return without_roles.replace("``", "`")
 
 
-def _block(text: str, heading: str) -> str:
-    block = re.search(rf"^{heading}:\n((?:    .*(?:\n|$))+)", text, re.MULTILINE)
-    return textwrap.dedent(block[1]).strip() if block else ""
-
-
-def _list(title: str, block: str) -> str:
-    if not block:
-        return ""
-    items = [" ".join(item.split()) for item in re.split(r"\n(?=\S)", block)]
-    return f"{title}:\n\n" + "\n".join(re.sub(r"^(\w+): ", r"* `\1`: ", item) for item in items)
+def _list(title: str, docstring: str, heading: str) -> str:
+    items = [re.sub(r"^(\w+): ", r"* `\1`: ", _markdown(item)) for item in items_of(docstring, heading)]
+    return "\n".join([f"{title}:\n", *items]) if items else ""
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from chipperf.lint.rule import all_rules
-from marked_list import markdown, with_list
+from marked_list import markdown, with_lists
 
 if TYPE_CHECKING:
     from chipperf.lint.rule import Rule
@@ -16,7 +16,7 @@ PAGE = Path(__file__).with_name("lint.md")
 
 def page() -> str:
     """Return the content of docs/lint.md: what it says now, with the rules of today."""
-    return with_list(PAGE, "rules", Path(__file__).name, _table())
+    return with_lists(PAGE, Path(__file__).name, {"rules": _table()})
 
 
 def _table() -> str:

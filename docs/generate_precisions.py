@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from chipperf.precisions import PRECISIONS
-from marked_list import with_list
+from marked_list import with_lists
 
 PAGE = Path(__file__).with_name("training.md")
 
@@ -17,7 +17,7 @@ def page() -> str:
         for name, means in PRECISIONS.items()
     ]
     head = ["| `--precision` | Products | Meaning | Capability of the plugin |", "| --- | --- | --- | --- |"]
-    return with_list(PAGE, "precisions", Path(__file__).name, "\n".join([*head, *rows]) + "\n")
+    return with_lists(PAGE, Path(__file__).name, {"precisions": "\n".join([*head, *rows]) + "\n"})
 
 
 if __name__ == "__main__":

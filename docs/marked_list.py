@@ -6,25 +6,27 @@ import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
 
-def with_list(page: Path, what: str, script: str, table: str) -> str:
-    """Return a page's content with another list between its marks.
+def with_lists(page: Path, script: str, lists: Mapping[str, str]) -> str:
+    """Return a page's content with other lists between its marks.
 
     Args:
         page: The page.
-        what: What the list is of, as the marks say it.
-        script: Name of the script that makes it, as the first mark says it.
-        table: The list.
+        script: Name of the script that makes the lists, as the first mark of each says it.
+        lists: The lists, by what they are of, as their marks say it.
 
     Raises:
         ValueError: The page does not have the marks.
     """
-    between = re.compile(rf"(?<=<!-- {what}: made by docs/{script} -->\n).*?(?=<!-- /{what} -->)", re.DOTALL)
-    content, count = between.subn(lambda _: table, page.read_text(encoding="utf-8"))
-    if count != 1:
-        raise ValueError(f"{page} does not have the two marks around the list of {what}")
+    content = page.read_text(encoding="utf-8")
+    for what, table in lists.items():
+        between = re.compile(rf"(?<=<!-- {what}: made by docs/{script} -->\n).*?(?=<!-- /{what} -->)", re.DOTALL)
+        content, count = between.subn(lambda _, table=table: table, content)
+        if count != 1:
+            raise ValueError(f"{page} does not have the two marks around the list of {what}")
     return content
 
 

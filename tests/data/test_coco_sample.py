@@ -28,7 +28,7 @@ def document(root, kind, split):
 
 def test_two_generations_are_the_same_to_the_byte(tmp_path):
     one, other = (ensure_coco_sample(FEW, tmp_path / name) for name in ("one", "other"))
-    assert one.name == other.name == "coco-sample-v3-3x2-64x48-seed0"
+    assert one.name == other.name == "coco-sample-v4-3x2-64x48-seed0"
     assert contents(one) == contents(other)
 
 
@@ -38,7 +38,7 @@ def test_content_of_this_generator_version_is_frozen():
         scene = render_scene(TINY, "train2017", number)
         digest.update(scene.pixels.tobytes())
         digest.update(scene.segment_map.astype("<i4").tobytes())
-    assert coco_sample.COCO_GENERATOR_VERSION == 3
+    assert coco_sample.COCO_GENERATOR_VERSION == 4
     assert digest.hexdigest() == "eba8a672bcf030bd4c071cd727057ed5cf956f8889a9aca76eab08635c5d7d95"
 
 
@@ -133,7 +133,7 @@ def test_default_images_have_the_size_of_photographs():
 
 def test_sample_is_identified_by_its_manifest(coco_sample):
     found = identify_coco(scan_coco(coco_sample), DETR.data.reference)
-    assert (found.name, found.version, found.is_sample) == ("chipperf-coco-sample", "3", True)
+    assert (found.name, found.version, found.is_sample) == ("chipperf-coco-sample", "4", True)
     assert (found.train_samples, found.eval_samples, found.classes) == (16, 8, 5)
     assert found.target == coco_sample_target(coco_sample)
     assert len(found.fingerprint) == 64

@@ -2,7 +2,8 @@
 
 import pytest
 from chipperf import DeviceError, Rank, UnsupportedPrecision
-from chipperf.errors import PluginLoadError, VendorHookError
+from chipperf.errors import PluginError, PluginLoadError, VendorHookError
+from chipperf.plugin import session as session_module
 from chipperf.plugin.session import bind
 
 WHO = "vendor 'acme' (perf-acme 1.2)"
@@ -139,6 +140,24 @@ def test_foreign_distribution_that_keeps_torch_from_loading_is_named(plugins):
     assert f"{WHO}: perf_load_runtime raised " in str(caught.value)
     assert f"the entry points of {plugins.root / 'foreign-1.2.dist-info'} cannot be read" in str(caught.value)
     assert "pip uninstall" in caught.value.hint
+
+
+def test_torch_below_the_oldest_that_works_is_refused_before_its_import(plugins):
+    load = "@hookimpl\ndef perf_load_runtime():\n    raise ImportError('what an old torch lacks')"
+    session = bind(plugins.vendor("acme", perf_load_runtime=load))
+    plugins.distribution("torch", "")
+
+    with pytest.raises(PluginError) as caught:
+        session.load_runtime()
+    assert str(caught.value) == "torch 1.2 is too old: chipperf needs torch 2.0 or later"
+    assert "image of the vendor" in caught.value.hint
+
+
+@pytest.mark.parametrize("found", ["2.0.0+mc2.29", "2.14.1", "main"])
+def test_torch_that_may_work_is_loaded(plugins, monkeypatch, found):
+    monkeypatch.setattr(session_module, "version", lambda name: found)
+    load = "@hookimpl\ndef perf_load_runtime():\n    return chipperf.RuntimeInfo(torch='as its metadata says')"
+    assert bind(plugins.vendor("acme", perf_load_runtime=load)).load_runtime().torch == "as its metadata says"
 
 
 def test_hook_that_exits_does_not_end_the_run_silently(plugins):

@@ -48,6 +48,31 @@ def report(directory: RunDirectory, rank: int, error: BaseException, at_s: float
 
 
 @pytest.mark.parametrize(
+    ("module", "hint"),
+    [
+        ("torch", "the vendor's own build"),
+        ("torchvision", "pip install --no-deps torchvision"),
+        ("scipy", "chipperf[train-notorch]"),
+        ("PIL", "chipperf[train-notorch]"),
+    ],
+)
+def test_hint_about_a_missing_package_does_not_replace_torch(module: str, hint: str) -> None:
+    failure = describe(ModuleNotFoundError(f"No module named {module!r}", name=module), 1)
+    assert failure.message == f"{module} is not installed"
+    assert failure.hint is not None
+    assert hint in failure.hint
+    assert module == "torch" or "chipperf[train]" not in failure.hint
+
+
+def test_other_missing_module_is_a_fault_with_its_traceback() -> None:
+    failure = describe(ModuleNotFoundError("No module named 'acme'", name="acme"), 1)
+    assert (failure.message, failure.hint) == (
+        "ModuleNotFoundError: No module named 'acme'",
+        "the traceback is at the end of logs/rank1.log",
+    )
+
+
+@pytest.mark.parametrize(
     ("error", "failure_class", "message"),
     [
         (TrainingStopped(), "interrupted", "interrupted"),

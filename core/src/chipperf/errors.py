@@ -121,3 +121,19 @@ def distinct_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         keys = [key for key, _ in pairs]
         raise ValueError(f"the key {next(key for key in keys if keys.count(key) > 1)!r} occurs twice in an object")
     return content
+
+
+_TORCH_HINTS = {
+    "torch": "a vendor's image has the vendor's own build; elsewhere: pip install 'chipperf[train]'",
+    "torchvision": "install the one that the vendor built, or 'pip install --no-deps torchvision==VERSION' with the "
+    "version made for this torch: without --no-deps, pip may replace torch",
+}
+_OTHER_TRAIN_MODULES = ("PIL", "numpy", "pycocotools", "scipy", "simplejpeg")
+
+
+def missing_package(error: ModuleNotFoundError) -> PluginError | None:
+    """Return the error for a package that training needs, or ``None`` for another one. No hint may replace torch."""
+    hint = _TORCH_HINTS.get(error.name or "")
+    if error.name in _OTHER_TRAIN_MODULES:
+        hint = "pip install 'chipperf[train-notorch]', which leaves torch as it is"
+    return PluginError(f"{error.name} is not installed", hint=hint) if hint else None

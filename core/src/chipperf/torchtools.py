@@ -13,6 +13,7 @@ from chipperf.plugin.torch_helpers import MATMUL_TF32 as MATMUL_TF32
 from chipperf.plugin.torch_helpers import Switch as Switch
 from chipperf.plugin.torch_helpers import call_if_there as call_if_there
 from chipperf.plugin.torch_helpers import convert_parameters as convert_parameters
+from chipperf.plugin.torch_helpers import gradient_scaler as gradient_scaler
 from chipperf.plugin.torch_helpers import nccl_version as nccl_version
 from chipperf.plugin.torch_helpers import perf_device_info as perf_device_info
 from chipperf.plugin.torch_helpers import perf_device_teardown as perf_device_teardown

@@ -81,8 +81,16 @@ def dataset_record(identity: DatasetIdentity) -> Dataset:
 def fused_if_possible(
     optimizer: Callable[..., torch.optim.Optimizer], parameters: Any, **arguments: Any
 ) -> torch.optim.Optimizer:
-    """Return the optimizer, fused if the device has such a kernel; this changes only the speed."""
+    """Return the optimizer, fused if the device has such a kernel; this changes only the speed.
+
+    Some versions of torch accept ``fused`` on a device without the kernel, so a parameter of its own is updated first.
+    """
+    parameters = list(parameters)
+    plain = optimizer(parameters, **arguments)
+    one = plain.param_groups[0]["params"][0].new_zeros(1).requires_grad_()
+    one.grad = torch.zeros_like(one)
     try:
-        return optimizer(parameters, **arguments, fused=True)
-    except (RuntimeError, ValueError):
-        return optimizer(parameters, **arguments)
+        optimizer([one], **arguments, fused=True).step()
+    except (RuntimeError, TypeError, ValueError):
+        return plain
+    return optimizer(parameters, **arguments, fused=True)

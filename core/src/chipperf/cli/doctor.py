@@ -82,7 +82,7 @@ def _examine(compute: bool) -> dict[str, Any]:
         for name in sorted({name for name in names if names.count(name) > 1})
     ]
     if find_spec("torch") is None:
-        warnings.append("torch is not installed: 'perf train' needs chipperf[train] or the vendor's own build of torch")
+        warnings.append("torch is not installed: 'perf train' needs the vendor's own build of it, or chipperf[train]")
     warnings += _metadata_warnings()
     for vendor in vendors:
         settings = vendor["visible_devices"]

@@ -13,7 +13,7 @@ import typer
 import chipperf
 from chipperf.cli.command_groups import lazy_group
 from chipperf.cli.streams import Output
-from chipperf.errors import PerfError, PluginError, UsageError
+from chipperf.errors import PerfError, UsageError, missing_package
 
 # Modules of this package with the commands. The summaries stand here too, so that a list of commands imports none.
 COMMANDS = {
@@ -96,10 +96,10 @@ def main() -> NoReturn:
     except PerfError as error:
         _fail(error)
     except ModuleNotFoundError as error:
-        if error.name not in _TRAIN_MODULES:
+        missing = missing_package(error)
+        if missing is None:
             raise
-        hint = "pip install 'chipperf[train]', or the vendor's own build of it"
-        _fail(PluginError(f"{error.name} is not installed", hint=hint))
+        _fail(missing)
     except SystemExit as end:
         if end.code == 130:  # So typer ends, without a word, after Ctrl-C.
             _fail(PerfError("interrupted"))
@@ -113,9 +113,6 @@ def main() -> NoReturn:
         place = error.filename or "a file, process or connection"
         _fail(UsageError(f"cannot use {place}: {error.strerror or error}", hint="PERF_DEBUG=1 shows what needs it"))
     sys.exit(0)
-
-
-_TRAIN_MODULES = ("PIL", "numpy", "pycocotools", "scipy", "simplejpeg", "torch", "torchvision")
 
 
 def _prepare_process() -> None:

@@ -40,6 +40,7 @@ from chipperf.plugin.session import Session, bind
 from chipperf.plugin.types import LoaderOptions, PrecisionPolicy, Rank
 from chipperf.precisions import ARITHMETICS, PRECISIONS
 from chipperf.run.progress import ProgressFile
+from chipperf.torchtools import gradient_scaler
 from chipperf.train.effective_precision import measure_effective_precision
 from chipperf.train.preparation import autocast, memory_format_of, seed_everything
 
@@ -207,7 +208,7 @@ class _Side:
 
     def __post_init__(self) -> None:
         enabled = self.policy.grad_scaler
-        self.scaler = torch.amp.GradScaler(self.device.type, init_scale=_INITIAL_SCALE, enabled=enabled)
+        self.scaler = gradient_scaler(self.device.type, init_scale=_INITIAL_SCALE, enabled=enabled)
 
     def take(self, model: torch.nn.Module) -> None:
         """Use ``model`` for training. The vendor may change its memory layout."""

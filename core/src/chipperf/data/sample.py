@@ -81,7 +81,7 @@ class GeneratedDataset:
     Attributes:
         directory_name: Name that is unique to the options and the generator version.
         options: Contents of the dataset.
-        target: Quality that a short run reaches, as a fraction, by its key in the manifest.
+        target: Quality that a short run reaches, as a fraction, by its key in the manifest; ``None`` if none is known.
         bytes_per_pixel: Estimated size on disk.
         generate: Writes the dataset to a directory, and returns the digest of its content.
         files: Lists the files that the manifest's ``files_sha256`` covers.
@@ -93,7 +93,7 @@ class GeneratedDataset:
     options: Mapping[str, int]
     train_samples: int
     eval_samples: int
-    target: Mapping[str, float]
+    target: Mapping[str, float | None]
     bytes_per_pixel: float
     generate: Callable[[Path], str]
     files: Callable[[Path], Iterable[str]]

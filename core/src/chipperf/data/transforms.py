@@ -156,7 +156,8 @@ def resize_name() -> str:
 
 def _has_native_uint8_resize() -> bool:
     # On other machines torch rounds uint8 resizes differently from Pillow, and is slower than in float32.
-    return torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
+    # torch 2.0 has neither the function nor these kernels.
+    return hasattr(torch.backends, "cpu") and torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
 
 
 def _uniform(rng: random.Random, low: float, high: float) -> float:

@@ -6,7 +6,7 @@ torch are imported only for type checkers, so neither this module nor a plugin i
 
 Several hooks take ``rank``, the worker's place in the job; ``device``, what ``perf_device_init`` returned; and
 ``device_name``, the product's name. Every docstring contains an example, which a test runs after ``from chipperf import
-hookimpl``.
+hookimpl``. A sentence about plugins names the checks of the contract that hold them to it, such as ``[M4]``.
 """
 
 from __future__ import annotations
@@ -54,9 +54,9 @@ class MachineSpecs:
 
     @hookspec(firstresult=True)
     def perf_vendor_info(self) -> VendorInfo:
-        """Return the vendor's name, titles, device type, capabilities and known products; required.
+        """Return the vendor's name, titles, device type, capabilities and known products; required [A9, A10].
 
-        They are constant, so the hook must not use a device.
+        They are constant, and the hook needs no device [A10].
 
         Example:
             from chipperf import Title, VendorInfo, hookimpl
@@ -74,11 +74,11 @@ class MachineSpecs:
 
     @hookspec(firstresult=True)
     def perf_probe(self) -> ProbeResult:
-        """Find the vendor's devices without torch and without creating a context; required.
+        """Find the vendor's devices without torch and without creating a context; required [A9, B3].
 
-        The probe looks for physical devices: PCI vendor ids, driver files, the management library. It returns within
-        seconds, never raises, and does not change the process. It must not claim devices of other vendors that have
-        the same torch device type.
+        The probe looks for physical devices: PCI vendor ids, driver files, the management library [B4]. It returns
+        within seconds and never raises [B1]. It does not change the process [A5]. It claims no devices of other vendors
+        that have the same torch device type [B4, B7].
 
         Example:
             from pathlib import Path
@@ -93,15 +93,16 @@ class MachineSpecs:
                 return ProbeResult(available=True, reason=f"{len(nodes)} /dev/acme* nodes", devices=devices)
 
         Returns:
-            The devices. If there is none, a reason that tells the user what to do.
+            The visible devices, the same at each call [B5, B6]. If there is none, a reason that tells the user what to
+            do [B2].
         """
 
     @hookspec(firstresult=True)
     def perf_environment(self, rank: Rank, settings: EnvironmentSettings) -> tuple[EnvironmentVariable, ...]:
-        """Return the variables that a worker needs before its interpreter starts, with reasons; default none.
+        """Return the variables that a worker needs before its interpreter starts, with reasons; default none [A10].
 
-        Core sets and records them. The hook must not change ``os.environ``. A variable that the user
-        has already set keeps the user's value.
+        The hook does not change ``os.environ``, and returns the same variables at each call [P10]. Core sets and
+        records them. Core keeps the value of a variable that the user has already set.
 
         Example:
             from chipperf import EnvironmentVariable, hookimpl
@@ -113,7 +114,9 @@ class MachineSpecs:
 
     @hookspec(firstresult=True)
     def perf_load_runtime(self) -> RuntimeInfo:
-        """Import torch and the vendor's extension, once per worker, and return the versions of the stack; required.
+        """Import torch and the vendor's extension, and return the versions of the stack; required [A9, D6].
+
+        Core calls it once per worker.
 
         Example:
             from chipperf import RuntimeInfo, hookimpl
@@ -130,31 +133,30 @@ class DeviceSpecs:
 
     @hookspec(firstresult=True)
     def perf_device_init(self, rank: Rank) -> torch.device:
-        """Make this rank's device current and return it; required. Repeated calls must work.
+        """Make this rank's device current and return it; required [A9, D2]. Repeated calls work [D3, D5].
 
         Example:
             @hookimpl
             def perf_device_init(rank):
                 import torch
-                device = torch.device("cuda", rank.local_rank)
-                if torch.cuda.is_available():
-                    torch.cuda.set_device(device)
-                return device
+                if torch.accelerator.is_available():
+                    torch.accelerator.set_device_index(rank.local_rank)
+                return torch.device("cuda", rank.local_rank)
 
         Args:
-            rank: Rank of the worker in the job. The device's index is the local rank, except on the CPU, where all
-                ranks share one device.
+            rank: Core gives the worker's place in the job. The device's index is the local rank, except on the CPU,
+                where all ranks share one device [D1, P5].
 
         Returns:
-            A ``torch.device`` of the declared type, with an index.
+            A ``torch.device`` of the declared type, with an index [D1].
 
         Raises:
-            DeviceError: The index is out of range. The message must give the number of devices.
+            DeviceError: The index is out of range; the message gives the number of devices [D4].
         """
 
     @hookspec(firstresult=True)
     def perf_device_info(self, device: torch.device) -> DeviceInfo:
-        """Return the identity of a device; required. It must agree with the probe.
+        """Return the identity of a device; required [A9]. It agrees with the probe [D7].
 
         Example:
             from chipperf import DeviceInfo, hookimpl
@@ -164,29 +166,32 @@ class DeviceSpecs:
                 return DeviceInfo(index=device.index or 0, name="ACME A1", total_bytes=64 * 2**30)
 
         Returns:
-            Product name (not the name of the vendor or device type), UUID and capacity.
+            Product name, not the name of the vendor or device type [D8]; UUID and capacity [D7].
         """
 
     @hookspec
     def perf_synchronize(self, device: torch.device) -> None:
-        """Wait until *all* work that is queued on the device is finished, on every stream; required.
+        """Wait until *all* work that is queued on the device is finished, on every stream; required [A9, T1].
 
-        Core calls it at the start and the end of measurement windows. If it returns early, every throughput is wrong.
+        The time until it returns grows with the work [T2, T3]. On an idle device it returns at once [T4].
+        Core calls it at the start and the end of measurement windows: if it returns early, every throughput is wrong.
 
         Example:
             @hookimpl
             def perf_synchronize(device):
                 import torch
                 if device.type != "cpu":
-                    torch.cuda.synchronize(device)
+                    torch.accelerator.synchronize(device)
 
         Args:
-            device: The device to wait for. Do not wait for other devices.
+            device: The device to wait for; the hook does not wait for others [T5].
         """
 
     @hookspec(firstresult=True)
     def perf_memory_query(self, device: torch.device) -> MemoryStats:
-        """Return the device's memory in bytes, and the source; required. The query must not change anything.
+        """Return the device's memory in bytes, and the source; required [A9, M1, M2].
+
+        The query changes nothing [M4], and also works before the first allocation [M5].
 
         Example:
             from chipperf import MemoryStats, hookimpl
@@ -198,14 +203,16 @@ class DeviceSpecs:
 
     @hookspec
     def perf_memory_reset_peak(self, device: torch.device) -> None:
-        """Reset the peak counters to the current values; required. Core calls it once, after warm-up.
+        """Reset the device's peak counters to the current values; required [A9, M3].
+
+        Core calls it once, after warm-up.
 
         Example:
             @hookimpl
             def perf_memory_reset_peak(device):
                 import torch
                 if device.type != "cpu":
-                    torch.cuda.reset_peak_memory_stats(device)
+                    torch.accelerator.reset_peak_memory_stats(device)
         """
 
 
@@ -214,9 +221,9 @@ class TrainingSpecs:
 
     @hookspec(firstresult=True)
     def perf_distributed_setup(self, rank: Rank, device: torch.device) -> DistributedConfig:
-        """Return how to initialize the process group; required if ``distributed`` is declared.
+        """Return how to initialize the process group; required if ``distributed`` is declared [A12].
 
-        Core initializes and destroys the group.
+        Core initializes and destroys the group. After that, a new one works [P7].
 
         Example:
             from chipperf import DistributedConfig, hookimpl
@@ -226,15 +233,15 @@ class TrainingSpecs:
                 return DistributedConfig(backend="gloo", timeout_s=600)
 
         Returns:
-            Backend, rendezvous, timeout and DDP options. Without the hook core uses gloo, and only on the CPU.
+            Backend, rendezvous, timeout and DDP options [P1]. Core uses gloo without the hook, and only on the CPU.
         """
 
     @hookspec
     def perf_seed(self, seed: int, device: torch.device, deterministic: bool) -> None:
-        """Seed the device's generators and, if asked, make its kernels deterministic.
+        """Seed the device's generators [S1] and, if asked, make its kernels deterministic [S3].
 
-        Core has already seeded Python, NumPy and torch's CPU generator. Default: ``manual_seed_all`` of torch's
-        module for the device type, and ``torch.use_deterministic_algorithms``.
+        Core has already seeded Python, NumPy and torch's CPU generator, and the hook leaves these alone [S2].
+        Default: ``manual_seed_all`` of torch's module for the device type, and ``torch.use_deterministic_algorithms``.
 
         Example:
             @hookimpl
@@ -243,12 +250,14 @@ class TrainingSpecs:
                 torch.manual_seed(seed)
 
         Args:
-            deterministic: True if two runs must give bit-equal results.
+            deterministic: True if two runs give bit-equal results [S3].
         """
 
     @hookspec(firstresult=True)
     def perf_precision(self, requested: Precision, device: torch.device) -> PrecisionPolicy:
-        """Set up the device for a precision and describe it with every knob that affects it; default fp32 only.
+        """Set up the device for a precision and describe it with every knob that affects it [N2, N3].
+
+        Default: fp32 only.
 
         Example:
             from chipperf import Capability, hookimpl
@@ -260,17 +269,17 @@ class TrainingSpecs:
                 return precision_policy(requested)
 
         Raises:
-            UnsupportedPrecision: The device cannot run the precision. The hook must not use another one instead.
+            UnsupportedPrecision: The device cannot run the precision; the hook never uses another one instead [N3].
         """
 
     @hookspec(firstresult=True)
     def perf_prepare_model(
         self, model: torch.nn.Module, precision: PrecisionPolicy, device: torch.device
     ) -> torch.nn.Module:
-        """Change the model's memory layout for the device; default returns the model unchanged.
+        """Change the model's memory layout for the device [N8].
 
-        Its modules, and names, shapes, values and number of its parameters and buffers must not change, nor may it get
-        hooks: else the record warns that its results are of another model.
+        Its modules, and names, shapes, values and number of its parameters and buffers do not change, and it gets no
+        hooks [N8]. Core warns in the record of results of another model. Default: the model unchanged.
 
         Example:
             @hookimpl
@@ -279,15 +288,15 @@ class TrainingSpecs:
                 return model.to(memory_format=torch.channels_last)
 
         Args:
-            model: A ``torch.nn.Module`` that is already on the device.
+            model: Core has already moved this ``torch.nn.Module`` to the device.
 
         Returns:
-            The model to train. Core converts inputs to its memory format.
+            The model to train [N5, N8]. Core converts inputs to its memory format.
         """
 
     @hookspec(firstresult=True)
     def perf_loader_options(self, device: torch.device) -> LoaderOptions:
-        """Return options of the data loader for this device, such as pinned memory; default options of core.
+        """Return options of the data loader for this device, such as pinned memory; default core's options [N5, R5].
 
         Example:
             from chipperf import LoaderOptions, hookimpl
@@ -299,9 +308,9 @@ class TrainingSpecs:
 
     @hookspec(firstresult=True)
     def perf_case_overrides(self, case: str, rank: Rank, device_name: str) -> CaseOverrides:
-        """Return the hyperparameters that this vendor tunes for a case and topology, with reasons; default none.
+        """Return the hyperparameters that this vendor tunes for a case and topology; default none [C3].
 
-        :func:`chipperf.read_case_overrides` takes them from a ``configs.toml`` beside the plugin.
+        Core's :func:`chipperf.read_case_overrides` takes them from a ``configs.toml`` beside the plugin.
 
         Example:
             from chipperf import CaseOverride, CaseOverrides, hookimpl
@@ -314,10 +323,10 @@ class TrainingSpecs:
                 return CaseOverrides(overrides=(batch_size,))
 
         Args:
-            device_name: Product name; empty if it is not known yet.
+            device_name: Core gives the product's name, empty if it is not known yet.
 
         Returns:
-            Overrides with reasons. An unknown or locked key is an error.
+            Overrides with reasons [C2]. Their keys are known to the case and not locked [C1].
         """
 
 
@@ -326,10 +335,10 @@ class MonitoringSpecs:
 
     @hookspec(firstresult=True)
     def perf_telemetry(self, device: DeviceInfo) -> TelemetrySample:
-        """Read power, temperature, utilization and memory of one device; needs ``telemetry``.
+        """Read power, temperature, utilization and memory of one device; needs ``telemetry`` [A12, R1].
 
-        A process without torch calls the hook about once a second during training. The hook must find the device by its
-        UUID, not by its index.
+        Core calls the hook about once a second during training, in a process without torch. A call takes little time
+        [R1], and does not slow training down [R2]. The hook finds the device by its UUID, not by its index [R1].
 
         Example:
             from chipperf import TelemetrySample, hookimpl
@@ -341,10 +350,10 @@ class MonitoringSpecs:
 
     @hookspec(firstresult=True)
     def perf_tool_commands(self) -> tuple[ToolCommand, ...]:
-        """Return the calls of management tools whose output the plugin parses; default none.
+        """Return the calls of management tools whose output the plugin parses; default none [A10].
 
-        ``perf record-tools`` runs them and stores their output as test data for the plugin's parsers. Do not list
-        calls that change a device.
+        Core's ``perf record-tools`` runs them and stores their output as test data for the plugin's parsers. No call
+        changes a device [A10].
 
         Example:
             from chipperf import ToolCommand, hookimpl
@@ -357,7 +366,7 @@ class MonitoringSpecs:
 
     @hookspec(firstresult=True)
     def perf_peak_flops(self, device_name: str, precision: str) -> PeakFlops | None:
-        """Return the dense peak rate for the computation of MFU, with its source; default unknown.
+        """Return the dense peak rate for the computation of MFU, with its source; default unknown [A10].
 
         Example:
             from chipperf import PeakFlops, hookimpl
@@ -369,7 +378,7 @@ class MonitoringSpecs:
                 return peak and PeakFlops(flops_per_s=peak, source="ACME A1 data sheet, revision 3")
 
         Args:
-            precision: *Effective* precision.
+            precision: Core gives the *effective* precision.
         """
 
 
@@ -378,7 +387,7 @@ class VendorSpecs(MachineSpecs, DeviceSpecs, TrainingSpecs, MonitoringSpecs):
 
     @hookspec
     def perf_step_end(self, device: torch.device) -> None:
-        """Mark the end of a training step, for stacks that record operations until this call; default nothing.
+        """Mark the end of a training step, for stacks that record operations until this call; default nothing [M7, N5].
 
         Example:
             @hookimpl
@@ -388,16 +397,16 @@ class VendorSpecs(MachineSpecs, DeviceSpecs, TrainingSpecs, MonitoringSpecs):
 
     @hookspec
     def perf_device_teardown(self, device: torch.device) -> None:
-        """Undo what ``perf_device_init`` and ``perf_precision`` allocated or changed; also called after a failure.
+        """Undo what ``perf_device_init`` and ``perf_precision`` allocated or changed [D5, S4].
 
-        Default: empties the cache of torch's module for the device type.
+        Core also calls it after a failure. Default: empties the cache of torch's module for the device type.
 
         Example:
             @hookimpl
             def perf_device_teardown(device):
                 import torch
                 if device.type != "cpu":
-                    torch.cuda.empty_cache()
+                    torch.accelerator.empty_cache()
         """
 
 

@@ -10,10 +10,19 @@ import functools
 import logging
 import os
 import signal
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+import sys
+from contextlib import contextmanager, suppress
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
-from chipperf.errors import PerfError, PluginLoadError, TrainingStopped, UnsupportedPrecision, VendorHookError
+from chipperf.errors import (
+    PerfError,
+    PluginError,
+    PluginLoadError,
+    TrainingStopped,
+    UnsupportedPrecision,
+    VendorHookError,
+)
 from chipperf.plugin import defaults, installed, registration
 from chipperf.plugin.hook_results import describe_mismatch
 from chipperf.plugin.types import (
@@ -51,8 +60,24 @@ T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
 
+OLDEST_TORCH: Final = (2, 0)
+"""The oldest version of torch that works, for images whose vendor builds no newer one."""
+
+
 class _Overdue(BaseException):
     """The time limit of a block passed. No handler of an observer's own errors catches it."""
+
+
+def _require_torch() -> None:
+    """Refuse a torch that is too old by its metadata: to import it may already fail."""
+    with suppress(PackageNotFoundError, ValueError):
+        found = version("torch")
+        if tuple(map(int, found.split(".")[:2])) < OLDEST_TORCH:
+            oldest = ".".join(map(str, OLDEST_TORCH))
+            raise PluginError(
+                f"torch {found} is too old: chipperf needs torch {oldest} or later",
+                hint=f"use an image of the vendor with a newer torch; this Python has it in {sys.prefix}",
+            )
 
 
 @contextmanager
@@ -137,6 +162,7 @@ class Session:
 
     def load_runtime(self) -> RuntimeInfo:
         """Import torch and the vendor's extension."""
+        _require_torch()
         try:
             return self._checked("perf_load_runtime", RuntimeInfo)
         except VendorHookError as error:

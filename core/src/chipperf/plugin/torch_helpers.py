@@ -322,6 +322,15 @@ def call_if_there(module: Any, function: str, *arguments: object) -> Any:
     return None if call is None else call(*arguments)
 
 
+def gradient_scaler(device_type: str, *, init_scale: float = 2.0**16, enabled: bool = True) -> torch.amp.GradScaler:
+    """Return a scaler of gradients for a device type; torch before 2.3 has one for ``cuda`` only."""
+    import torch
+
+    if hasattr(torch.amp, "GradScaler"):
+        return torch.amp.GradScaler(device_type, init_scale=init_scale, enabled=enabled)
+    return torch.cuda.amp.GradScaler(init_scale=init_scale, enabled=enabled)
+
+
 def nccl_version() -> str | None:
     """Return the version of the interface behind torch's ``nccl``, NCCL's own or a vendor's; ``None`` without it."""
     import torch

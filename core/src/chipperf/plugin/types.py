@@ -21,7 +21,21 @@ API_VERSION = "1.0"
 
 
 class Capability(str, Enum):
-    """A feature that a vendor plugin declares. The contract suite checks each declared feature."""
+    """A feature that a vendor plugin declares [A12]. Core does without a feature that is not declared.
+
+    Attributes:
+        DISTRIBUTED: Several ranks train together [P1, P2, P3, P4, P7, P8].
+        TELEMETRY: ``perf_telemetry`` reads the device while it trains [R1].
+        BF16: Training with autocast to bf16, and in bf16, works [N3].
+        FP16: Training with autocast to fp16 and scaled gradients, and in fp16, works [N3, N4].
+        TF32: Products of fp32 can run as TF32 [N3].
+        DETERMINISTIC: Two runs can give bit-equal results [S3].
+        MEMORY_RESERVED: ``perf_memory_query`` reports what the allocator holds beyond the tensors [M8].
+        MULTI_DEVICE: One process can use several devices, each with its own memory and queue [M6, T5].
+        CHANNELS_LAST: Convolutions run in the memory format channels-last [N6].
+        UNIFIED_MEMORY: The device has no memory of its own but the host's [M1].
+        UUID: Every device has a UUID, for probe, runtime and telemetry alike [B5, D7].
+    """
 
     DISTRIBUTED = "distributed"
     TELEMETRY = "telemetry"
@@ -40,9 +54,11 @@ class Capability(str, Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Title(Translated):
-    """A text of a report, in English and in Chinese. A report in another language shows the English text.
+    """A text of a report.
 
-    Without Chinese it is one of core's own texts, which the translations of :mod:`chipperf.languages` have.
+    Attributes:
+        zh: Chinese text [A10]. Core's own texts have none here, but in the translations of :mod:`chipperf.languages`.
+        en: English text, also for languages without a text of their own [A10].
     """
 
     zh: str | None = None
@@ -51,8 +67,12 @@ class Title(Translated):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KnownDevice:
-    """A product of the vendor: its name as the runtime or management library reports it, its name in a report's
-    tables, and its memory according to the data sheet.
+    """A product of the vendor.
+
+    Attributes:
+        name: Its name as the runtime or the management library reports it [A10].
+        short_name: Its name in a report's tables [R4].
+        memory_bytes: Its memory according to the data sheet [A10].
     """
 
     name: str
@@ -65,13 +85,14 @@ class VendorInfo:
     """Names, device type, capabilities and products of a vendor.
 
     Attributes:
-        name: The entry point's name, ``[a-z][a-z0-9_]*``.
-        title: The vendor's name in a report.
-        report_title: Heading of a report's configuration section.
-        device_type: ``torch.device`` type. Several vendors use ``cuda``.
-        api_version: The :data:`API_VERSION` that the plugin was written for.
-        visible_devices_env: Environment variables that restrict the visible devices, in order of precedence.
-        capabilities: Features that the plugin implements in addition to the required hooks.
+        name: The entry point's name, ``[a-z][a-z0-9_]*`` [A2].
+        title: The vendor's name in a report [R4].
+        report_title: Heading of a report's configuration section [R3, R4].
+        device_type: ``torch.device`` type, which several vendors may share [D1].
+        api_version: The :data:`API_VERSION` that the plugin was written for [A11].
+        visible_devices_env: Environment variables that restrict the visible devices, in order of precedence [B6].
+        capabilities: Features that the plugin implements in addition to the required hooks [A12].
+        known_devices: Products that it was written for [A10].
     """
 
     name: str
@@ -95,7 +116,15 @@ PluginDescription: TypeAlias = tuple[VendorInfo, tuple[str, ...]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProbedDevice:
-    """A device's physical identity, found without loading a runtime or creating a context."""
+    """A device's physical identity, found without loading a runtime or creating a context [B3].
+
+    Attributes:
+        index: Its place among the visible devices, from 0 without gaps [B5].
+        name: Product name, as the runtime reports it too [D7].
+        uuid: Unique id, the same for the runtime [B5, D7].
+        pci_bus_id: Address on the PCI bus, the same for the runtime [D7].
+        total_bytes: Capacity [D7].
+    """
 
     index: int
     name: str
@@ -106,12 +135,13 @@ class ProbedDevice:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProbeResult:
-    """The vendor's devices on this machine, in the order of the management library.
+    """The vendor's devices on this machine.
 
     Attributes:
-        available: True if at least one device can be used.
-        reason: If available, what was found. Otherwise why there is no device, and what to do.
-        driver_version: Version of the kernel driver, if it can be read without a runtime.
+        available: True if at least one device can be used [B2].
+        reason: What was found [B2]. Without a device: why there is none, and what to do [B2].
+        devices: The visible devices, in the order of the runtime [B5, B6].
+        driver_version: Version of the kernel driver, if it can be read without a runtime [B5].
     """
 
     available: bool
@@ -161,7 +191,13 @@ class EnvironmentSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EnvironmentVariable:
-    """A variable to set before a worker's interpreter starts, with the reason."""
+    """A variable to set before a worker's interpreter starts.
+
+    Attributes:
+        name: Name of the variable [P10].
+        value: Its text [P10].
+        reason: What it does, for the record [A10].
+    """
 
     name: str
     value: str
@@ -170,7 +206,13 @@ class EnvironmentVariable:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Knob:
-    """A setting that changes numerics or speed, with its current value."""
+    """A setting that changes numerics or speed.
+
+    Attributes:
+        name: Name of the switch or variable [N2].
+        value: Its current value, also if the user set it [N2].
+        reason: What it changes [A10].
+    """
 
     name: str
     value: str
@@ -182,12 +224,13 @@ class RuntimeInfo:
     """Versions of the vendor's stack.
 
     Attributes:
-        torch: ``torch.__version__``.
-        driver: Version of the kernel driver.
-        sdk: Version of the vendor's SDK or toolkit.
-        collectives: Name and version of the collective library.
-        framework: Vendor's torch extension or build, as a report shows it.
-        knobs: Current settings of the runtime, set by the plugin or by the user.
+        torch: ``torch.__version__`` [R5].
+        driver: Version of the kernel driver [R5].
+        sdk: Version of the vendor's SDK or toolkit [R5].
+        collectives: Name and version of the collective library [R5].
+        framework: Vendor's torch extension or build, as a report shows it [R5].
+        compiler: Name and version of the vendor's compiler of kernels [R5].
+        knobs: Current settings of the runtime, set by the plugin or by the user [N2].
     """
 
     torch: str
@@ -201,7 +244,15 @@ class RuntimeInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceInfo:
-    """Identity of the device that a worker trains on. ``total_bytes`` is read from the device."""
+    """Identity of the device that a worker trains on.
+
+    Attributes:
+        index: Its index for torch [D7].
+        name: Product name [D7, D8].
+        uuid: Unique id, as the probe finds it [D7].
+        pci_bus_id: Address on the PCI bus, as the probe finds it [D7].
+        total_bytes: Capacity, as the device tells it [D7, M1].
+    """
 
     index: int
     name: str
@@ -212,14 +263,16 @@ class DeviceInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemoryStats:
-    """Memory of one device. A peak is the highest value since the last reset.
+    """Memory of one device, and of no other [M6]. What is unknown is ``None``, not 0 [M8].
 
     Attributes:
-        source: Source of the numbers, for example ``torch.cuda allocator`` or ``process RSS``.
-        allocated_bytes: Memory that tensors use, or that the process uses; ``source`` says which.
-        reserved_bytes: Memory that the allocator holds.
-        used_bytes: Memory in use on the whole device, by all processes.
-        total_bytes: Capacity of the device.
+        source: Source of the numbers, for example ``torch.cuda allocator`` or ``process RSS`` [R5].
+        allocated_bytes: Memory that tensors use, or that the process uses; ``source`` says which [M2, M7].
+        peak_allocated_bytes: Highest value of it since the last reset [M3].
+        reserved_bytes: Memory that the allocator holds, with ``memory_reserved`` [M8].
+        peak_reserved_bytes: Highest value of it since the last reset [M8].
+        used_bytes: Memory in use on the whole device, by all processes [M2].
+        total_bytes: Capacity of the device [M1].
     """
 
     source: str
@@ -233,7 +286,14 @@ class MemoryStats:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DdpOptions:
-    """Arguments of ``DistributedDataParallel`` that a vendor may choose. They change speed, not results."""
+    """Arguments of ``DistributedDataParallel`` that a vendor may choose; they change speed, not results [P4].
+
+    Attributes:
+        bucket_cap_mb: Gradients are reduced in buckets of this many MiB [P4].
+        gradient_as_bucket_view: Gradients are views of the buckets [P4].
+        broadcast_buffers: Buffers are those of rank 0 in every step [P4].
+        static_graph: The same parameters are used in every step [P4].
+    """
 
     bucket_cap_mb: int = 25
     gradient_as_bucket_view: bool = True
@@ -246,9 +306,10 @@ class DistributedConfig:
     """How core initializes the process group.
 
     Attributes:
-        backend: Name for ``torch.distributed``. A combination such as ``cpu:gloo,cuda:nccl`` is allowed.
-        init_method: Address of the rendezvous. ``env://`` uses the launcher's environment variables.
-        timeout_s: Time after which a collective counts as failed.
+        backend: Name for ``torch.distributed``, or a combination such as ``cpu:gloo,cuda:nccl`` [P1].
+        init_method: Address of the rendezvous; ``env://`` uses the launcher's environment variables [P1, P9].
+        timeout_s: Time after which a collective counts as failed [P8].
+        ddp: Options of ``DistributedDataParallel`` [P4].
     """
 
     backend: str
@@ -262,10 +323,11 @@ class PrecisionPolicy:
     """How the device runs a requested precision.
 
     Attributes:
-        effective: Arithmetic of matrix products on the hardware.
-        autocast_dtype: Type for ``torch.autocast``; ``None`` runs without autocast.
-        grad_scaler: True if gradients are scaled to avoid underflow in fp16.
-        knobs: Every setting that affects the precision, with its current value.
+        requested: The precision that the hook was asked for [N3].
+        effective: Arithmetic of matrix products on the hardware [N1, N3].
+        autocast_dtype: Type for ``torch.autocast``; ``None`` runs without autocast [N3].
+        grad_scaler: True if gradients are scaled to avoid underflow in fp16 [N4].
+        knobs: Every setting that affects the precision, with its current value [N2].
     """
 
     requested: Precision
@@ -277,7 +339,13 @@ class PrecisionPolicy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoaderOptions:
-    """A vendor's options of the data loader. ``None`` keeps core's default."""
+    """A vendor's options of the data loader. Core's default takes the place of ``None``.
+
+    Attributes:
+        pin_memory: Batches are in memory from which the device copies by itself [R5].
+        workers_per_rank: Number of loader processes for each rank [R5].
+        start_method: How these processes start [R5].
+    """
 
     pin_memory: bool = False
     workers_per_rank: int | None = None
@@ -286,7 +354,13 @@ class LoaderOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CaseOverride:
-    """A hyperparameter that a vendor sets for its devices, with the reason."""
+    """A hyperparameter that a vendor sets for its devices.
+
+    Attributes:
+        key: A hyperparameter of the case that is not locked [C1].
+        value: Its value, of the hyperparameter's type [C3].
+        reason: Why this device needs it [C2].
+    """
 
     key: str
     value: bool | int | float | str
@@ -295,7 +369,12 @@ class CaseOverride:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CaseOverrides:
-    """A vendor's hyperparameters for one case and topology, with notes, for example on omitted overrides."""
+    """A vendor's hyperparameters for one case and topology.
+
+    Attributes:
+        overrides: At most one for each key [C2].
+        notes: Remarks for the user, for example on omitted overrides [R3].
+    """
 
     overrides: tuple[CaseOverride, ...] = ()
     notes: tuple[str, ...] = ()
@@ -303,7 +382,16 @@ class CaseOverrides:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TelemetrySample:
-    """One telemetry reading of a device."""
+    """One telemetry reading of a device; unknown values are ``None``, not 0 [R1].
+
+    Attributes:
+        source: Library or tool that was read [R1].
+        power_w: Power of the device [R1].
+        temperature_c: Temperature of the device [R1].
+        utilization_percent: Share of time in which the device computed [R1].
+        memory_used_bytes: Memory in use on the device, by all processes [R1].
+        clock_mhz: Clock of the compute units [R1].
+    """
 
     source: str
     power_w: float | None = None
@@ -315,12 +403,13 @@ class TelemetrySample:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToolCommand:
-    """A call of a management tool whose output the plugin parses. The call must not change the device.
+    """A call of a management tool whose output the plugin parses; it does not change the device [A10].
 
     Attributes:
-        name: Name of the recording, for example ``acme-smi-query``.
-        private_patterns: Regular expressions for private text in the output, such as serial numbers, which is replaced.
-            UUIDs and the host's name are always replaced.
+        name: Name of the recording, for example ``acme-smi-query`` [A10].
+        argv: The tool and its arguments [A10].
+        private_patterns: Regular expressions for private text in the output, such as serial numbers [A10]. Core
+            replaces what they match, UUIDs and the host's name.
     """
 
     name: str
@@ -330,7 +419,12 @@ class ToolCommand:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PeakFlops:
-    """Dense peak rate of matrix products, with the source of the number."""
+    """Dense peak rate of matrix products.
+
+    Attributes:
+        flops_per_s: Floating-point operations per second; a multiplication and an addition are two [A10].
+        source: Document that states the rate [A10].
+    """
 
     flops_per_s: float
     source: str

@@ -10,7 +10,15 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from chipperf.data.loader_errors import find_loader_death
-from chipperf.errors import DeviceError, PerfError, RecordError, TrainingError, TrainingStopped, VendorHookError
+from chipperf.errors import (
+    DeviceError,
+    PerfError,
+    RecordError,
+    TrainingError,
+    TrainingStopped,
+    VendorHookError,
+    missing_package,
+)
 from chipperf.records.files import read_bounded
 from chipperf.records.schema import Failure
 from chipperf.run.directory import rank_log_name
@@ -75,6 +83,8 @@ def ignore_signals() -> None:
 def describe(error: BaseException, rank: int) -> Failure:
     """Return the failure for an exception, with its class."""
     error = find_loader_death(_one_line(error)) or error
+    if isinstance(error, ModuleNotFoundError):
+        error = missing_package(error) or error
     failure_class, message, hint = type(error).__name__, _one_line(error), None
     # A library may have put Python's own handler of Ctrl-C back.
     if isinstance(error, (TrainingStopped, KeyboardInterrupt)):

@@ -10,6 +10,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from chipperf.plugin.types import Knob
 from chipperf.precisions import PRECISIONS
+from chipperf.torchtools import gradient_scaler
 from chipperf.train.model_changes import changes_of_model, describe_model
 from chipperf.train.preparation import (
     autocast,
@@ -50,7 +51,7 @@ class Replica:
         context.workload.memory_format = memory_format_of(self.model)
         self._parallel = data_parallel(self.model, context.distributed, context.device)
         self.optimizer = context.workload.build_optimizer(self.model)
-        self._scaler = torch.amp.GradScaler(context.device.type, enabled=context.precision.grad_scaler)
+        self._scaler = gradient_scaler(context.device.type, enabled=context.precision.grad_scaler)
         self.products: dict[str, Rounding] = {}
         self.loss_sum = torch.zeros((), dtype=torch.float32, device=context.device)
         self.skipped = torch.zeros((), dtype=torch.float32, device=context.device)

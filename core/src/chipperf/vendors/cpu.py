@@ -96,7 +96,7 @@ def perf_load_runtime() -> RuntimeInfo:
         framework=f"pytorch-{torch.__version__}",
         knobs=(
             Knob(name="threads", value=str(torch.get_num_threads()), reason="intra-operator threads"),
-            Knob(name="cpu_capability", value=torch.backends.cpu.get_cpu_capability(), reason="vector instructions"),
+            Knob(name="cpu_capability", value=_vector_instructions(), reason="vector instructions"),
             Knob(name="onednn", value=str(torch.backends.mkldnn.is_available()), reason="convolution library"),
         ),
     )
@@ -234,3 +234,11 @@ def _package_temperature_c() -> float | None:
         if sensors.get(chip):
             return float(sensors[chip][0].current)
     return None
+
+
+def _vector_instructions() -> str:
+    """Return the instructions of torch's kernels; torch 2.0 tells them in its description of the build only."""
+    import torch
+
+    lines = torch.__config__.show().splitlines()
+    return next((line.rpartition(": ")[2] for line in lines if "CPU capability" in line), "unknown")

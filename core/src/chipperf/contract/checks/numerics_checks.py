@@ -14,6 +14,7 @@ from chipperf.contract.isolation import call_in_new_interpreter
 from chipperf.errors import PluginError, UnsupportedPrecision
 from chipperf.plugin.types import Capability, Knob, PrecisionPolicy
 from chipperf.precisions import PRECISIONS, Precision, precisions_by_capability
+from chipperf.torchtools import gradient_scaler
 from chipperf.train.preparation import autocast
 
 if TYPE_CHECKING:
@@ -133,7 +134,7 @@ def overflow_skips_step(subject: PluginUnderTest) -> None:
     device = subject.device
     weight = torch.nn.Parameter(torch.ones(8, device=device))
     optimizer = torch.optim.SGD([weight], lr=1.0)
-    scaler = torch.amp.GradScaler(device.type, init_scale=_SCALE)
+    scaler = gradient_scaler(device.type, init_scale=_SCALE)
 
     def step(loss: torch.Tensor) -> None:
         optimizer.zero_grad()

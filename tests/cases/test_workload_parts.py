@@ -1,0 +1,53 @@
+"""Parts that workloads share, with versions of torch that lack something."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from chipperf.cases.workload_parts import fused_if_possible
+from chipperf.torchtools import gradient_scaler
+
+
+class NoFusedArgument(torch.optim.SGD):
+    """SGD of torch before 2.3."""
+
+    def __init__(self, parameters: Any, lr: float) -> None:
+        super().__init__(parameters, lr=lr)
+
+
+class NoFusedKernel(torch.optim.SGD):
+    """SGD of torch 2.3 on a CPU: the argument is accepted, and the first step fails."""
+
+    def step(self, closure: Any = None) -> None:
+        if self.defaults["fused"]:
+            raise NotImplementedError("Could not run 'aten::_fused_sgd_' with arguments from the 'CPU' backend")
+        super().step(closure)
+
+
+@pytest.mark.parametrize("optimizer", [NoFusedArgument, NoFusedKernel])
+def test_optimizer_without_fused_kernel_is_the_plain_one(optimizer: type[torch.optim.SGD]) -> None:
+    model = torch.nn.Linear(2, 1)
+    built = fused_if_possible(optimizer, model.parameters(), lr=0.5)
+    assert built.param_groups[0]["params"] == list(model.parameters())
+    assert not built.defaults.get("fused")
+
+
+def test_optimizer_is_fused_where_a_kernel_is() -> None:
+    model = torch.nn.Linear(2, 1)
+    before = [parameter.clone() for parameter in model.parameters()]
+    built = fused_if_possible(torch.optim.SGD, model.parameters(), lr=0.5)
+    assert built.defaults["fused"]
+    assert built.param_groups[0]["params"] == list(model.parameters())
+    assert all(torch.equal(one, other) for one, other in zip(before, model.parameters(), strict=True))
+
+
+def test_scaler_of_torch_before_2_3_does_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(torch.amp, "GradScaler")
+    older = torch.cuda.amp.GradScaler.__mro__[1]
+    monkeypatch.setattr(
+        torch.cuda.amp, "GradScaler", lambda init_scale, enabled: older("cuda", init_scale=init_scale, enabled=enabled)
+    )
+    scaler = gradient_scaler("cuda", init_scale=8.0, enabled=False)
+    assert (scaler.is_enabled(), scaler.scale(torch.ones(1)).item()) == (False, 1.0)
