@@ -3,6 +3,7 @@
 _CONSTANT = "the result is the same in every process and for all arguments"
 _NOTHING = "the good hook does nothing"
 _TEXT = "free text, which any vendor words for itself"
+_SEED = "every seed still has numbers of its own"
 _PREFERENCE = "a vendor may choose this value"
 
 EQUIVALENT: dict[str, str] = {
@@ -18,18 +19,7 @@ EQUIVALENT: dict[str, str] = {
         for operator in ("cached*", "previous_*", "first_arguments")
     },
     "perf_loader_options:*_arguments:call": _CONSTANT,
-    "perf_loader_options:*:device": "the hook does not use its argument",
-    "perf_distributed_setup:*:device": "the hook does not use its argument",
-    "perf_case_overrides:*:case": "the hook does not use its argument",
-    "perf_case_overrides:*:device_name": "the hook does not use its argument",
-    "perf_peak_flops:*:precision": "the hook does not use its argument",
-    "perf_prepare_model:*:device": "the hook does not use its argument",
-    "perf_precision:*:device": "the hook does not use its argument",
-    "perf_seed:*_c*:device": "the hook does not use its argument",
-    "perf_seed:no_index:device": "the hook does not use its argument",
-    "perf_device_teardown:*:device": "the hook does not use its argument",
     # Hooks that do nothing.
-    "perf_step_end:*:device": _NOTHING,
     **{
         f"perf_step_end:{operator}:call": _NOTHING
         for operator in (
@@ -48,4 +38,16 @@ EQUIVALENT: dict[str, str] = {
     "perf_vendor_info:replaced:*itle.*": _TEXT,
     # Choices.
     "perf_loader_options:set_*": _PREFERENCE,
+    "perf_distributed_setup:left_out:DistributedConfig.timeout_s": _PREFERENCE,
+    "perf_distributed_setup:doubled:DistributedConfig.timeout_s": _PREFERENCE,
+    "perf_distributed_setup:plus_one:DistributedConfig.timeout_s": _PREFERENCE,
+    "perf_distributed_setup:nine_tenths:DistributedConfig.timeout_s": _PREFERENCE,
+    "perf_case_overrides:doubled:CaseOverride.value": _PREFERENCE,
+    "perf_case_overrides:plus_one:CaseOverride.value": _PREFERENCE,
+    "perf_case_overrides:nine_tenths:CaseOverride.value": _PREFERENCE,
+    "perf_case_overrides:emptied:CaseOverrides.overrides": _PREFERENCE,
+    "perf_seed:doubled:manual_seed_all(0)": _SEED,
+    "perf_seed:plus_one:manual_seed_all(0)": _SEED,
+    "perf_seed:times_*:manual_seed_all(0)": _SEED,
+    "perf_seed:negated:manual_seed_all(0)": _SEED,
 }

@@ -98,11 +98,8 @@ _RETURNING: Mapping[str, str] = {
         "    _kept.update(result={call}, until_s=time.monotonic() + 1)\nreturn _kept['result']"
     ),
     "previous_result": "result = {call}\nlast = _kept.get('last', result)\n_kept['last'] = result\nreturn last",
-    "as_mapping": (
-        "import dataclasses\nresult = {call}\n"
-        "return dataclasses.asdict(result) if dataclasses.is_dataclass(result) else result"
-    ),
 }
+_RETURNING_FIELDS: Mapping[str, str] = {"as_mapping": "import dataclasses\nreturn dataclasses.asdict({call})"}
 _WITH_ARGUMENTS: Mapping[str, str] = {
     "cached_by_arguments": "if {key} not in _kept:\n    _kept[{key}] = {call}\nreturn _kept[{key}]",
     "previous_arguments": "last = _kept.get('last', {key})\n_kept['last'] = {key}\nreturn _good(*last)",
@@ -238,7 +235,8 @@ def _rewrites(node: ast.AST, parent: ast.AST | None, annotations: Mapping[str, s
             yield from _rewrites_of_call(node)
             if isinstance(node.func, ast.Attribute) and ast.unparse(node.func.value) in annotations:
                 yield _Rewrite("skipped", node, node.func.value)
-        case ast.JoinedStr() | ast.Constant(value=str()):
+        # A comparison with another text is true or false, which other operators make it.
+        case ast.JoinedStr() | ast.Constant(value=str()) if not isinstance(parent, ast.Compare):
             yield from _templates(node, _TEXT)
         case ast.Compare() | ast.UnaryOp():
             yield from _templates(node, _TRUTH)
@@ -249,7 +247,7 @@ def _rewrites(node: ast.AST, parent: ast.AST | None, annotations: Mapping[str, s
             yield from _templates(node, _OF_ATTRIBUTE.get(ast.unparse(node), {}))
             for sibling in _SIBLINGS.get(node.attr, ()):
                 yield _Rewrite(sibling, node, ast.Attribute(node.value, sibling, node.ctx))
-        case ast.Name(ctx=ast.Load()) if not isinstance(parent, ast.Attribute):
+        case ast.Name(ctx=ast.Load()) if not isinstance(parent, (ast.Attribute, ast.Compare)):
             yield from _templates(node, _OF_ARGUMENT.get(annotations.get(node.id, ""), {}))
 
 
@@ -285,8 +283,8 @@ def _rewrites_of_fields(call: ast.Call, made: type[Any]) -> Iterator[_Rewrite]:
                 yield _Rewrite(f"set_{name}", call, _with(call, {name: _expression(text)}))
             continue
         value = keyword.value
-        # Without what is unknown by default, it is unknown.
-        if field.default not in (MISSING, None):
+        # By default others are unknown or empty, which other operators make them.
+        if field.default is not MISSING and field.default:
             yield _Rewrite("left_out", call, _with(call, {name: None}), at=keyword)
         if type(None) in kinds:
             yield _Rewrite("none", value, ast.Constant(None))
@@ -308,7 +306,9 @@ def _templates(node: ast.AST, templates: Mapping[str, str]) -> Iterator[_Rewrite
         # The same as what another operator writes, or as the good plugin.
         if isinstance(node, ast.Constant) and operator == "negated" and isinstance(node.value, bool):
             continue
-        if isinstance(node, ast.Tuple) and len(node.elts) == 1 and operator in ("first_only", "last_only", "reversed"):
+        if isinstance(node, ast.Tuple) and len(node.elts) < 2 and operator in ("first_only", "last_only", "reversed"):
+            continue
+        if isinstance(node, ast.Tuple) and not node.elts and operator == "doubled":
             continue
         yield _Rewrite(operator, node, _expression(template.replace("{0}", text)))
 
@@ -364,8 +364,12 @@ def _edits_around(statement: ast.stmt) -> Iterator[Edit]:
     if not isinstance(statement, ast.FunctionDef):
         return
     annotations = {each.arg: ast.unparse(each.annotation) for each in statement.args.args if each.annotation}
-    returning = statement.returns is not None and ast.unparse(statement.returns) != "None"
-    bodies = {**_ACTING, **(_RETURNING if returning else _ACTING_ALONE), **(_WITH_ARGUMENTS if annotations else {})}
+    returned = ast.unparse(statement.returns) if statement.returns else "None"
+    bodies = {**_ACTING, **(_ACTING_ALONE if returned == "None" else _RETURNING)}
+    if is_dataclass(getattr(chipperf, returned, None)):
+        bodies |= _RETURNING_FIELDS
+    if annotations:
+        bodies |= _WITH_ARGUMENTS
     # Only where torch has been imported anyway.
     in_torch = "torch" in ast.unparse(statement)
     effects = {
@@ -377,7 +381,11 @@ def _edits_around(statement: ast.stmt) -> Iterator[Edit]:
     bodies |= {name: f"result = {{call}}\n{effect}\nreturn result" for name, effect in effects.items()}
     for operator, body in bodies.items():
         yield Edit(operator, "call", _around(statement, body))
+    used = [node.id for node in ast.walk(statement) if isinstance(node, ast.Name)]
     for argument, annotation in annotations.items():
+        # What is used once has been changed where it is used.
+        if used.count(argument) < 2:
+            continue
         for operator, template in _OF_ARGUMENT.get(annotation, {}).items():
             body = f"{argument} = {template.format(argument)}\nreturn {{call}}"
             yield Edit(operator, argument, _around(statement, body))
