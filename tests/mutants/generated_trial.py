@@ -12,6 +12,7 @@ import json
 import math
 import os
 import random
+import shutil
 import sys
 import tempfile
 import time
@@ -105,6 +106,9 @@ def find(root: Path, plan: Plan, longest_s: float, mutant: Mutant) -> Outcome:
 def _first_failure(root: Path, mutant: Mutant, ids: Sequence[str], *, software: bool = True) -> Outcome | None:
     with _workbench(root).runner(_at(root, mutant), software=software) as runner:
         for id in ids:
+            # Files that the last check's calls have left would not be new.
+            for left in _home(root).iterdir():
+                shutil.rmtree(left) if left.is_dir() else left.unlink()
             result = runner.run(find_check(id))
             if result.status == "failed":
                 return Outcome(check=id, message=result.message)
@@ -112,13 +116,16 @@ def _first_failure(root: Path, mutant: Mutant, ids: Sequence[str], *, software: 
 
 
 def _at(root: Path, mutant: Mutant) -> Mutant:
-    """Let a mutant leave its files where the last of them are removed."""
+    """Let a mutant leave its files where they are removed."""
     return replace(mutant, environment={**mutant.environment, "HOME": str(_home(root))})
 
 
 @cache
 def _home(root: Path) -> Path:
-    return Path(tempfile.mkdtemp(dir=root))
+    """Return the home, and from now on the working directory, of what this process starts."""
+    home = Path(tempfile.mkdtemp(dir=root))
+    os.chdir(home)
+    return home
 
 
 @cache
@@ -145,8 +152,7 @@ def main() -> None:
     outcomes: dict[str, Outcome] = {}
     with (
         tempfile.TemporaryDirectory() as directory,
-        # Some mutants write where they are.
-        ProcessPoolExecutor(arguments.jobs, get_context("spawn"), os.chdir, (directory,)) as pool,
+        ProcessPoolExecutor(arguments.jobs, get_context("spawn")) as pool,
     ):
         root = Path(directory)
         if arguments.plan and arguments.plan.exists():
