@@ -20,6 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from markdown_document import parse
 
+SLICE = {"rank": 0, "name": "A1 sGPU 25%", "uuid": "1", "pci_bus_id": "2", "total_bytes": 2**34, "part": "sGPU 25%"}
 OTHER = {"run_id": "other", "vendor__name": "other", "environment__row_label": "B2"}
 
 
@@ -132,6 +133,10 @@ def test_no_runs_are_refused():
         ({"precision__effective": "tf32"}, "effective precision tf32, in column 1 fp32"),
         ({"limits": {"max_epochs": 3}}, "length at most 3 epochs, in column 1 the whole schedule"),
         ({"kind": "simulated"}, "simulated: no device ran"),
+        (
+            {"environment__cards": [SLICE]},
+            "on a part of a card (sGPU 25%), whose figures are not those of a whole card",
+        ),
         ({"case__preset": "demo"}, "preset demo, in column 1 full"),
         ({"dataset__fingerprint_method": "other", "dataset__fingerprint": "f"}, "dataset fingerprint f, in column 1 "),
         ({"dataset__fingerprint": UNKNOWN}, "not stated, so perhaps not the same: epochs planned, dataset fingerprint"),

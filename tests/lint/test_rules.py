@@ -73,6 +73,7 @@ BAD = [
     ("L15", "more than there is", nvidia(good(mem="41.0/40.0")), "uses more than there is"),
     ("L15", "full", nvidia(good(mem="40.0/40.0")), "full to the last percent"),
     ("L15", "other card's memory", nvidia(good(mem="19.3/64.0")), "has 40 GiB by its data sheet"),
+    ("L15", "half a card", nvidia(good(mem="19.3/20.0")), "has 40 GiB by its data sheet"),
     ("L15", "two totals", nvidia(good(), good(label=MANY["1x1"], mem="19.3/40")), "totals of A100 differ: 40.0, 40"),
     ("L15", "space", nvidia(good(mem="30.9/ 40.0")), "has spaces in it"),
     ("L16", "undeclared batch", nvidia(good(), good(label=MANY["1x1"], mem="29.3/40.0")), "uses 29.3 GiB"),
@@ -230,6 +231,25 @@ def test_target_below_that_of_the_base_configuration_of_a_foreign_case(tmp_path)
     (finding,) = run(path, select="L10").findings
 
     assert finding.message == "config_A100x1x8.py sets target_acc1 to 0.32, the base configuration asks for 0.83"
+
+
+@pytest.mark.parametrize(
+    ("card", "total"),
+    [
+        ("L40S", "45.0"),
+        ("Tesla T4", "15.0"),
+        ("Tesla T4", "14.8"),
+        ("NVIDIA H200", "140.4"),
+        ("NVIDIA H200 MIG 1g.18gb", "16.0"),
+        ("NVIDIA A100-10C", "10.0"),
+        ("A100 part with 19.9 GiB", "19.9"),
+        ("NVIDIA GeForce RTX 4090 D", "12.0"),
+    ],
+)
+def test_memory_that_a_card_or_a_part_of_one_reports_is_no_finding(tmp_path, card, total):
+    path = put(tmp_path, nvidia(good(label=f"{card}单机8卡（1x8）", mem=f"9.3/{total}")))
+
+    assert run(path, select="L15").findings == []
 
 
 def test_declared_shortening_is_no_finding(tmp_path):

@@ -121,6 +121,20 @@ def test_report_of_a_failed_and_a_shortened_and_a_below_target_run(tmp_path, lan
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("card", ["MetaX C500 sGPU 25% 15.625gb", "MXC500 part with 16.0 GiB"])
+def test_report_on_a_part_of_a_card(tmp_path, card, language):
+    names = dict.fromkeys(("card_title", "card_short_name", "row_label"), card)
+    parts = []
+    for record in records("resnet50", "metax"):
+        environment = record.environment.model_copy(update=names)
+        memory = record.metrics.memory.model_copy(update={"total_bytes": 16 * GIB})
+        metrics = record.metrics.model_copy(update={"memory": memory})
+        parts.append(record.model_copy(update={"environment": environment, "metrics": metrics}))
+
+    assert_silent(tmp_path, parts, language, "metax")
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
 def test_report_on_the_reference_with_the_sample_dataset(tmp_path, language):
     record = make_record(
         vendor__name="cpu",

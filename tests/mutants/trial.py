@@ -38,8 +38,8 @@ if TYPE_CHECKING:
 GOOD = Mutant(name="good", kills=(), changes=())
 """The plugin that all mutants are made of."""
 
-LONG_CHECKS = {"D6", "M7", "N5", "N8", "P8", "R2", "R5", "R6"}
-"""Checks that take seconds to minutes."""
+LONG_CHECKS = {"D6", "D10", "M7", "N5", "N8", "P8", "R2", "R5", "R6"}
+"""Checks that take seconds to minutes, and one that finds every mutant that patches torch instead of the backend."""
 
 
 def all_mutants() -> list[Mutant]:

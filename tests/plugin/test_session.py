@@ -29,6 +29,43 @@ def test_inspection_needs_only_identity_and_probe(plugins):
         session.synchronize(None)
 
 
+@pytest.mark.parametrize(
+    ("device", "name", "part"),
+    [
+        ('name="ACME A1", total_bytes=64 * 2**30', "ACME A1", None),
+        # ECC takes a sixteenth, and a sheet may count in powers of ten.
+        ('name="ACME A1", total_bytes=60 * 2**30', "ACME A1", None),
+        ('name="ACME A1", total_bytes=56 * 2**30', "ACME A1", None),
+        ('name="ACME A1", total_bytes=48 * 2**30', "ACME A1 part with 48.0 GiB", "part with 48.0 GiB"),
+        ('name="acme a1", total_bytes=2**30', "acme a1 part with 1.0 GiB", "part with 1.0 GiB"),
+        ('name="ACME A1"', "ACME A1", None),
+        ('name="ACME B2", total_bytes=2**30', "ACME B2", None),
+        ('name="ACME A1", part="slice 25%", total_bytes=2**30', "ACME A1 slice 25%", "slice 25%"),
+        ('name="ACME A1 Slice 1", part="slice 1"', "ACME A1 Slice 1", "slice 1"),
+    ],
+)
+def test_part_of_a_card_is_never_named_like_the_card(plugins, device, name, part):
+    known = 'known_devices=(chipperf.KnownDevice(name="ACME A1", short_name="A1", memory_bytes=64 * 2**30),)'
+    found = f"chipperf.ProbedDevice(index=0, {device})"
+    entry = plugins.vendor(
+        info=known,
+        perf_probe=f"""
+        @hookimpl
+        def perf_probe():
+            return chipperf.ProbeResult(available=True, reason="one", devices=({found},))
+        """,
+        perf_device_info=f"""
+        @hookimpl
+        def perf_device_info(device):
+            return chipperf.DeviceInfo(index=0, {device})
+        """,
+    )
+    session = bind(entry)
+
+    for found in (*session.probe().devices, session.device_info(None)):
+        assert (found.name, found.part) == (name, part)
+
+
 def test_inspection_still_demands_the_probe(plugins):
     with pytest.raises(PluginLoadError, match="lacks required hooks: perf_probe$"):
         bind(plugins.vendor("acme", perf_probe=None), purpose="inspect")

@@ -190,6 +190,37 @@ def test_probe_examines_the_cards_that_pci_lists(machine: FakeMachine) -> None:
     assert (refused.available, refused.driver_version) == (False, "5.0")
 
 
+def test_virtual_function_is_a_part_of_a_card(machine: FakeMachine) -> None:
+    for address in ("0000:1a:00.0", "0000:1b:00.0"):
+        machine.add_pci(address, 0x1D22, 0x3684)
+    machine.add_file("sys/bus/pci/devices/0000:1b:00.0/physfn")
+    devices = tuple(
+        ProbedDevice(index=i, name="A1", pci_bus_id=f"0000:{bus}:00.0") for i, bus in enumerate(("1a", "1b"))
+    )
+    result = probe_cards(
+        machine.root,
+        lambda function: True,
+        lambda cards: ProbeResult(available=True, reason="two", devices=devices),
+        called="ACME card",
+        criterion="is there",
+        driver_version=None,
+    )
+    assert [device.part for device in result.devices] == [None, "virtual function"]
+
+
+def test_card_that_is_not_on_the_bus_is_told_instead(machine: FakeMachine) -> None:
+    result = probe_cards(
+        machine.root,
+        lambda function: False,
+        lambda cards: "",
+        called="ACME card",
+        criterion="is there",
+        driver_version=None,
+        otherwise="this is an ACME Nano, which is not supported",
+    )
+    assert result.reason == "this is an ACME Nano, which is not supported"
+
+
 @pytest.mark.parametrize(
     ("choice", "cuda", "lenient"),
     [("0, 2", "ac", "ac"), ("2,0", "ca", "ca"), ("", "", ""), ("1,x,2", "b", "b"), ("2,2,0", "", "c")],

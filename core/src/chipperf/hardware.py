@@ -53,12 +53,16 @@ _UUID_PREFIX = re.compile(r"[a-z]{2,3}-")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PciDevice:
-    """A PCI function that the kernel lists; the address has the form of :func:`normalize_pci_address`."""
+    """A PCI function that the kernel lists; the address has the form of :func:`normalize_pci_address`.
+
+    ``is_virtual`` functions are parts of a card (SR-IOV); in a virtual machine, the kernel does not tell them.
+    """
 
     address: str
     vendor_id: int
     device_id: int
     class_code: int
+    is_virtual: bool = False
 
     @property
     def is_display(self) -> bool:
@@ -145,7 +149,8 @@ def find_pci_devices(root: Path | None = None) -> tuple[PciDevice, ...]:
                     int(read_text(entry / name) or "", 16) for name in ("vendor", "device", "class")
                 )
                 if address:
-                    devices.append(PciDevice(address=address, vendor_id=vendor, device_id=device, class_code=code))
+                    ids = {"vendor_id": vendor, "device_id": device, "class_code": code}
+                    devices.append(PciDevice(address=address, is_virtual=(entry / "physfn").exists(), **ids))
     return tuple(devices)
 
 
@@ -157,6 +162,7 @@ def probe_cards(
     called: str,
     criterion: str,
     driver_version: str | None,
+    otherwise: str = "",
 ) -> ProbeResult:
     """Probe a vendor's cards: find them on the PCI bus, then ask ``examine`` which devices can be used.
 
@@ -168,6 +174,7 @@ def probe_cards(
         called: Name of a card in messages, for example ``ACME GPU``.
         criterion: What identifies a card, as the end of a sentence, for example ``has vendor id 0x10de``.
         driver_version: Version of the kernel driver, for a result without devices.
+        otherwise: Why this machine has a card that is not on the PCI bus, and what to do, if it is known to have one.
     """
     pci_root = root / "sys/bus/pci/devices"
     functions = find_pci_devices(pci_root)
@@ -175,10 +182,15 @@ def probe_cards(
     if cards:
         examined = examine(cards)
         if isinstance(examined, ProbeResult):
-            return examined
+            virtual = {card.address for card in cards if card.is_virtual}
+            devices = (
+                replace(each, part="virtual function") if each.part is None and each.pci_bus_id in virtual else each
+                for each in examined.devices
+            )
+            return replace(examined, devices=tuple(devices))
         reason = f"PCI lists {called}s at {', '.join(card.address for card in cards)}, but {examined}"
     else:
-        reason = (
+        reason = otherwise or (
             f"no {called}: none of the {len(functions)} PCI devices under {pci_root} {criterion}; check that the card "
             "is powered, seated and passed to this machine or container"
         )

@@ -222,6 +222,24 @@ def test_harmful_and_stray_variables_are_reported(
     ]
 
 
+@pytest.mark.usefixtures("p800")
+@pytest.mark.parametrize(
+    "name",
+    [
+        "BKCL_SOMETHING_NEW",
+        "CUDA_DEVICE_ORDER",
+        "CUDART_MODULE_LOADING",
+        "GPU_NAME",
+        "TORCH_NN_INIT_IS_GPU_ALIGNED",
+        "XMLIR_SOMETHING_NEW",
+        "XPYTORCH_REPRODUCE_SEED",
+    ],
+)
+def test_every_variable_of_kunlunxins_software_is_reported(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv(name, "OAM_ID")
+    assert knobs_of(plugin.perf_load_runtime())[name] == "OAM_ID"
+
+
 @pytest.mark.parametrize("profile", STACKS)
 def test_missing_extension_is_an_error_with_a_remedy(
     profile: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

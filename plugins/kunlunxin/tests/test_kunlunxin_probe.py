@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -48,6 +49,15 @@ def test_devices_are_found_with_their_tool(machine: FakeMachine) -> None:
     ]
     assert result.driver_version == "5.0.21.47"
     assert "2 XPU(s) by xpu-smi -m; neither torch_xmlir" in result.reason
+    assert "the tool lists 2 of 3 nodes" in result.reason
+    assert [device.part for device in result.devices] == [None, None]
+
+
+def test_virtual_function_is_a_part_of_a_card(machine: FakeMachine) -> None:
+    add_p800(machine)
+    machine.add_file("sys/bus/pci/devices/0000:16:00.0/physfn")
+    add_xpu_smi(machine, m=ROWS, q=QUERY)
+    assert [device.part for device in probe(machine.root).devices] == ["virtual function", None]
 
 
 def test_driver_version_comes_from_the_tool_if_the_kernel_does_not_say(machine: FakeMachine) -> None:
@@ -233,8 +243,12 @@ def test_placeholder_is_no_driver_version(machine: FakeMachine, text: str, versi
 
 def test_runtime_is_looked_up_and_not_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert describe_runtime().startswith("neither torch_xmlir nor torch_xray is installed here")
-    (tmp_path / "torch_xmlir.py").write_text("raise SystemExit('imported')\n")
     monkeypatch.syspath_prepend(tmp_path)
+    for name in ("torch_xpu", "torch_xmlir"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('imported')\n")
+        if name == "torch_xpu":
+            assert "torch_xpu is installed, a stack that is not supported yet" in describe_runtime()
+        importlib.invalidate_caches()
     assert describe_runtime() == "torch_xmlir is installed"
     assert "torch_xmlir" not in sys.modules
 

@@ -22,7 +22,7 @@ def test_slice_stands_for_its_gpu(recorded: Callable[[str], str]) -> None:
     (device,) = listed.devices
     assert (device.index, device.name, device.uuid) == (0, "MXC500", UUID.format(3))
     assert device.pci_bus_id == "0000:37:00.0"
-    assert listed.sliced == {"0000:37:00.0"}
+    assert device.part == "sGPU 25% 15.625gb"
     assert len(listed.unavailable) == 7
     assert listed.unavailable[0] == "GPU 1: MetaX Sysfs File Unaccessible"
 
@@ -43,7 +43,31 @@ def test_slices_whole_gpus_and_unavailable_ones_side_by_side() -> None:
         (1, UUID.format(3), "0000:37:00.0"),
         (2, UUID.format(5), "0000:39:00.0"),
     ]
-    assert listed.unavailable == ("GPU 1: MetaX Sysfs File Unaccessible",)
+    why = "MetaX Sysfs File Unaccessible"
+    assert listed.unavailable == (f"GPU 0, SGPU#1: {why}", f"GPU 1: {why}")
+
+
+@pytest.mark.parametrize(
+    ("state", "fault"),
+    [
+        ("Available (UUID: GPU-1)", None),
+        ("available(UUID: GPU-1)", None),
+        ("(UUID: GPU-1)", None),
+        ("", None),
+        ("Unavailable (UUID: GPU-1)", "Unavailable"),
+        ("Disabled (UUID: GPU-1)", "Disabled"),
+        ("not available(reset required)", "reset required"),
+        ("Not Available", "Not Available"),
+        ("In Use By Another Container", "In Use By Another Container"),
+    ],
+)
+def test_only_an_available_device_can_be_used(state: str, fault: str | None) -> None:
+    gpu = f"GPU#3    MXC500      0000:10:00.0   {state}\n"
+    assert parse_list(gpu).unavailable == ((f"GPU 3: {fault}",) if fault else ())
+    assert len(parse_list(gpu).devices) == (0 if fault else 1)
+    divided = f"GPU#3  MXC500  0000:10:00.0  Available\n  SGPU#1   25% 15.625gb   {state} sgpu-0000000001\n"
+    assert [device.part for device in parse_list(divided).devices] == ([] if fault else ["sGPU 25% 15.625gb"])
+    assert parse_list(divided).unavailable == ((f"GPU 3, SGPU#1: {fault}",) if fault else ())
 
 
 def test_old_listing_has_no_address(recorded: Callable[[str], str]) -> None:

@@ -62,7 +62,7 @@ def test_slice_is_found_in_place_of_its_gpu(machine: FakeMachine, recorded: Call
     add_mx_smi(machine, recorded("list-2.2.12-sgpu"), recorded("table-2.2.12-sgpu"))
     (device,) = probe(machine.root).devices
     assert (device.name, device.uuid, device.pci_bus_id) == ("MetaX C500", UUID.format(3), "0000:37:00.0")
-    assert device.total_bytes is None
+    assert (device.total_bytes, device.part) == (None, "sGPU 25% 15.625gb")
 
 
 def test_white_label_is_found(machine: FakeMachine, recorded: Callable[[str], str]) -> None:
@@ -187,6 +187,13 @@ def test_contradicting_variables_are_the_reason(machine: FakeMachine, recorded: 
 )
 def test_torch_build_states_the_sdk(version: str, maca: str | None) -> None:
     assert built_with_maca(version) == maca
+
+
+def test_backend_for_upstream_torch_is_named_as_not_supported(monkeypatch: pytest.MonkeyPatch) -> None:
+    versions = {"torch": "2.10.0+cpu", "torch_fl": "0.1.0+metax3.8.1"}
+    monkeypatch.setattr("chipperf_metax.probe.distribution_version", versions.get)
+    said = describe_torch_build()
+    assert "and torch_fl 0.1.0+metax3.8.1, through which it uses MetaX's GPUs, is not supported yet" in said
 
 
 @pytest.mark.parametrize(

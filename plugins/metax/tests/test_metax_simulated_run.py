@@ -106,6 +106,7 @@ def test_record_holds_the_stack(record: dict[str, Any]) -> None:
         "uuid": "GPU-00000000-0000-0000-0000-000000000001",
         "pci_bus_id": "0000:37:00.0",
         "total_bytes": 65120 * 2**20,
+        "part": None,
     }
     assert environment["card_short_name"] == "MXC500"
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 from chipperf import DeviceInfo
 from chipperf.hardware import DeviceReading
-from chipperf_metax.telemetry import Sampler, find_board, is_slice
+from chipperf_metax.telemetry import Sampler, find_board
 from fake_pymxsml import UUIDS, FakePymxsml
 
 if TYPE_CHECKING:
@@ -19,9 +19,7 @@ if TYPE_CHECKING:
 
     Recorded = Callable[[str], str]
 
-GIB = 2**30
 WHOLE_BOARD_BYTES = 65120 * 2**20
-SLICE_BYTES = 16341008384
 # Prints the recording that is named like its first argument, and keeps a list of its calls.
 SCRIPT = 'echo "$*" >> {calls}\ncase "$1" in {cases} *) echo "PARSE ERROR: Argument: $1"; exit 1;; esac'
 
@@ -151,23 +149,10 @@ def test_library_that_hangs_gives_way_to_the_tool(
 def test_slice_shows_only_what_holds_for_its_board(machine: FakeMachine, recorded: Recorded) -> None:
     add_mx_smi(machine, recorded, summary="summary-2.2.12")
     slice_uuid = "GPU-00000000-0000-0000-0000-000000000003"
-    sample = Sampler().sample(device(uuid=slice_uuid, total_bytes=SLICE_BYTES))
+    sample = Sampler().sample(device(uuid=slice_uuid, part="sGPU 25% 15.625gb"))
     assert sample.source.endswith("of the whole board that this device is a slice of")
     assert (sample.power_w, sample.temperature_c, sample.clock_mhz) == (62.015, 38.5, 1125)
     assert (sample.memory_used_bytes, sample.utilization_percent) == (None, None)
-
-
-@pytest.mark.parametrize(
-    ("total_bytes", "board_bytes", "expected"),
-    [
-        (WHOLE_BOARD_BYTES, 64 * GIB, False),
-        (SLICE_BYTES, 64 * GIB, True),
-        (None, 64 * GIB, False),
-        (SLICE_BYTES, None, False),
-    ],
-)
-def test_slice_is_told_by_its_memory(total_bytes: int | None, board_bytes: int | None, expected: bool) -> None:
-    assert is_slice(device(total_bytes=total_bytes), DeviceReading(memory_total_bytes=board_bytes)) is expected
 
 
 ONE = DeviceReading(pci_bus_id="0000:37:00.0", uuid=UUIDS[0])

@@ -182,6 +182,22 @@ def test_variables_that_are_set_are_reported() -> None:
     assert "no effect" in knobs["METAX_USE_TF32"]
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "FORCE_ACTIVE_WAIT",
+        "FORCE_ACTIVATE_WAIT",
+        "MACA_DIRECT_DISPATCH",
+        "MCCL_MAX_NCHANNELS",
+        "METAX_SOMETHING_NEW",
+        "MHA_BWD_NO_ATOMIC_F64",
+        "SET_DEVICE_NUMA_PREFERRED",
+    ],
+)
+def test_every_variable_of_metax_software_is_reported(name: str) -> None:
+    assert values(environment_knobs({name: "1"}))[name] == "1"
+
+
 @pytest.mark.parametrize("deterministic", [False, True])
 @pytest.mark.parametrize("has_sdk", [False, True])
 def test_worker_is_told_the_sdk_and_determinism(
@@ -251,7 +267,22 @@ def test_device_is_identified_as_mx_smi_lists_it(
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: known)
     info = perf_device_info(torch.device("cuda", 1))
     assert (info.index, info.name, info.total_bytes) == (1, "MetaX C500", 16341008384)
-    assert (info.uuid, info.pci_bus_id) == (uuid, address)
+    assert (info.uuid, info.pci_bus_id, info.part) == (uuid, address, None)
+
+
+@pytest.mark.parametrize(("last_digit", "part"), [("3", "sGPU 25% 15.625gb"), ("1", None), ("9", None)])
+def test_slice_is_identified_as_a_part(
+    machine: FakeMachine,
+    recorded: Callable[[str], str],
+    monkeypatch: pytest.MonkeyPatch,
+    last_digit: str,
+    part: str | None,
+) -> None:
+    machine.add_tool("mx-smi", recorded("list-2.2.12-sgpu"))
+    uuid = f"00000000-0000-0000-0000-00000000000{last_digit}"
+    known = SimpleNamespace(name="MetaX C500", total_memory=16341008384, uuid=uuid)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: known)
+    assert perf_device_info(torch.device("cuda", 0)).part == part
 
 
 def test_memory_is_the_allocators_and_the_runtimes(monkeypatch: pytest.MonkeyPatch) -> None:

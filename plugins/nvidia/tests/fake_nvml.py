@@ -51,7 +51,10 @@ class FakeMemory:
 
 
 class FakeNvml(ModuleType):
-    """The module; its handles are the :class:`FakeGpu` objects themselves."""
+    """The module; its handles are the :class:`FakeGpu` objects themselves.
+
+    ``broken`` has the exception that a call raises, for all GPUs or (call, bus address) for one.
+    """
 
     NVML_DEVICE_MIG_ENABLE = 1
     NVML_TEMPERATURE_GPU = 0
@@ -67,7 +70,27 @@ class FakeNvml(ModuleType):
         self.encode = encode
         self.users = 0
         self.init_error: Exception | None = None
+        self.broken: dict[str | tuple[str, str], Exception] = {}
         self.knows_memory_v2 = True
+
+    def __getattribute__(self, name: str) -> Any:
+        found = super().__getattribute__(name)
+        broken = super().__getattribute__("__dict__").get("broken")
+        if not broken or not name.startswith("nvml") or not callable(found):
+            return found
+
+        def call(*arguments: Any, **named: Any) -> Any:
+            bus = getattr(arguments[0], "bus", "") if arguments else ""
+            error = broken.get(name) or broken.get((name, bus))
+            if error:
+                raise error
+            return found(*arguments, **named)
+
+        return call
+
+    def error(self, kind: str, words: str = "") -> Exception:
+        """Return an error as pynvml raises it, for example of the kind ``GpuIsLost``."""
+        return type(f"NVMLError_{kind}", (self.NVMLError,), {})(words or kind)
 
     def _text(self, value: str) -> str | bytes:
         return value.encode() if self.encode else value

@@ -104,7 +104,9 @@ def test_without_nvml_torch_identifies_the_gpu(
         nvml.init_error = nvml.NVMLError("NVML Shared Library Not Found")
     found = perf_device_info(CUDA_0)
     assert (found.name, found.uuid, found.total_bytes) == ("NVIDIA H200", h200(0).uuid, TORCH_BYTES)
-    assert found.pci_bus_id is None
+    assert (found.pci_bus_id, found.part) == (None, None)
+    properties.name = "NVIDIA H200 MIG 1g.18gb"
+    assert perf_device_info(CUDA_0).part == "MIG 1g.18gb"
 
 
 def test_torch_that_tells_no_uuid_leaves_it_unknown(install_nvml: InstallNvml, properties: SimpleNamespace) -> None:

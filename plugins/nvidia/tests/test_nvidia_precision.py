@@ -70,6 +70,13 @@ def test_policy(requested: Any, effective: str, autocast: str | None, scaler: bo
 
 
 @pytest.mark.usefixtures("capability")
+def test_fp32_that_cublas_emulates_is_not_called_fp32(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUBLAS_EMULATE_SINGLE_PRECISION", "1")
+    assert perf_precision("fp32", CUDA_0).effective == "fp32, but cuBLAS may compute products in bf16 parts"
+    assert perf_precision("tf32", CUDA_0).effective == "tf32"
+
+
+@pytest.mark.usefixtures("capability")
 def test_knobs_are_read_back_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("chipperf.plugin.torch_helpers.set_switch", lambda name, value: None)
     backend, _, attribute = TF32_NAMES[1].rpartition(".")

@@ -7,6 +7,8 @@ import threading
 from typing import TYPE_CHECKING
 
 import pytest
+from chipperf.plugin.probe_process import PROBE_TIMEOUT_S
+from chipperf_nvidia.nvml import START_TIMEOUT_S
 from chipperf_nvidia.plugin import perf_tool_commands
 from chipperf_nvidia.probe import probe, read_driver_version
 from fake_nvml import FakeGpu, h200, mig
@@ -103,6 +105,133 @@ def test_mismatched_driver_is_the_reason(machine: FakeMachine, install_nvml: Ins
     assert "version mismatch" in result.reason
 
 
+REMEDIES = {
+    "GpuIsLost": "Xid 79",
+    "NoPermission": "may not open the devices",
+    "LibRmVersionMismatch": "different versions",
+    "NotSupported": "does not offer NVML",
+    "LibraryNotFound": "capability utility",
+    "Unheard": "check that nvidia-smi lists the GPUs",
+}
+
+
+@pytest.mark.parametrize("kind", REMEDIES)
+def test_each_fault_of_nvml_has_its_own_remedy(machine: FakeMachine, install_nvml: InstallNvml, kind: str) -> None:
+    machine.add_pci("0000:1b:00.0", 0x10DE, 0x2335)
+    machine.add_file("proc/driver/nvidia/version", VERSION_FILE)
+    nvml = install_nvml(H200)
+    nvml.broken["nvmlInit"] = nvml.error(kind, "these words")
+    reason = probe(machine.root).reason
+    assert "NVML says: these words; " in reason
+    assert [each for each, remedy in REMEDIES.items() if remedy in reason] == [kind]
+
+
+@pytest.mark.parametrize("call", ["nvmlInit", "nvmlDeviceGetCount", "nvmlDeviceGetMemoryInfo"])
+def test_fault_of_the_python_module_is_no_fault_of_nvml(
+    machine: FakeMachine, install_nvml: InstallNvml, call: str
+) -> None:
+    machine.add_pci("0000:1b:00.0", 0x10DE, 0x2335)
+    machine.add_file("proc/driver/nvidia/version", VERSION_FILE)
+    nvml = install_nvml(H200)
+    nvml.__file__ = "/usr/lib/pynvml.py"
+    nvml.broken[call] = AttributeError(f"module 'pynvml' has no attribute '{call}'")
+    result = probe(machine.root)
+    assert "AttributeError in /usr/lib/pynvml.py" in result.reason
+    assert "pip install -U nvidia-ml-py, and pip uninstall pynvml" in result.reason
+    assert "restart" not in result.reason
+    assert result.available == (call == "nvmlDeviceGetMemoryInfo")
+
+
+@pytest.mark.parametrize(
+    "call", ["nvmlSystemGetDriverVersion", "nvmlShutdown", "nvmlDeviceGetMigMode", "nvmlDeviceGetUtilizationRates"]
+)
+@pytest.mark.parametrize("kind", ["NotSupported", "GpuIsLost"])
+def test_call_beside_hides_no_gpu(machine: FakeMachine, install_nvml: InstallNvml, call: str, kind: str) -> None:
+    for number in range(2):
+        machine.add_pci(f"0000:{0x1B + number:02x}:00.0", 0x10DE, 0x2335)
+    machine.add_file("proc/driver/nvidia/version", VERSION_FILE.replace("570.86.15", "580.65.06"))
+    nvml = install_nvml(h200(0), h200(1))
+    nvml.broken[call] = nvml.error(kind)
+    result = probe(machine.root)
+    lost = kind == "GpuIsLost" and "Device" in call
+    assert [device.uuid for device in result.devices] == ([] if lost else [h200(0).uuid, h200(1).uuid])
+    assert result.driver_version == ("580.65.06" if call == "nvmlSystemGetDriverVersion" or lost else "570.86.15")
+
+
+@pytest.mark.parametrize("call", ["nvmlDeviceGetMemoryInfo", "nvmlDeviceGetTemperature", "nvmlDeviceGetPowerUsage"])
+def test_gpu_that_answers_from_a_cache_only_is_named(
+    machine: FakeMachine, install_nvml: InstallNvml, call: str
+) -> None:
+    for number in range(2):
+        machine.add_pci(f"0000:{0x1B + number:02x}:00.0", 0x10DE, 0x2335)
+    nvml = install_nvml(h200(0), h200(1))
+    nvml.broken[call, h200(0).bus] = nvml.error("GpuIsLost", "GPU is lost")
+    result = probe(machine.root)
+    assert [(device.index, device.uuid) for device in result.devices] == [(0, h200(1).uuid)]
+    assert f"GPU 0 (NVIDIA H200 {h200(0).uuid}, which NVML knows from its cache only): GPU is lost" in result.reason
+
+
+def test_all_gpus_lost_is_the_reason(machine: FakeMachine, install_nvml: InstallNvml) -> None:
+    machine.add_pci("0000:1b:00.0", 0x10DE, 0x2335)
+    nvml = install_nvml(h200(0), h200(1))
+    nvml.broken["nvmlDeviceGetHandleByIndex"] = nvml.error("GpuIsLost", "GPU is lost")
+    result = probe(machine.root)
+    assert not result.available
+    assert "none answers NVML; GPU 0, 1: GPU is lost; the GPU no longer answers on its bus" in result.reason
+    assert "libnvidia-ml.so" not in result.reason
+
+
+def test_slow_start_is_waited_for_and_has_a_hint(
+    machine: FakeMachine, install_nvml: InstallNvml, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine.add_pci("0000:1b:00.0", 0x10DE, 0x2335)
+    install_nvml(h200(0))
+    assert "persistenced" not in probe(machine.root).reason
+    monkeypatch.setattr("chipperf_nvidia.nvml._SLOW_START_S", 0.0)
+    result = probe(machine.root)
+    assert result.available
+    assert "nvidia-persistenced, or nvidia-smi -pm 1" in result.reason
+    assert 30 < START_TIMEOUT_S < PROBE_TIMEOUT_S
+
+
+def test_gpu_of_wsl2_is_found_by_nvml(machine: FakeMachine, install_nvml: InstallNvml) -> None:
+    machine.add_pci("2761:00:00.0", 0x1414, 0x008E)
+    machine.add_file("dev/dxg")
+    nvml = install_nvml(FakeGpu(name="NVIDIA GeForce RTX 4090", total_bytes=24564 * 2**20))
+    assert [device.name for device in probe(machine.root).devices] == ["NVIDIA GeForce RTX 4090"]
+    nvml.broken["nvmlInit"] = nvml.error("LibraryNotFound")
+    reason = probe(machine.root).reason
+    assert "this is WSL2 (/dev/dxg), and NVML says: LibraryNotFound" in reason
+    assert "seated" not in reason
+
+
+@pytest.mark.parametrize("chip", ["nvidia,tegra234", "nvidia,tegra264"])
+def test_jetson_is_refused_by_name(machine: FakeMachine, install_nvml: InstallNvml, chip: str) -> None:
+    install_nvml(FakeGpu(name="Orin (nvgpu)"))
+    machine.add_file("proc/device-tree/compatible", f"nvidia,p3737-0000\0{chip}\0")
+    result = probe(machine.root)
+    assert not result.available
+    assert f"Jetson or Thor ({chip})" in result.reason
+    assert "it is not supported" in result.reason
+
+
+@pytest.mark.parametrize(
+    ("name", "part"),
+    [
+        ("NVIDIA A100-10C", "vGPU"),
+        ("NVIDIA H100-1-10CME", "vGPU"),
+        ("GRID T4-16Q", "vGPU"),
+        ("NVIDIA A100-SXM4-40GB MIG 1g.5gb+me", "MIG 1g.5gb+me"),
+        ("NVIDIA A100-SXM4-40GB", None),
+        ("NVIDIA H20-3e", None),
+    ],
+)
+def test_part_of_a_gpu_is_a_part(machine: FakeMachine, install_nvml: InstallNvml, name: str, part: str | None) -> None:
+    machine.add_pci("0000:1b:00.0", 0x10DE, 0x20B0)
+    install_nvml(FakeGpu(name=name))
+    assert [device.part for device in probe(machine.root).devices] == [part]
+
+
 def test_hanging_nvml_is_given_up(
     machine: FakeMachine, install_nvml: InstallNvml, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -160,6 +289,7 @@ def test_mig_instance_stands_for_its_gpu(machine: FakeMachine, install_nvml: Ins
     install_nvml(h200(0, instances=[mig(1), mig(2)]))
     (device,) = probe(machine.root).devices
     assert (device.uuid, device.name, device.total_bytes) == (mig(1).uuid, "NVIDIA H200 MIG 1g.18gb", 16 * 2**30)
+    assert device.part == "MIG 1g.18gb"
 
 
 def test_mig_instance_is_chosen_by_its_old_name(
@@ -176,7 +306,17 @@ def test_mig_mode_without_instances_is_the_reason(machine: FakeMachine, install_
     install_nvml(h200(0, instances=[]))
     result = probe(machine.root)
     assert not result.available
+    assert "GPU 0 is in MIG mode without an instance" in result.reason
     assert "nvidia-smi mig -cgi" in result.reason
+
+
+def test_mig_mode_without_instances_is_said_beside_a_whole_gpu(machine: FakeMachine, install_nvml: InstallNvml) -> None:
+    for number in range(2):
+        machine.add_pci(f"0000:{0x1B + number:02x}:00.0", 0x10DE, 0x2335)
+    install_nvml(h200(0, instances=[]), h200(1))
+    result = probe(machine.root)
+    assert [device.uuid for device in result.devices] == [h200(1).uuid]
+    assert "GPU 0 is in MIG mode without an instance" in result.reason
 
 
 @pytest.mark.parametrize(

@@ -62,6 +62,26 @@ def test_users_variables_that_matter_are_knobs(install_torch: Any, monkeypatch: 
     }
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "CUBLAS_EMULATE_SINGLE_PRECISION",
+        "CUBLAS_EMULATION_STRATEGY",
+        "CUDA_MPS_ACTIVE_THREAD_PERCENTAGE",
+        "CUDA_DEVICE_MAX_CONNECTIONS",
+        "CUDNN_SOMETHING_NEW",
+        "NCCL_NVLS_ENABLE",
+        "NCCL_SOCKET_IFNAME",
+    ],
+)
+def test_every_variable_of_nvidias_software_is_a_knob(
+    install_torch: Any, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    install_torch(fake_torch())
+    monkeypatch.setenv(name, "1")
+    assert {knob.name: knob.value for knob in perf_load_runtime().knobs} == {name: "1"}
+
+
 def test_driver_is_read_from_its_file_without_nvml(install_torch: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     install_torch(fake_torch())
     monkeypatch.setitem(sys.modules, "pynvml", None)
@@ -103,6 +123,17 @@ def test_imitation_that_only_its_metadata_shows_is_refused_without_an_import(
     install_torch(fake_torch(), distribution="2.8.0+metax3.5.3.9")
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(PluginError, match="MetaX's"):
+        perf_load_runtime()
+
+
+def test_backend_of_another_vendor_beside_upstream_torch_is_refused_without_an_import(
+    install_torch: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install_torch(fake_torch())
+    monkeypatch.setitem(sys.modules, "torch", None)
+    versions = {"torch": "2.10.0+cpu", "torch_fl": "0.1.0+metax3.8.1"}
+    monkeypatch.setattr(runtime, "distribution_version", versions.get)
+    with pytest.raises(PluginError, match="MetaX's build 0.1.0"):
         perf_load_runtime()
 
 

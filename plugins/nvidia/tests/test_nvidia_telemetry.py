@@ -95,6 +95,23 @@ def test_lost_gpu_is_named(install_nvml: InstallNvml) -> None:
         perf_telemetry(info(gpu))
 
 
+def test_gpu_lost_while_it_is_read_is_named_with_a_remedy(install_nvml: InstallNvml) -> None:
+    gpu = h200(0)
+    nvml = install_nvml(gpu)
+    nvml.broken["nvmlDeviceGetPowerUsage"] = nvml.error("GpuIsLost", "GPU is lost")
+    with pytest.raises(DeviceError, match=f"{gpu.uuid}: GPU is lost") as caught:
+        perf_telemetry(info(gpu))
+    assert "Xid 79" in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize("kind", ["NotSupported", "Unknown"])
+def test_version_that_is_not_told_costs_no_reading(install_nvml: InstallNvml, kind: str) -> None:
+    nvml = install_nvml(h200(0))
+    nvml.broken["nvmlSystemGetNVMLVersion"] = nvml.error(kind)
+    sample = perf_telemetry(info(h200(0)))
+    assert (sample.source, sample.temperature_c) == ("NVML", 61.0)
+
+
 def test_device_without_uuid_is_refused() -> None:
     with pytest.raises(DeviceError, match="no UUID"):
         perf_telemetry(DeviceInfo(index=0, name="NVIDIA H200"))

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import pytest
 from chipperf import ProbedDevice
-from chipperf_nvidia.nvml import Gpu, MigInstance
+from chipperf_nvidia.nvml import Gpu
 from chipperf_nvidia.probe import visible_devices
 
 
-def gpu(index: int, instances: tuple[MigInstance, ...] | None = None, uuid: str | None = None) -> Gpu:
+def gpu(index: int, instances: tuple[Gpu, ...] | None = None, uuid: str | None = None) -> Gpu:
     device = ProbedDevice(index=index, name="NVIDIA A30", uuid=uuid or f"GPU-aa0{index}-0000", pci_bus_id=f"0{index}")
     return Gpu(device=device, instances=instances)
 
 
-def instance(gpu_index: int, number: int) -> MigInstance:
+def instance(gpu_index: int, number: int) -> Gpu:
     device = ProbedDevice(index=number, name="NVIDIA A30 MIG 1g.6gb", uuid=f"MIG-bb{gpu_index}{number}-0000")
-    return MigInstance(device=device, legacy_uuid=f"MIG-GPU-aa0{gpu_index}-0000/{number}/0")
+    return Gpu(device=device, legacy_uuid=f"MIG-GPU-aa0{gpu_index}-0000/{number}/0")
 
 
 PLAIN = [gpu(0), gpu(1), gpu(2)]

@@ -21,7 +21,7 @@ from chipperf.cli.output import print_json
 from chipperf.errors import PluginError, did_you_mean
 from chipperf.plugin import installed
 from chipperf.plugin.installed import PluginEntry
-from chipperf.plugin.probe_process import ask_all
+from chipperf.plugin.probe_process import PROBE_TIMEOUT_S, ask_all
 from chipperf.plugin.types import PluginDescription, ProbeResult
 from chipperf.records.environment import read_distributions
 from chipperf.run.device_check import DEFAULT_TIMEOUT_S, inspect_device
@@ -74,7 +74,7 @@ def _examine(compute: bool) -> dict[str, Any]:
     unambiguous = [entry for entry in entries if names.count(entry.name) == 1]
     on_path = shutil.which("perf")
     is_this = on_path is not None and Path(on_path).resolve().parent == Path(sys.executable).parent.resolve()
-    probed = dict(ask_all(unambiguous, "probe", ProbeResult))
+    probed = dict(ask_all(unambiguous, "probe", ProbeResult, timeout_s=PROBE_TIMEOUT_S))
     described = ask_all(unambiguous, "describe", PluginDescription)
     vendors = [_describe(entry, probed[entry], answer, compute) for entry, answer in described]
     warnings = [

@@ -65,6 +65,8 @@ def _origin(column: Side) -> Iterator[str]:
             yield f"{column.not_understood} texts of {column.source} were not understood: perf report import lists them"
     elif record.kind == "simulated":
         yield "simulated: no device ran"
+    for part in dict.fromkeys(card.part for each in column.records for card in each.environment.cards if card.part):
+        yield f"on a part of a card ({part}), whose figures are not those of a whole card"
     if record.status.state != "completed":
         failure = record.status.failure
         yield f"the run did not complete: {failure.failure_class if failure else record.status.state}"

@@ -32,8 +32,11 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-PROBE_TIMEOUT_S: Final = 10.0
+ANSWER_TIMEOUT_S: Final = 10.0
 """Time limit of a plugin's answer, including the start of its interpreter."""
+
+PROBE_TIMEOUT_S: Final = 45.0
+"""Time limit of a probe: a management library may first start the drivers of eight cards, which takes half a minute."""
 
 _MAX_OUTPUT_BYTES: Final = 2**20
 
@@ -59,7 +62,7 @@ def probe_vendor(entry: PluginEntry, *, timeout_s: float = PROBE_TIMEOUT_S) -> P
 
 
 def ask_all(
-    entries: Iterable[PluginEntry], question: str, expected: Any, *, timeout_s: float = PROBE_TIMEOUT_S
+    entries: Iterable[PluginEntry], question: str, expected: Any, *, timeout_s: float = ANSWER_TIMEOUT_S
 ) -> list[tuple[PluginEntry, Any]]:
     """Ask plugins at the same time, see :func:`ask`. Return each with its answer or its :class:`PluginError`."""
 
@@ -86,7 +89,7 @@ def installed_infos() -> tuple[VendorInfo, ...]:
     return tuple(infos)
 
 
-def ask(entry: PluginEntry, question: str, expected: Any, *arguments: str, timeout_s: float = PROBE_TIMEOUT_S) -> Any:
+def ask(entry: PluginEntry, question: str, expected: Any, *arguments: str, timeout_s: float = ANSWER_TIMEOUT_S) -> Any:
     """Call the method ``question`` of a vendor's session in a child process, which is killed after ``timeout_s``.
 
     The answer has the type ``expected``. The question ``load`` only imports what any entry point names.

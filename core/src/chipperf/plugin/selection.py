@@ -10,7 +10,7 @@ from typing import Final, Literal
 from chipperf.errors import PluginError, VendorSelectionError
 from chipperf.plugin import installed
 from chipperf.plugin.installed import REFERENCE_VENDOR, VENDOR_VARIABLE, PluginEntry
-from chipperf.plugin.probe_process import ask_all, probe_vendor
+from chipperf.plugin.probe_process import PROBE_TIMEOUT_S, ask_all, probe_vendor
 from chipperf.plugin.types import ProbeResult
 
 AUTO: Final = "auto"
@@ -56,7 +56,7 @@ def _select_only_available() -> Selection:
     faults = [str(installed.ambiguous_vendor(entries)) for entries in by_name.values() if len(entries) > 1]
     unambiguous = (entries[0] for entries in by_name.values() if len(entries) == 1)
     available = []
-    for entry, answer in ask_all(unambiguous, "probe", ProbeResult):
+    for entry, answer in ask_all(unambiguous, "probe", ProbeResult, timeout_s=PROBE_TIMEOUT_S):
         if isinstance(answer, PluginError):
             # Its message already names the plugin.
             faults.append(str(answer))

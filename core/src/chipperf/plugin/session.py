@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
@@ -36,6 +37,7 @@ from chipperf.plugin.types import (
     PeakFlops,
     PluginDescription,
     PrecisionPolicy,
+    ProbedDevice,
     ProbeResult,
     Rank,
     RuntimeInfo,
@@ -56,6 +58,7 @@ if TYPE_CHECKING:
     from chipperf.plugin.types import Event
 
 T = TypeVar("T")
+Identity = TypeVar("Identity", ProbedDevice, DeviceInfo)
 
 logger = logging.getLogger(__name__)
 
@@ -154,7 +157,8 @@ class Session:
 
     def probe(self) -> ProbeResult:
         """Probe in this process. :func:`chipperf.plugin.probe_process.probe_vendor` probes in a child process."""
-        return self._checked("perf_probe", ProbeResult)
+        result = self._checked("perf_probe", ProbeResult)
+        return replace(result, devices=tuple(map(self._as_part, result.devices)))
 
     def environment(self, rank: Rank, settings: EnvironmentSettings) -> tuple[EnvironmentVariable, ...]:
         """Return the variables that a worker needs before its interpreter starts."""
@@ -191,7 +195,7 @@ class Session:
 
     def device_info(self, device: torch.device) -> DeviceInfo:
         """Return the identity of the device."""
-        return self._checked("perf_device_info", DeviceInfo, device)
+        return self._as_part(self._checked("perf_device_info", DeviceInfo, device))
 
     def synchronize(self, device: torch.device) -> None:
         """Wait until all work queued on the device is finished."""
@@ -302,6 +306,18 @@ class Session:
         self._observers = [other for other in self._observers if other.entry != observer]
         self._disabled.append((observer, reason))
         logger.warning("%s is disabled: %s", observer, reason)
+
+    def _as_part(self, device: Identity) -> Identity:
+        """Return a part of a card with the part in its name; what has too little memory for its product is a part."""
+        part, total_bytes, product = device.part, device.total_bytes, self._info.product(device.name)
+        if part is None and os.path.exists(f"/sys/bus/pci/devices/{device.pci_bus_id}/physfn"):
+            part = "virtual function"
+        elif part is None and product and total_bytes and product.is_more_than(total_bytes):
+            part = f"part with {total_bytes / 2**30:.1f} GiB"
+        if part is None:
+            return device
+        named = part.casefold() in device.name.casefold()
+        return replace(device, part=part, name=device.name if named else f"{device.name} {part}")
 
     def _checked(self, hook: str, expected: type[T], *arguments: object) -> T:
         result: T = self._call(hook, *arguments)

@@ -20,6 +20,10 @@ API_VERSION = "1.0"
 """Version of the hook specification. A plugin declares the version that it was written for."""
 
 
+_LEAST_OF_WHOLE = 15 / 16 * (1000 / 1024) ** 3
+"""Share of a data sheet's memory that a whole card reports if ECC takes 1 byte in 16 and the sheet counts in 10**9."""
+
+
 class Capability(str, Enum):
     """A feature that a vendor plugin declares [A12]. Core does without a feature that is not declared.
 
@@ -79,6 +83,10 @@ class KnownDevice:
     short_name: str
     memory_bytes: int | None = None
 
+    def is_more_than(self, total_bytes: float) -> bool:
+        """Return whether a whole card reports more than ``total_bytes``, as far as its memory is known."""
+        return self.memory_bytes is not None and total_bytes < self.memory_bytes * _LEAST_OF_WHOLE
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VendorInfo:
@@ -89,7 +97,8 @@ class VendorInfo:
         title: The vendor's name in a report [R4].
         report_title: Heading of a report's configuration section [R3, R4].
         device_type: ``torch.device`` type, which several vendors may share [D1].
-        api_version: The :data:`API_VERSION` that the plugin was written for [A11].
+        api_version: The :data:`API_VERSION` that the plugin was written for, of core's major version and not of a later
+            minor one [A11].
         visible_devices_env: Environment variables that restrict the visible devices, in order of precedence [B6].
         capabilities: Features that the plugin implements in addition to the required hooks [A12].
         known_devices: Products that it was written for [A10].
@@ -104,10 +113,14 @@ class VendorInfo:
     capabilities: frozenset[Capability] = frozenset()
     known_devices: tuple[KnownDevice, ...] = ()
 
+    def product(self, device_name: str) -> KnownDevice | None:
+        """Return the product ``device_name``, or ``None`` if it is unknown."""
+        return next((each for each in self.known_devices if each.name.casefold() == device_name.casefold()), None)
+
     def short_name(self, device_name: str) -> str:
         """Return the short name of the product ``device_name``, or ``device_name`` if the product is unknown."""
-        names = {device.name.casefold(): device.short_name for device in self.known_devices}
-        return names.get(device_name.casefold(), device_name)
+        product = self.product(device_name)
+        return product.short_name if product else device_name
 
 
 PluginDescription: TypeAlias = tuple[VendorInfo, tuple[str, ...]]
@@ -124,6 +137,8 @@ class ProbedDevice:
         uuid: Unique id, the same for the runtime [B5, D7].
         pci_bus_id: Address on the PCI bus, the same for the runtime [D7].
         total_bytes: Capacity [D7].
+        part: What part of a card it is, for example ``slice 25%``, or ``None`` for a whole card [D7]. Core puts it
+            into the name, so that nothing takes the device for the card.
     """
 
     index: int
@@ -131,6 +146,7 @@ class ProbedDevice:
     uuid: str | None = None
     pci_bus_id: str | None = None
     total_bytes: int | None = None
+    part: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -252,6 +268,7 @@ class DeviceInfo:
         uuid: Unique id, as the probe finds it [D7].
         pci_bus_id: Address on the PCI bus, as the probe finds it [D7].
         total_bytes: Capacity, as the device tells it [D7, M1].
+        part: What part of a card the device is, as the probe finds it [D7].
     """
 
     index: int
@@ -259,6 +276,7 @@ class DeviceInfo:
     uuid: str | None = None
     pci_bus_id: str | None = None
     total_bytes: int | None = None
+    part: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -308,7 +326,7 @@ class DistributedConfig:
     Attributes:
         backend: Name for ``torch.distributed``, or a combination such as ``cpu:gloo,cuda:nccl`` [P1].
         init_method: Address of the rendezvous; ``env://`` uses the launcher's environment variables [P1, P9].
-        timeout_s: Time after which a collective counts as failed [P8].
+        timeout_s: Time after which a collective counts as failed: minutes, in which one rank evaluates [P1, P8].
         ddp: Options of ``DistributedDataParallel`` [P4].
     """
 

@@ -213,13 +213,14 @@ class Loader(StrictModel):
 
 
 class Card(StrictModel):
-    """One accelerator. ``uuid`` and ``pci_bus_id`` identify it in the management library."""
+    """One accelerator, or the ``part`` of one. ``uuid`` and ``pci_bus_id`` identify it in the management library."""
 
     rank: int
     name: str
     uuid: Text
     pci_bus_id: Text
     total_bytes: Bytes
+    part: str | None = None
 
 
 class Environment(StrictModel):

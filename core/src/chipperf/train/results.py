@@ -287,6 +287,7 @@ def _environment(planned: Environment, context: RunContext, runtime: RuntimeInfo
                 uuid=info.uuid or _UNTOLD,
                 pci_bus_id=info.pci_bus_id or _UNTOLD,
                 total_bytes=_or_untold(info.total_bytes),
+                part=info.part,
             )
             for rank, info in enumerate(context.devices)
         ],

@@ -49,7 +49,6 @@ if TYPE_CHECKING:
 
 _CONFIGS: Final = Path(__file__).with_name("configs.toml")
 _PRODUCTS: Final = Path(__file__).with_name("products.toml")
-# A release may have variables of its own that variables.toml does not list; they are recorded too.
 
 logger = logging.getLogger(__name__)
 

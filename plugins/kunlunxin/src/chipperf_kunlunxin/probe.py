@@ -58,6 +58,7 @@ def probe(root: Path | None = None, *, timeout_s: float = 2.0) -> ProbeResult:
             return f"{restriction} leaves none of {len(readings)} visible; unset it, or name devices"
         remarks = [f"with {restriction}"] if restriction else []
         remarks += [describe_runtime(), *hazards_in_force().values()]
+        remarks += [f"the tool lists {len(readings)} of {len(nodes)} nodes"] if len(readings) < len(nodes) else []
         identities = (reading.identity(index, product_name(cards)) for index, reading in enumerate(visible))
         return ProbeResult(
             available=True,
@@ -108,6 +109,8 @@ def describe_runtime() -> str:
         # A module that is loaded already may have no spec, which find_spec answers with an error.
         if name in sys.modules or importlib.util.find_spec(name):
             return f"{name} is installed"
+    if importlib.util.find_spec("torch_xpu"):
+        return "torch_xpu is installed, a stack that is not supported yet: install XPyTorch to train"
     return f"neither {' nor '.join(RUNTIME_MODULES)} is installed here: install Kunlunxin's torch to train"
 
 

@@ -3,9 +3,6 @@
 The P800's is XPyTorch, which presents its devices as ``cuda`` and its collectives as ``nccl``. The R300's is torch with
 ``torch_xmlir``, device type ``xpu``, collectives ``xccl``; upstream torch gives these two names to Intel's devices, and
 nothing here uses ``torch.xpu``.
-
-``variables.toml`` has the variables that are known. The plugin sets few itself; of the others, it reports those it
-finds set.
 """
 
 from __future__ import annotations

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from chipperf import ProbedDevice, ToolCommand, hookimpl
 from chipperf.hardware import (
@@ -36,11 +36,13 @@ TOOL: Final = ManagementTool(names=("mx-smi", "ht-smi"), directories=(Path("/opt
 # "GPU#0    MXC500      0000:37:00.0   Available (UUID: GPU-...)", before that "GPU 0: MXC500 (UUID: MX-...)".
 _GPU_ROW = re.compile(r"^\s*GPU(?:#(?P<new>\d+)\s|\s+(?P<old>\d+):)\s*(?P<name>\S.*?)(?=\s{2,}|\s*\(|$)(?P<rest>.*)$")
 # A slice follows its GPU: "  SGPU#3   25% 15.625gb   Available (UUID: GPU-...) sgpu-...".
-_SLICE_ROW = re.compile(r"^\s+SGPU#\d+\s(?P<rest>.*)$")
+_SLICE_ROW = re.compile(r"^\s+(?P<slice>SGPU#\d+)\s(?P<rest>.*)$")
+_SHARE = re.compile(r"\d+%(?:\s+[\d.]+[A-Za-z]+)?")
+# The rest of a row is the state, which the old layout does not have: "Available", "Not Available(why)".
+_BESIDE_STATE = re.compile(rf"\(UUID:[^)]*\)?|\bsgpu-\S+|\S+:\S+\.[0-7]\b|{_SHARE.pattern}")
 _UUID = re.compile(r"UUID:\s*([^\s)]+)")
 # Serial numbers of chip (like "AB1C23_45_6_7") and board (like "ABCD0123456789").
 _SERIAL_NUMBERS = (r"\b[A-Z0-9]+(?:_\d+){3}\b", r"\b[A-Z]{4}\d{10}\b")
-_NOT_AVAILABLE = re.compile(r"Not Available(?:\(([^)]*)\))?")
 
 _TOOL_VERSION = re.compile(r"^\s*[a-z]+-smi\s+version:\s*(\S+)", re.MULTILINE)
 _LOG_GPU = re.compile(r"GPU#\d+\s+(?P<name>\S.*?)\s+(?P<address>[0-9A-Fa-f:]+\.[0-7])\s*")
@@ -76,17 +78,12 @@ class Query(Enum):
     DMON = ("dmon", "-c", "1", "--format", "csv", "--total-memory", "--show-bdf")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DeviceList:
-    """What ``mx-smi -L`` lists: the usable devices as MetaX's runtime counts them, with slices in place of their GPUs.
-
-    Attributes:
-        sliced: Addresses of the GPUs that are divided into slices.
-        unavailable: One message for each GPU the tool marks as not available, with the tool's index.
+class DeviceList(NamedTuple):
+    """What ``mx-smi -L`` lists: the usable devices as MetaX's runtime counts them, with slices in place of their GPUs,
+    and a message for each GPU or slice in another state than available.
     """
 
     devices: tuple[ProbedDevice, ...] = ()
-    sliced: frozenset[str | None] = frozenset()
     unavailable: tuple[str, ...] = ()
 
 
@@ -106,27 +103,34 @@ def parse_list(text: str) -> DeviceList:
     MetaX's runtime shows the slices of a GPU instead of it: with their own UUID, at the address of their GPU.
     """
     devices: list[ProbedDevice] = []
-    sliced = set()
     unavailable = []
     gpu: ProbedDevice | None = None
     for line in text.splitlines():
-        row, slice_row, missing = _GPU_ROW.match(line), _SLICE_ROW.match(line), _NOT_AVAILABLE.search(line)
+        row, slice_row = _GPU_ROW.match(line), _SLICE_ROW.match(line)
         if row:
-            index, rest = int(row["new"] or row["old"]), row["rest"]
-            if missing:
-                gpu = None
-                unavailable.append(f"GPU {index}: {missing[1] or 'not available'}")
-            else:
-                address = normalize_pci_address(rest)
-                gpu = ProbedDevice(index=index, name=row["name"], uuid=_first(_UUID, rest), pci_bus_id=address)
-                devices.append(gpu)
-        elif slice_row and gpu and not missing:
-            if devices[-1] == gpu:
-                devices.pop()
-            sliced.add(gpu.pci_bus_id)
-            devices.append(replace(gpu, uuid=_first(_UUID, slice_row["rest"])))
+            rest, index, name = row["rest"], int(row["new"] or row["old"]), row["name"]
+            which, fault, address = f"GPU {index}", _fault_of(rest), normalize_pci_address(rest)
+            device = ProbedDevice(index=index, name=name, uuid=_first(_UUID, rest), pci_bus_id=address)
+            gpu = None if fault else device
+        elif slice_row and gpu:
+            rest = slice_row["rest"]
+            which, fault = f"GPU {gpu.index}, {slice_row['slice']}", _fault_of(rest)
+            devices = devices[:-1] if devices[-1:] == [gpu] else devices
+            device = replace(gpu, uuid=_first(_UUID, rest), part=f"sGPU {' '.join(_SHARE.findall(rest))}".strip())
+        else:
+            continue
+        if fault:
+            unavailable.append(f"{which}: {fault}")
+        else:
+            devices.append(device)
     numbered = (replace(device, index=index) for index, device in enumerate(devices))
-    return DeviceList(devices=tuple(numbered), sliced=frozenset(sliced), unavailable=tuple(unavailable))
+    return DeviceList(devices=tuple(numbered), unavailable=tuple(unavailable))
+
+
+def _fault_of(rest: str) -> str:
+    """Return why the device of a row cannot be used, in the tool's words; nothing if it is available."""
+    state, _, why = _BESIDE_STATE.sub("", rest).partition("(")
+    return "" if state.strip().casefold() in ("", "available") else why.strip(" )") or state.strip()
 
 
 def parse_log(text: str) -> DeviceReport:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from chipperf import (
     DeviceError,
+    DeviceInfo,
     DistributedConfig,
     EnvironmentVariable,
     Knob,
@@ -28,9 +29,6 @@ from chipperf import (
     torchtools,
 )
 from chipperf.hardware import DeviceReport, read_text
-
-# UUID and address of a device are those that ``mx-smi -L`` lists.
-from chipperf.torchtools import perf_device_info as perf_device_info
 from chipperf.torchtools import perf_device_teardown as perf_device_teardown
 from chipperf.torchtools import perf_loader_options as perf_loader_options
 
@@ -39,9 +37,9 @@ from chipperf.torchtools import perf_memory_query as perf_memory_query
 from chipperf.torchtools import perf_memory_reset_peak as perf_memory_reset_peak
 from chipperf.torchtools import perf_synchronize as perf_synchronize
 
-from chipperf_metax.mx_smi import TOOL, Query, parse_log, parse_table
+from chipperf_metax.mx_smi import TOOL, Query, parse_list, parse_log, parse_table
 from chipperf_metax.mx_smi import perf_tool_commands as perf_tool_commands
-from chipperf_metax.probe import built_with_maca, find_conflict, probe
+from chipperf_metax.probe import built_with_maca, describe_new_stack, find_conflict, probe
 from chipperf_metax.telemetry import ask_library
 from chipperf_metax.telemetry import perf_telemetry as perf_telemetry
 
@@ -87,7 +85,7 @@ def perf_load_runtime() -> RuntimeInfo:
     built_with = getattr(torch.version, "maca", None) or built_with_maca(torch.__version__)
     if built_with is None:
         raise PluginError(
-            f"torch {torch.__version__} is not a MetaX build",
+            f"torch {torch.__version__} is not a MetaX build{describe_new_stack()}",
             hint="install MetaX's torch (+metax or +mc) from its own image or site",
         )
     driver, maca = installed_versions()
@@ -109,7 +107,7 @@ def installed_versions(root: Path = Path("/")) -> tuple[str | None, str | None]:
     """Return the versions of the kernel-mode driver and of MACA: by the library, then the tool, then the kernel."""
 
     def reports() -> Iterator[DeviceReport]:
-        with suppress(TimeoutError):
+        with suppress(Exception):
             yield ask_library(timeout_s=_TIMEOUT_S)
         yield TOOL.report(Query.VERSION.value, parse_log, timeout_s=_TIMEOUT_S)
         yield TOOL.report(Query.TABLE.value, parse_table, timeout_s=_TIMEOUT_S)
@@ -216,6 +214,14 @@ def perf_device_init(rank: Rank) -> torch.device:
         raise DeviceError(
             f"MetaX's torch cannot count its devices: {error}", hint="add /opt/mxdriver/lib to LD_LIBRARY_PATH"
         ) from error
+
+
+@hookimpl
+def perf_device_info(device: torch.device) -> DeviceInfo:
+    """Identify the device by torch, whose UUIDs ``mx-smi -L`` lists, also those of slices."""
+    info = torchtools.perf_device_info(device)
+    listed = parse_list(TOOL.run(Query.LIST.value, timeout_s=_TIMEOUT_S).stdout).devices
+    return replace(info, part=next((each.part for each in listed if info.uuid and each.uuid == info.uuid), None))
 
 
 @hookimpl

@@ -93,7 +93,13 @@ def describe_torch_build() -> str:
         return "torch is not installed here: install MetaX's build to train"
     if built_with_maca(version):
         return f"torch {version}"
-    return f"torch {version} is not a MetaX build (+metax or +mc): install MetaX's to train"
+    return f"torch {version} is not a MetaX build (+metax or +mc){describe_new_stack()}: install MetaX's to train"
+
+
+def describe_new_stack() -> str:
+    """Name MetaX's backend for upstream torch, if it is installed, as the end of a clause."""
+    version = distribution_version("torch_fl")
+    return f", and torch_fl {version}, through which it uses MetaX's GPUs, is not supported yet" if version else ""
 
 
 def find_conflict(environment: Mapping[str, str]) -> str | None:
@@ -156,7 +162,7 @@ def _complete(listed: DeviceList, table: DeviceReport) -> tuple[ProbedDevice, ..
     for device in listed.devices:
         board = boards.get(device.pci_bus_id or "")
         if board:
-            total_bytes = None if device.pci_bus_id in listed.sliced else board.memory_total_bytes
+            total_bytes = None if device.part else board.memory_total_bytes
             device = replace(device, name=board.name or device.name, total_bytes=total_bytes)
         devices.append(device)
     return tuple(devices)

@@ -45,7 +45,8 @@ def ask_library(*, timeout_s: float) -> DeviceReport:
 
 def read_library(binding: Any) -> DeviceReport:
     """Read every board, and the versions of driver and SDK; what the initialized library refuses is unknown."""
-    boards = (_read_board(binding, index) for index in range(_value(binding.mxSmlGetDeviceCount) or 0))
+    count = _value(lambda: binding.mxSmlGetDeviceCount()) or 0
+    boards = (_value(functools.partial(_read_board, binding, index)) for index in range(count))
     maca = _value(binding.mxSmlGetMacaVersion)
     return DeviceReport(
         readings=tuple(filter(None, boards)),
@@ -112,7 +113,7 @@ class Sampler:
             unlisted = f"{report.source}: {device.uuid or device.pci_bus_id or device.name} is not listed"
             return TelemetrySample(source=unlisted if report.readings else report.problem)
         source = report.source
-        if is_slice(device, reading):
+        if device.part:
             # Memory and load of the board are also other people's.
             reading = replace(reading, utilization_percent=None, memory_used_bytes=None)
             source += ", of the whole board that this device is a slice of"
@@ -137,13 +138,6 @@ def find_board(device: DeviceInfo, readings: tuple[DeviceReading, ...]) -> Devic
         # Older builds of torch tell neither; then only the machine's single board can be meant.
         return only(readings)
     return find_reading(readings, uuid=device.uuid, pci_bus_id=device.pci_bus_id)
-
-
-def is_slice(device: DeviceInfo, board: DeviceReading) -> bool:
-    """Return True if the device is a part of the board: torch sees more than 99 % of the memory of a whole board."""
-    if device.total_bytes is None or board.memory_total_bytes is None:
-        return False
-    return device.total_bytes < 0.9 * board.memory_total_bytes
 
 
 def _tells(report: DeviceReport) -> bool:

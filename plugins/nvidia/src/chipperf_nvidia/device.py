@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import os
-from dataclasses import asdict
+from contextlib import suppress
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
 from chipperf import DeviceInfo, hookimpl, torchtools
-from chipperf.hardware import call_bounded
 
-from chipperf_nvidia.nvml import Memory, find_handle, opened, read_inventory, read_memory, version
+from chipperf_nvidia.nvml import part_of, read_memory_of, take_inventory
 from chipperf_nvidia.probe import VARIABLE, visible_devices
 
 if TYPE_CHECKING:
     import torch
     from chipperf import MemoryStats, ProbedDevice, Rank
-
-_NVML_TIMEOUT_S = 5.0
 
 
 @hookimpl
@@ -32,7 +30,9 @@ def perf_device_info(device: torch.device) -> DeviceInfo:
     """Return NVML's identity of the device, found by torch's UUID; torch's own where NVML cannot be asked."""
     info = torchtools.perf_device_info(device)
     found = _find_by_uuid(info.uuid and info.uuid.removeprefix("GPU-"), info.index)
-    return info if found is None else DeviceInfo(**{**asdict(found), "index": info.index})
+    if found is None:
+        return replace(info, part=part_of(info.name))
+    return DeviceInfo(**{**asdict(found), "index": info.index})
 
 
 @hookimpl
@@ -40,7 +40,9 @@ def perf_memory_query(device: torch.device) -> MemoryStats:
     """Read torch's allocator, and the use of the whole device from NVML or, failing that, from the CUDA runtime."""
     import torch
 
-    device_bytes, source = _read_nvml_memory(perf_device_info(device).uuid) or (None, "cudaMemGetInfo")
+    uuid, device_bytes, source = perf_device_info(device).uuid, None, "cudaMemGetInfo"
+    with suppress(Exception):  # NVML is foreign code; without it, the CUDA runtime knows the same.
+        device_bytes, source = read_memory_of(uuid or "")
     return torchtools.read_memory(torch.cuda, device, device_bytes=device_bytes, device_source=source)
 
 
@@ -53,33 +55,13 @@ def _find_by_uuid(uuid: str | None, index: int) -> ProbedDevice | None:
     if uuid is None:
         return None
     try:
-        gpus = call_bounded(read_inventory, timeout_s=_NVML_TIMEOUT_S).gpus
+        gpus = take_inventory().gpus
     except Exception:  # NVML is foreign code; without it, torch's properties have to do.
         return None
-    for gpu in gpus:
-        for instance in gpu.instances or ():
-            if instance.device.uuid == f"MIG-{uuid}":
-                return instance.device
-        if gpu.device.uuid != f"GPU-{uuid}":
-            continue
-        if gpu.instances is None:
-            return gpu.device
-        visible = visible_devices(gpus, os.environ.get(VARIABLE))
-        own = {instance.device.uuid for instance in gpu.instances}
-        return next((device for device in visible if device.index == index and device.uuid in own), None)
-    return None
-
-
-def _read_nvml_memory(uuid: str | None) -> tuple[Memory, str] | None:
-    if uuid is None:
-        return None
-
-    def read() -> tuple[Memory, str]:
-        with opened() as pynvml:
-            return read_memory(pynvml, find_handle(pynvml, uuid)), f"NVML {version(pynvml)}"
-
-    try:
-        reading, source = call_bounded(read, timeout_s=_NVML_TIMEOUT_S)
-    except Exception:  # NVML is foreign code; without it, the CUDA runtime knows the same.
-        return None
-    return None if reading[1] is None else (reading, source)
+    everything = (item for gpu in gpus for item in (*gpu.mig_instances, gpu))
+    found = next((item for item in everything if item.device.uuid in (f"MIG-{uuid}", f"GPU-{uuid}")), None)
+    if found is None or found.instances is None:
+        return None if found is None else found.device
+    visible = visible_devices(gpus, os.environ.get(VARIABLE))
+    own = {instance.device.uuid for instance in found.instances}
+    return next((device for device in visible if device.index == index and device.uuid in own), None)

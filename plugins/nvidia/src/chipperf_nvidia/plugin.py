@@ -5,13 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from chipperf import (
-    DeviceError,
-    DistributedConfig,
-    hookimpl,
-    read_case_overrides,
-    read_products,
-)
+from chipperf import DeviceError, DistributedConfig, hookimpl, read_case_overrides, read_products
 from chipperf.torchtools import perf_device_teardown as perf_device_teardown
 from chipperf.torchtools import perf_loader_options as perf_loader_options
 from chipperf.torchtools import perf_memory_reset_peak as perf_memory_reset_peak
@@ -33,7 +27,6 @@ from chipperf_nvidia.runtime import perf_load_runtime as perf_load_runtime
 if TYPE_CHECKING:
     from chipperf import CaseOverrides, PeakFlops, ProbeResult, Rank, VendorInfo
 
-_COLLECTIVE_TIMEOUT_S = 1800.0
 _CONFIGS = Path(__file__).with_name("configs.toml")
 _PRODUCTS = read_products(Path(__file__).with_name("products.toml"))
 
@@ -57,7 +50,7 @@ def perf_distributed_setup() -> DistributedConfig:
 
     if not torch.distributed.is_nccl_available():
         raise DeviceError("this build of torch has no NCCL", hint="install a Linux build of torch with NCCL")
-    return DistributedConfig(backend="nccl", timeout_s=_COLLECTIVE_TIMEOUT_S)
+    return DistributedConfig(backend="nccl")
 
 
 @hookimpl

@@ -68,7 +68,9 @@ def perf_precision(requested: Precision, device: torch.device) -> PrecisionPolic
     _require_format(requested, device)
     reason = "TF32 was asked for" if requested == "tf32" else "fp32 products are not rounded to TF32"
     reasons = dict.fromkeys(set_tf32(requested == "tf32"), reason)
-    return precision_policy(requested, knobs=switch_knobs({**reasons, **KERNEL_SWITCHES}))
+    emulates = requested == "fp32" and os.environ.get("CUBLAS_EMULATE_SINGLE_PRECISION") == "1"
+    effective = "fp32, but cuBLAS may compute products in bf16 parts" if emulates else None
+    return precision_policy(requested, knobs=switch_knobs({**reasons, **KERNEL_SWITCHES}), effective=effective)
 
 
 @hookimpl

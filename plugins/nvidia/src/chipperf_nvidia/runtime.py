@@ -3,35 +3,19 @@
 from __future__ import annotations
 
 import importlib.util
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
-from chipperf import DeviceError, PluginError, RuntimeInfo, hookimpl
-from chipperf.hardware import call_bounded, distribution_version
+from chipperf import DeviceError, PluginError, RuntimeInfo, hookimpl, read_variables
+from chipperf.hardware import distribution_version
 from chipperf.torchtools import nccl_version, user_variables
 
-from chipperf_nvidia.nvml import read_inventory
+from chipperf_nvidia.nvml import take_inventory
 from chipperf_nvidia.probe import read_driver_version
 from chipperf_nvidia.run_settings import VARIABLES
 
-_NVML_TIMEOUT_S = 5.0
-
-_FOREIGN_MODULES: Final = {"torch_xmlir": "Kunlunxin's XPyTorch", "torch_xray": "Kunlunxin's XPyTorch"}
-"""Modules whose presence alone turns ``torch.cuda`` into another vendor's, and whose they are."""
-
-_FOREIGN_TAGS: Final = {
-    "metax": "MetaX's",
-    "mc": "MetaX's",
-    "maca": "MetaX's",
-    "corex": "Iluvatar's",
-    "das": "Hygon's",
-    "dtk": "Hygon's",
-    "rocm": "AMD's",
-}
-"""Beginnings of the local version (``2.8.0+metax3.5``) of builds of other vendors, and whose they are."""
-
-_FOREIGN_ATTRIBUTES: Final = {"hip": "a HIP", "maca": "MetaX's", "metax": "MetaX's", "corex": "Iluvatar's"}
-"""Attributes of ``torch.version`` or ``torch`` that such builds set."""
+_FOREIGN: Final = read_variables(Path(__file__).with_name("foreign.toml")).meanings
 
 
 @hookimpl
@@ -74,15 +58,17 @@ def _refuse(stack: str | None) -> None:
 
 def _foreign_installation() -> str | None:
     """Name the imitation by what is installed, importing nothing; ``None`` if there is none."""
-    for module, stack in _FOREIGN_MODULES.items():
+    for module, stack in _FOREIGN["modules"].items():
         if importlib.util.find_spec(module) is not None:
             return f"{stack} ({module})"
-    return _foreign_version(distribution_version("torch") or "")
+    # torch_fl is a backend that upstream torch loads.
+    found = (_foreign_version(distribution_version(name) or "") for name in ("torch", "torch_fl"))
+    return next(filter(None, found), None)
 
 
 def _foreign_build(torch: Any) -> str | None:
     """Name the imitation by what torch says of itself; ``None`` if there is none."""
-    for attribute, owner in _FOREIGN_ATTRIBUTES.items():
+    for attribute, owner in _FOREIGN["attributes"].items():
         value = getattr(torch.version, attribute, None) or getattr(torch, attribute, None)
         if value:
             return f"{owner} build {torch.__version__}"
@@ -91,17 +77,17 @@ def _foreign_build(torch: Any) -> str | None:
 
 def _foreign_version(version: str) -> str | None:
     local = version.partition("+")[2].lower()
-    for tag, owner in _FOREIGN_TAGS.items():
+    for tag, owner in _FOREIGN["tags"].items():
         if local.startswith(tag):
             return f"{owner} build {version}"
     return None
 
 
 def _driver_version() -> str | None:
-    try:
-        return call_bounded(read_inventory, timeout_s=_NVML_TIMEOUT_S).driver_version
-    except Exception:  # Without NVML the driver's own file says it.
-        return read_driver_version(Path("/"))
+    version = read_driver_version(Path("/"))
+    with suppress(Exception):  # WSL2 has no such file; NVML is foreign code.
+        version = version or take_inventory().driver_version
+    return version
 
 
 def _sdk(torch: Any) -> str:

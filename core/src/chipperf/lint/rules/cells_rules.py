@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
+from functools import reduce
 from typing import TYPE_CHECKING, Final
 
 from chipperf.documents import cells, wording
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from chipperf.documents.case_document import DocumentRow
+    from chipperf.plugin.types import KnownDevice
 
 _FOREIGN_MARKS: Final = re.compile(r"\\|-+|—+|n/?a", re.IGNORECASE)
 _PLACEHOLDER: Final = re.compile(
@@ -25,7 +27,7 @@ _PERCENT: Final = re.compile("[%％]")
 _MIN_DIGITS: Final = 3
 _GIB: Final = 2**30
 _FULL: Final = 0.985
-_DATA_SHEET_TOLERANCE: Final = 0.05
+_MOST_OF_DATA_SHEET: Final = 1.05
 
 
 @rule(
@@ -140,11 +142,11 @@ def memory_fits_the_card(subject: LintedDocument) -> Iterator[Problem]:
                 cell.place, f"mem {cell.text!r} is full to the last percent; the total is perhaps not the device's"
             )
         totals[row.card][total.strip()] = row
-        sizes = _data_sheet_sizes(subject, row.card)
-        if sizes and not any(abs(value.total_bytes - size) <= size * _DATA_SHEET_TOLERANCE for size in sizes):
-            known = " or ".join(f"{size / _GIB:g}" for size in sorted(sizes))
+        products = _products(subject, row.card)
+        if products and not any(_may_have(product, value.total_bytes) for product in products):
+            known = " or ".join(sorted({f"{(product.memory_bytes or 0) / _GIB:g} GiB" for product in products}))
             yield Problem(
-                cell.place, f"total {value.total_bytes / _GIB:g} GiB; {row.card} has {known} GiB by its data sheet"
+                cell.place, f"total {value.total_bytes / _GIB:g} GiB; {row.card} has {known} by its data sheet"
             )
     for card, spellings in totals.items():
         if len(spellings) > 1:
@@ -153,13 +155,16 @@ def memory_fits_the_card(subject: LintedDocument) -> Iterator[Problem]:
     yield from subject.implausible("memory")
 
 
-def _data_sheet_sizes(subject: LintedDocument, card: str) -> set[int]:
-    return {
-        size
-        for mention in subject.names.find(card)
-        if mention.vendor == subject.vendor and mention.card
-        for size in subject.names.memory_bytes(mention.vendor, mention.card)
-    }
+def _may_have(product: KnownDevice, total_bytes: int) -> bool:
+    return not product.is_more_than(total_bytes) and total_bytes <= (product.memory_bytes or 0) * _MOST_OF_DATA_SHEET
+
+
+def _products(subject: LintedDocument, card: str) -> tuple[KnownDevice, ...]:
+    """Return the products with known memory that ``card`` names; a longer name is that of a part or another card."""
+    mentions = [mention for mention in subject.names.find(card) if mention.vendor == subject.vendor]
+    named = [mention for mention in mentions if mention.card]
+    rest = reduce(lambda text, mention: text.replace(mention.text, "", 1), mentions, card)
+    return subject.names.products(named[0]) if len(named) == 1 and not re.search(r"[^\W_]", rest) else ()
 
 
 @rule(
