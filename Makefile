@@ -49,8 +49,9 @@ format: $(INSTALLED) ## put style right
 bench: $(INSTALLED) ## measure speed against plain loops, side by side
 	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
 
-mutants: $(INSTALLED) ## hold every broken plugin to the contract and print which checks find it
+mutants: $(INSTALLED) ## hold every broken plugin to the contract; GENERATED_ARGS="--only perf_seed --sample 20" for a part
 	PYTHONPATH=tests:tests/accelerator $(BIN)/python -m mutants.trial
+	PYTHONPATH=tests:tests/accelerator $(BIN)/python -m mutants.generated_trial $(GENERATED_ARGS)
 
 faults: $(INSTALLED) ## disturb real runs in every known way and print what came of each as a table
 	PYTHONPATH=tests:tests/accelerator $(BIN)/python -m faults.table

@@ -1,12 +1,15 @@
 // Acme A1: a SIMULATED accelerator, for tests only.
 //
 // A PrivateUse1 backend of torch whose cards use host memory and compute on the host. What it simulates is how a card
-// behaves: memory of its own with counters and a limit, a queue in which work goes on after its launch has returned,
-// generators, TF32, several cards. No time and no figure that comes from it says anything about any hardware.
+// behaves: memory of its own with counters and a limit, streams in which work goes on after its launch has returned,
+// generators, TF32, sums whose order is left to chance, several cards. No time and no figure that comes from it says anything about any hardware.
 //
 // Python gives the device type its name, opens the cards and reads the environment; nothing of that is in here.
 
+#include <fcntl.h>
 #include <pthread.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
@@ -16,6 +19,7 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <string>
 #include <thread>
 #include <vector>
 
@@ -84,11 +88,18 @@ struct Counter {
   void reset_peak() { peak = current; }
 };
 
-// One card: its memory, its queue and its generator.
+// What every process can see of this process's use of a card; the management library reads it.
+struct Usage {
+  std::atomic<int64_t> reserved_bytes{0};
+  std::atomic<double> busy_until_s{0};
+};
+
+// One card: its memory, its streams and its generator.
 class Card {
  public:
-  Card(c10::DeviceIndex index, size_t capacity_bytes)
-      : generator(at::make_generator<AcmeGenerator>(index)), index_(index), capacity_bytes_(capacity_bytes) {}
+  Card(c10::DeviceIndex index, size_t capacity_bytes, const std::string& usage_file)
+      : generator(at::make_generator<AcmeGenerator>(index)), index_(index), capacity_bytes_(capacity_bytes),
+        usage_(open_usage(usage_file)) {}
 
   Block* allocate(size_t bytes) {
     std::lock_guard lock(mutex_);
@@ -127,23 +138,62 @@ class Card {
     reserved_.reset_peak();
   }
 
-  // Adds work that was launched at `launched` and keeps the card busy for `seconds`.
-  void enqueue(Clock::time_point launched, double seconds) {
+  // Adds work that was launched at `launched` and keeps a stream busy for `seconds`.
+  void enqueue(c10::StreamId stream, Clock::time_point launched, double seconds) {
     std::lock_guard lock(mutex_);
     const auto duration = std::chrono::duration<double>(kLaunchS + seconds);
-    busy_until_ = std::max(busy_until_, launched) + std::chrono::duration_cast<Clock::duration>(duration);
+    auto& until = busy_until_[stream];
+    until = std::max(until, launched) + std::chrono::duration_cast<Clock::duration>(duration);
+    const double until_s = std::chrono::duration<double>(until.time_since_epoch()).count();
+    usage_->busy_until_s = std::max(usage_->busy_until_s.load(), until_s);
   }
 
-  Clock::time_point busy_until() {
+  void enqueue(Clock::time_point launched, double seconds) { enqueue(current_stream(), launched, seconds); }
+
+  Clock::time_point busy_until(c10::StreamId stream) {
     std::lock_guard lock(mutex_);
-    return busy_until_;
+    return busy_until_[stream];
   }
 
-  void synchronize() { std::this_thread::sleep_until(busy_until()); }
+  c10::StreamId current_stream() const { return current_streams()[index_]; }
+  c10::StreamId new_stream() { return ++streams_; }
+  void set_current_stream(c10::StreamId stream) { current_streams()[index_] = stream; }
+
+  // Waits for the work that this thread's current stream has.
+  void finish_current_stream() { std::this_thread::sleep_until(busy_until(current_stream())); }
+
+  void synchronize() {
+    Clock::time_point latest{};
+    {
+      std::lock_guard lock(mutex_);
+      for (const auto& [stream, until] : busy_until_) {
+        latest = std::max(latest, until);
+      }
+    }
+    std::this_thread::sleep_until(latest);
+  }
 
   at::Generator generator;
 
  private:
+  // By card; 0 is the default stream.
+  static std::map<c10::DeviceIndex, c10::StreamId>& current_streams() {
+    thread_local std::map<c10::DeviceIndex, c10::StreamId> streams;
+    return streams;
+  }
+
+  static Usage* open_usage(const std::string& path) {
+    if (path.empty()) {
+      return new Usage();
+    }
+    const int file = open(path.c_str(), O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    TORCH_CHECK(file >= 0 && ftruncate(file, sizeof(Usage)) == 0, "cannot write ", path);
+    void* shared = mmap(nullptr, sizeof(Usage), PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
+    close(file);
+    TORCH_CHECK(shared != MAP_FAILED, "cannot map ", path);
+    return new (shared) Usage();
+  }
+
   Block* new_block(size_t bytes) {
     if (reserved_.current + bytes > capacity_bytes_) {
       drop_cached();
@@ -154,6 +204,7 @@ class Card {
     void* data = std::aligned_alloc(kRoundBytes, bytes);
     TORCH_CHECK(data, "the host has no memory left to simulate card ", int(index_));
     reserved_.add(bytes);
+    usage_->reserved_bytes = static_cast<int64_t>(reserved_.current);
     return new Block{data, bytes, bytes, index_};
   }
 
@@ -174,21 +225,25 @@ class Card {
       delete block;
     }
     cached_.clear();
+    usage_->reserved_bytes = static_cast<int64_t>(reserved_.current);
   }
 
   std::mutex mutex_;
   c10::DeviceIndex index_;
   size_t capacity_bytes_;
+  Usage* usage_;
   Counter allocated_;
   Counter reserved_;
   std::multimap<size_t, Block*> cached_;
-  Clock::time_point busy_until_{};
+  std::map<c10::StreamId, Clock::time_point> busy_until_;
+  std::atomic<c10::StreamId> streams_{0};
 };
 
 // Never destroyed: tensors in static variables outlive this library's own.
 auto& cards = *new std::vector<std::unique_ptr<Card>>();
 thread_local c10::DeviceIndex current_card = 0;
 std::atomic<bool> allow_tf32{false};
+std::atomic<bool> may_order_sums{false};
 
 // A card that was used belongs to the process that used it, as with most drivers.
 std::atomic<bool> used{false};
@@ -203,10 +258,11 @@ Card& card(c10::DeviceIndex index) {
   return *cards[index];
 }
 
-void open_cards(int64_t count, int64_t capacity_bytes) {
+// Opens a card for each of the files, which show its use to other processes; an empty name stands for none.
+void open_cards(int64_t capacity_bytes, const std::vector<std::string>& usage_files) {
   TORCH_CHECK(cards.empty(), "the cards are open already");
-  for (c10::DeviceIndex index = 0; index < count; ++index) {
-    cards.push_back(std::make_unique<Card>(index, capacity_bytes));
+  for (const std::string& path : usage_files) {
+    cards.push_back(std::make_unique<Card>(cards.size(), capacity_bytes, path));
   }
   pthread_atfork(nullptr, nullptr, [] { in_forked_child = used.load(); });
 }
@@ -250,7 +306,7 @@ struct Allocator final : c10::Allocator {
 Allocator allocator;
 REGISTER_ALLOCATOR(kAcme, &allocator)
 
-// Every card has one stream, so events only remember when the work before them is done.
+// The host has computed what is launched, so events only remember when the work before them is done.
 struct DeviceGuardImpl final : c10::impl::DeviceGuardImplInterface {
   c10::DeviceType type() const override { return kAcme; }
   c10::Device exchangeDevice(c10::Device device) const override { return {kAcme, exchange_card(device.index())}; }
@@ -259,23 +315,29 @@ struct DeviceGuardImpl final : c10::impl::DeviceGuardImplInterface {
   void uncheckedSetDevice(c10::Device device) const noexcept override { current_card = device.index(); }
   c10::DeviceIndex deviceCount() const noexcept override { return static_cast<c10::DeviceIndex>(cards.size()); }
 
-  c10::Stream getStream(c10::Device device) const override { return c10::Stream(c10::Stream::DEFAULT, device); }
-  c10::Stream getDefaultStream(c10::Device device) const override { return getStream(device); }
-  c10::Stream getStreamFromGlobalPool(c10::Device device, bool) const override { return getStream(device); }
-  c10::Stream getNewStream(c10::Device device, int) const override { return getStream(device); }
-  c10::Stream exchangeStream(c10::Stream stream) const override { return getStream(stream.device()); }
-  bool queryStream(const c10::Stream& stream) const override {
-    return Clock::now() >= card(stream.device_index()).busy_until();
+  c10::Stream getStream(c10::Device device) const override {
+    return stream_of(device, card_of(device).current_stream());
   }
-  void synchronizeStream(const c10::Stream& stream) const override { card(stream.device_index()).synchronize(); }
+  c10::Stream getDefaultStream(c10::Device device) const override { return stream_of(device, 0); }
+  c10::Stream getStreamFromGlobalPool(c10::Device device, bool) const override { return getNewStream(device, 0); }
+  c10::Stream getNewStream(c10::Device device, int) const override {
+    return stream_of(device, card_of(device).new_stream());
+  }
+  c10::Stream exchangeStream(c10::Stream stream) const override {
+    const c10::Stream previous = getStream(stream.device());
+    card_of(stream.device()).set_current_stream(stream.id());
+    return previous;
+  }
+  bool queryStream(const c10::Stream& stream) const override { return Clock::now() >= busy_until(stream); }
+  void synchronizeStream(const c10::Stream& stream) const override { std::this_thread::sleep_until(busy_until(stream)); }
   void synchronizeDevice(c10::DeviceIndex index) const override { card(index).synchronize(); }
 
   void record(void** event, const c10::Stream& stream, c10::DeviceIndex, c10::EventFlag) const override {
     destroyEvent(*event, stream.device_index());
-    *event = new Clock::time_point(card(stream.device_index()).busy_until());
+    *event = new Clock::time_point(busy_until(stream));
   }
   void block(void* event, const c10::Stream& stream) const override {
-    card(stream.device_index()).enqueue(done_at(event), 0);
+    card_of(stream.device()).enqueue(stream.id(), done_at(event), 0);
   }
   bool queryEvent(void* event) const override { return Clock::now() >= done_at(event); }
   void synchronizeEvent(void* event) const override { std::this_thread::sleep_until(done_at(event)); }
@@ -287,6 +349,14 @@ struct DeviceGuardImpl final : c10::impl::DeviceGuardImplInterface {
   }
 
  private:
+  static Card& card_of(c10::Device device) { return card(device.has_index() ? device.index() : current_card); }
+  static c10::Stream stream_of(c10::Device device, c10::StreamId id) {
+    const c10::Device indexed(kAcme, device.has_index() ? device.index() : current_card);
+    return c10::Stream(c10::Stream::UNSAFE, indexed, id);
+  }
+  static Clock::time_point busy_until(const c10::Stream& stream) {
+    return card_of(stream.device()).busy_until(stream.id());
+  }
   static Clock::time_point done_at(void* event) {
     return event ? *static_cast<Clock::time_point*>(event) : Clock::time_point{};
   }
@@ -448,7 +518,7 @@ class HostCall {
     }
     card().enqueue(launched_, static_cast<double>(bytes_) / kBytesPerS);
     if (host_waits) {
-      card().synchronize();
+      card().finish_current_stream();
     }
   }
 
@@ -501,6 +571,18 @@ void compute_on_host(const c10::OperatorHandle& op, c10::DispatchKeySet, torch::
   call.finish();
 }
 
+// As compute_on_host, for kernels that add up in an order that is left to chance: every second call rounds differently.
+// They keep the order if the process was started for that and torch asks for kernels with equal results.
+void compute_unordered(const c10::OperatorHandle& op, c10::DispatchKeySet keys, torch::jit::Stack* stack) {
+  static std::atomic<unsigned> calls{0};
+  compute_on_host(op, keys, stack);
+  const Tensor result = host_view(stack->back().toTensor());
+  const bool ordered = may_order_sums && at::globalContext().deterministicAlgorithms();
+  if (!ordered && ++calls % 2 == 0 && result.numel() > 0 && result.scalar_type() == at::kFloat) {
+    *static_cast<uint32_t*>(result.mutable_data_ptr()) ^= 1;
+  }
+}
+
 Tensor copy_from(const Tensor& source, const Tensor& destination, bool non_blocking) {
   const auto launched = Clock::now();
   {
@@ -514,7 +596,7 @@ Tensor copy_from(const Tensor& source, const Tensor& destination, bool non_block
     }
   }
   if (destination.is_cpu() && !non_blocking) {
-    card(source.get_device()).synchronize();
+    card(source.get_device()).finish_current_stream();
   }
   return destination;
 }
@@ -649,6 +731,10 @@ TORCH_LIBRARY_IMPL(aten, PrivateUse1, m) {
   m.impl("baddbmm.out", baddbmm_out);
   m.impl("convolution_overrideable", convolution);
   m.impl("convolution_backward_overrideable", convolution_backward);
+  m.impl("embedding_dense_backward", torch::CppFunction::makeFromBoxedFunction<&compute_unordered>());
+  m.impl("index_add.out", torch::CppFunction::makeFromBoxedFunction<&compute_unordered>());
+  m.impl("scatter_add.out", torch::CppFunction::makeFromBoxedFunction<&compute_unordered>());
+  m.impl("upsample_bilinear2d_backward.grad_input", torch::CppFunction::makeFromBoxedFunction<&compute_unordered>());
   // Without them, torch composes the norm of operators that do not take channels last.
   m.impl("native_group_norm", torch::CppFunction::makeFromBoxedFunction<&compute_on_host>());
   m.impl("native_group_norm_backward", torch::CppFunction::makeFromBoxedFunction<&compute_on_host>());
@@ -676,7 +762,7 @@ TORCH_LIBRARY_IMPL(aten, AutocastPrivateUse1, m) {
 
 // What the Python side of the runtime calls.
 TORCH_LIBRARY(acme_driver, m) {
-  m.def("open_cards", open_cards);
+  m.def("open_cards(int capacity_bytes, str[] usage_files) -> ()", open_cards);
   m.def("device_count", [] { return static_cast<int64_t>(cards.size()); });
   m.def("current_device", [] { return static_cast<int64_t>(current_card); });
   m.def("set_device", [](int64_t index) { set_current_card(index); });
@@ -689,6 +775,7 @@ TORCH_LIBRARY(acme_driver, m) {
   m.def("set_rng_state", set_rng_state);
   m.def("get_allow_tf32", [] { return allow_tf32.load(); });
   m.def("set_allow_tf32", [](bool allowed) { allow_tf32 = allowed; });
+  m.def("let_sums_be_ordered", [](bool may) { may_order_sums = may; });
   m.def("in_forked_child", [] { return in_forked_child.load(); });
   m.def("host_view", host_view);
 }

@@ -11,6 +11,8 @@ import threading
 import time
 from contextlib import suppress
 
+from chipperf.contract.isolation import call_in_fork, set_timeout_factor
+
 
 def add(numbers):
     return sum(numbers)
@@ -18,6 +20,11 @@ def add(numbers):
 
 def hang(_):
     time.sleep(600)
+
+
+def hang_in_a_call_of_its_own(factor):
+    set_timeout_factor(factor)
+    return call_in_fork(hang, None, timeout_s=3).fault
 
 
 def hang_and_say_so(path):

@@ -48,8 +48,12 @@ def test_value_is_returned_with_the_time_it_took(call):
 def test_hanging_call_is_killed_in_time(call, name):
     outcome = call(name, timeout_s=0.3)
 
-    assert outcome.fault == "it did not finish within 0.3 s and was killed"
+    assert outcome.fault.startswith(f"it did not finish within 0.3 s and was killed, in {name} (")
     assert outcome.value is None
+
+
+def test_limit_inside_a_check_follows_the_factor(call):
+    assert call("hang_in_a_call_of_its_own", 0.1).value.startswith("it did not finish within 0.3 s")
 
 
 @pytest.mark.parametrize(

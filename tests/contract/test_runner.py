@@ -40,6 +40,12 @@ class Server:
         (({"status": "failed", "message": "too late"}, PASSED), "failed", "rank 0: too late"),
         ((None, {"status": "failed", "message": "wrong sum"}), "failed", "rank 1: wrong sum"),
         (({"status": "not_run", "message": "no group"}, PASSED), "not_run", "rank 0: no group"),
+        (({"status": "failed", "message": "is 3"},) * 2, "failed", "ranks 0 and 1: is 3"),
+        ((None, {"status": "not_run", "message": "card 1 is gone"}), "not_run", "rank 1: card 1 is gone"),
+        (
+            ({"status": "failed", "message": "peer lost", "detail": "..."}, {"status": "failed", "message": "is 3"}),
+            *("failed", "rank 1: is 3"),
+        ),
     ],
 )
 def test_message_names_the_rank_that_failed(monkeypatch, reports, status, message):
@@ -91,7 +97,7 @@ def test_check_is_carried_out_in_the_environment_of_each_of_its_settings(monkeyp
 
     for function in ("environment", "carry_out"):
         settings = [(precision, deterministic) for name, precision, deterministic in asked if name == function]
-        assert settings == [*((precision, False) for precision in PRECISIONS), ("fp32", True)]
+        assert settings == [(precision, wanted) for wanted in (False, True) for precision in PRECISIONS]
 
 
 @pytest.mark.parametrize(
@@ -115,3 +121,43 @@ def test_worst_of_the_settings_decides(monkeypatch, statuses, status, message):
         result = runner.run(check)
 
     assert (result.status, result.message) == (status, message)
+
+
+@pytest.mark.parametrize(
+    ("others", "status"),
+    [
+        ({"P1": "passed"}, "failed"),
+        ({"P1": "failed"}, "not_run"),
+        ({"P1": "not_run"}, "not_run"),
+        ({"P1": "not_applicable"}, "failed"),
+        ({"P1": "passed", "P2": "failed"}, "not_run"),
+        ({"P1": "passed", "P2": "passed"}, "failed"),
+        # The other one, which refers back, is the one that fails.
+        ({"P1": "see P3"}, "not_run"),
+    ],
+)
+def test_check_that_refers_to_one_without_a_fault_fails(monkeypatch, others, status):
+    def call(*_, check, **__):
+        said = others.get(check, f"no group, see {' and '.join(others)}: a vendor's words, see A1")
+        return CallOutcome(value={"status": "not_run" if "see" in said else said, "message": said})
+
+    monkeypatch.setattr(Runner, "_prevented", lambda *_: None)
+    monkeypatch.setattr(Runner, "_server", lambda *_: None)
+    monkeypatch.setattr(Runner, "_call", call)
+    with Runner(find_vendor("cpu")) as runner:
+        result = runner.run(find_check("P3"))
+        failed = [check for check in others if runner.run(find_check(check)).status == "failed"]
+
+    assert result.status == status
+    assert "a vendor's words" in result.message
+    assert status == "failed" or failed or "not_run" in others.values()
+
+
+def test_check_that_fits_nowhere_runs_again_before_it_fails(monkeypatch):
+    reports = iter([{"status": "not_run", "message": "too slow, see T1"}, PASSED, PASSED])
+    monkeypatch.setattr(Runner, "_prevented", lambda *_: None)
+    monkeypatch.setattr(Runner, "_server", lambda *_: None)
+    monkeypatch.setattr(Runner, "_call", lambda *_, **__: CallOutcome(value=next(reports)))
+
+    with Runner(find_vendor("cpu")) as runner:
+        assert runner.run(find_check("T2")).status == "passed"

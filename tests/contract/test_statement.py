@@ -11,6 +11,7 @@ from chipperf.contract.check_runner import CheckResult, PluginReadiness
 from chipperf.contract.statement import Statement, judge, make_statement
 from chipperf.contract.waivers import Waiver
 from chipperf.plugin import installed
+from chipperf.plugin.types import Capability
 from pydantic import ValidationError
 
 ENTRY = installed.PluginEntry(
@@ -18,13 +19,13 @@ ENTRY = installed.PluginEntry(
 )
 
 
-def result(id, status="passed", *, level=0, message="", since="1.0"):
+def result(id, status="passed", *, level=0, message="", since="1.0", capability=None):
     check = Check(
         id=id,
         summary="It works.",
         fault="it does not",
         level=level,
-        capability=None,
+        capability=capability,
         needs="session",
         ranks=1,
         settings=fp32,
@@ -127,6 +128,24 @@ def test_level_without_a_device_did_not_run():
     assert statement.line == "contract 1.0 · L0 1/1 · L1 not run (no device)"
     assert [claim.claimed for claim in statement.levels] == [True, False]
     assert statement.succeeded
+
+
+@pytest.mark.parametrize(
+    ("devices", "phrase"), [(1, "L1 1/1 (1 device, M6 not run)"), (2, "L1 1/2 not claimed (M6 not run)")]
+)
+def test_one_device_claims_levels_of_a_plugin_for_several(devices, phrase):
+    apart = result("M6", "not_run", level=1, capability=Capability.MULTI_DEVICE)
+    standing = PluginReadiness(device_count=devices)
+    statement = state(result("A1"), result("D1", level=1), apart, standing=standing)
+
+    assert statement.line == f"contract 1.0 · L0 1/1 · {phrase}"
+
+
+def test_level_of_ranks_is_not_claimed_on_one_device():
+    ranks = result("P2", "not_run", level=3, capability=Capability.DISTRIBUTED)
+    statement = state(result("A1"), ranks, standing=PluginReadiness(device_count=1))
+
+    assert not statement.levels[3].claimed
 
 
 def test_simulated_stack_claims_nothing_above_level_0():

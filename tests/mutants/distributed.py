@@ -16,6 +16,66 @@ _CARD_0 = Change(
 )
 
 
+_CONFIG = 'DistributedConfig(backend=f"cpu:gloo,{_DEVICE_TYPE}:{_COLLECTIVES}", timeout_s=600.0)'
+_VARIABLE = 'name="OMP_NUM_THREADS", value="1"'
+_INIT = "    device = torch.device(_DEVICE_TYPE, rank.local_rank)\n"
+
+
+def _config(*changes: tuple[str, str]) -> tuple[Change, ...]:
+    """Return other options of the process group."""
+    new = _CONFIG
+    for old, replacement in changes:
+        new = new.replace(old, replacement)
+    return (Change(old=_CONFIG, new=new),)
+
+
+def _ddp(options: str) -> tuple[Change, ...]:
+    """Return other options of DDP."""
+    return _config(("600.0)", f'600.0, ddp=__import__("chipperf").DdpOptions({options}))'))
+
+
+def _library(method: str, body: str) -> tuple[Change, ...]:
+    """Let a method of the collective library do something else: ``good`` is what it did, ``calls`` counts its calls."""
+    arguments = {"__init__": "*arguments", "barrier": "opts", "allgather": "outputs, inputs, opts"}
+    lines = "".join(f"    {line}\n" for line in body.splitlines())
+    return _patched_runtime(
+        "import threading, time\n"
+        "from acme_runtime.backend import synchronize\n"
+        "from acme_runtime.collectives import Accl, AcclWork, _staged\n"
+        f"good = Accl.good = getattr(Accl, 'good', Accl.{method})\n"
+        "calls = []\n"
+        f"def other(self, {arguments.get(method, 'tensors, opts')}):\n    calls.append(1)\n{lines}"
+        f"Accl.{method} = other"
+    )
+
+
+def _result(fault: str, method: str = "allreduce") -> tuple[Change, ...]:
+    """Change what a collective leaves in a tensor: ``host`` is its memory, ``before`` what it held."""
+    return _library(
+        method,
+        "before = _staged(tensors)[0].clone()\n"
+        "work = good(self, tensors, opts)\n"
+        "work.wait()\n"
+        "host = _staged(tensors)[0]\n"
+        f"{fault}\n"
+        "return work",
+    )
+
+
+def _sent_as(condition: str, sent: str) -> tuple[Change, ...]:
+    """Let a reduction exchange ``sent`` instead of the numbers in ``host``."""
+    return _library(
+        "allreduce",
+        "host = _staged(tensors)[0]\n"
+        f"if not ({condition}):\n"
+        "    return good(self, tensors, opts)\n"
+        f"sent = {sent}\n"
+        "self._gloo.allreduce([sent], opts).wait()\n"
+        "host.copy_(sent)\n"
+        "return AcclWork(self._gloo.barrier(dist.BarrierOptions()), tensors)",
+    )
+
+
 def _patched_runtime(patch: str) -> tuple[Change, ...]:
     """Let loading the runtime change torch, as vendors' builds do."""
     body = "".join(f"    {line}\n" if line else "\n" for line in patch.splitlines())
@@ -28,6 +88,15 @@ MUTANTS = [
         kills=("P1",),
         changes=(Change(old='_COLLECTIVES: Final = "accl"', new='_COLLECTIVES: Final = "aclc"'),),
     ),
+    Mutant(
+        name="collective_library_cannot_start",
+        kills=("P1",),
+        changes=_library("__init__", "raise RuntimeError('accl: no topology file')"),
+    ),
+    Mutant(name="collective_timeout_in_milliseconds", kills=("P1",), changes=_config(("600.0", "600e3"))),
+    Mutant(name="collective_timeout_in_minutes", kills=("P1",), changes=_config(("600.0", "10.0"))),
+    Mutant(name="bucket_in_bytes", kills=("P1",), changes=_ddp("bucket_cap_mb=25 * 2**20")),
+    Mutant(name="bucket_differs_by_rank", kills=("P1", "P2", "P4"), changes=_ddp("bucket_cap_mb=25 + rank.rank")),
     Mutant(
         name="all_reduce_averages",
         kills=("P2",),
@@ -42,9 +111,120 @@ MUTANTS = [
         ),
     ),
     Mutant(
+        name="counts_are_reduced_in_float64",
+        kills=("P2",),
+        changes=_sent_as("host.dtype == torch.int64", "host.double()"),
+    ),
+    Mutant(
+        name="gradients_are_exchanged_in_tf32",
+        kills=("P2", "P4"),
+        changes=_sent_as("host.dtype == torch.float32", "(host.view(torch.int32) & ~0x1FFF).view(torch.float32)"),
+    ),
+    Mutant(
+        name="maximum_begins_at_zero",
+        kills=("P2",),
+        changes=_result("if opts.reduceOp == dist.ReduceOp.MAX: host.clamp_(min=0)"),
+    ),
+    Mutant(name="scalars_are_not_reduced", kills=("P2",), changes=_result("if host.dim() == 0: host.copy_(before)")),
+    Mutant(
+        name="every_fifth_reduction_is_dropped",
+        kills=("P2", "P4", "P7"),
+        changes=_result("if len(calls) % 5 == 0: host.copy_(before)"),
+    ),
+    Mutant(
+        name="reductions_are_dropped_after_128",
+        kills=("P2",),
+        changes=_result("if len(calls) > 128: host.copy_(before)"),
+    ),
+    Mutant(
+        name="only_16_MiB_are_reduced",
+        kills=("P2", "P4"),
+        changes=_result(
+            "rest = slice(2**24 // host.element_size(), None); host.view(-1)[rest] = before.view(-1)[rest]"
+        ),
+    ),
+    Mutant(
+        name="infinity_is_reduced_to_a_number",
+        kills=("P2",),
+        changes=_result("if host.is_floating_point(): host.nan_to_num_()"),
+    ),
+    Mutant(
+        name="fp16_is_reduced_with_8_bits",
+        kills=("P2", "P4"),
+        changes=_result("if host.dtype == torch.float16: host.copy_(host.bfloat16())"),
+    ),
+    Mutant(
+        name="reduction_reads_before_the_queue_is_done",
+        kills=("P2",),
+        changes=_library(
+            "allreduce",
+            "started_s = time.perf_counter()\n"
+            "synchronize(tensors[0].device)\n"
+            "if time.perf_counter() - started_s > 0.01:\n"
+            "    _staged(tensors)[0].zero_()\n"
+            "return good(self, tensors, opts)",
+        ),
+    ),
+    Mutant(
+        name="broadcast_always_from_rank_1",
+        kills=("P2", "P4"),
+        changes=_library("broadcast", "opts.rootRank = 1\nreturn good(self, tensors, opts)"),
+    ),
+    Mutant(
+        name="gathered_bytes_saturate",
+        kills=("P2", "P5"),
+        changes=_library(
+            "allgather",
+            "if inputs[0].dtype == torch.uint8:\n"
+            "    _staged(inputs)[0].clamp_(max=127)\n"
+            "return good(self, outputs, inputs, opts)",
+        ),
+    ),
+    Mutant(
+        name="rank_1_cannot_initialize",
+        kills=("P2",),
+        changes=(
+            Change(
+                old=_INIT,
+                new='    if rank.rank == 1 and "LOCAL_RANK" in __import__("os").environ:\n'
+                f'        raise DeviceError("card 1 is held by a service; stop it")\n{_INIT}',
+            ),
+        ),
+    ),
+    Mutant(
         name="barrier_does_not_wait",
         kills=("P3",),
         changes=_patched_runtime("dist.barrier = lambda *arguments, **options: None"),
+    ),
+    Mutant(
+        name="barrier_works_once",
+        kills=("P3",),
+        changes=_library(
+            "barrier",
+            "work = good(self, opts)\nif len(calls) > 2: work.wait = lambda *arguments: True\nreturn work",
+        ),
+    ),
+    Mutant(
+        name="only_rank_0_waits_at_barriers",
+        kills=("P3",),
+        changes=_library(
+            "barrier", "work = good(self, opts)\nif self.rank(): work.wait = lambda *arguments: True\nreturn work"
+        ),
+    ),
+    Mutant(
+        name="barrier_gives_up_after_half_a_second",
+        kills=("P3",),
+        changes=_library(
+            "barrier",
+            "work = good(self, opts)\n"
+            "def wait(*arguments):\n"
+            "    end_s = time.monotonic() + 0.4\n"
+            "    while time.monotonic() < end_s and not work._staged.is_completed():\n"
+            "        time.sleep(0.001)\n"
+            "    return True\n"
+            "work.wait = wait\n"
+            "return work",
+        ),
     ),
     Mutant(
         name="gradients_are_compressed",
@@ -69,6 +249,36 @@ MUTANTS = [
             "    wrap(self, *arguments, **options)\n"
             "    self.require_backward_grad_sync = False\n"
             "DistributedDataParallel.__init__ = without_sync"
+        ),
+    ),
+    Mutant(name="graph_is_static_when_gradients_accumulate", kills=("P4",), changes=_ddp("static_graph=True")),
+    Mutant(
+        name="accumulated_gradients_are_lost",
+        kills=("P4",),
+        changes=_patched_runtime(
+            "from contextlib import contextmanager\n"
+            "from torch.nn.parallel import DistributedDataParallel\n"
+            "@contextmanager\n"
+            "def no_sync(self):\n"
+            "    yield\n"
+            "    for parameter in self.parameters(): parameter.grad = None\n"
+            "DistributedDataParallel.no_sync = no_sync"
+        ),
+    ),
+    Mutant(
+        name="large_buckets_are_summed",
+        kills=("P4",),
+        changes=_patched_runtime(
+            "from torch.nn.parallel import DistributedDataParallel\n"
+            "wrap = DistributedDataParallel.__init__\n"
+            "def exchange(_, bucket):\n"
+            "    sent = bucket.buffer()\n"
+            "    sent.div_(2 if sent.numel() < 2**20 else 1)\n"
+            "    return dist.all_reduce(sent, async_op=True).get_future().then(lambda future: future.value()[0])\n"
+            "def scaling(self, *arguments, **options):\n"
+            "    wrap(self, *arguments, **options)\n"
+            "    self.register_comm_hook(None, exchange)\n"
+            "DistributedDataParallel.__init__ = scaling"
         ),
     ),
     Mutant(name="all_ranks_report_card_0", kills=("P5",), changes=(_CARD_0,)),
@@ -105,6 +315,39 @@ MUTANTS = [
         ),
     ),
     Mutant(
+        name="second_group_has_no_channel",
+        kills=("P7",),
+        changes=_library(
+            "__init__",
+            "if len(calls) > 1: raise RuntimeError('accl: out of channels')\ngood(self, *arguments)",
+        ),
+    ),
+    Mutant(
+        name="collective_thread_outlives_its_group",
+        kills=("P7",),
+        changes=_library(
+            "__init__",
+            "threading.Thread(target=time.sleep, args=(600,), daemon=True).start()\ngood(self, *arguments)",
+        ),
+    ),
+    Mutant(
+        name="socket_outlives_its_group",
+        kills=("P7",),
+        changes=_library("__init__", "import socket\ncalls.append(socket.socket())\ngood(self, *arguments)"),
+    ),
+    Mutant(
+        name="shared_memory_is_left_behind",
+        kills=("P7",),
+        changes=_library(
+            "__init__",
+            "import mmap, tempfile\n"
+            "area = tempfile.NamedTemporaryFile(dir='/dev/shm', prefix='accl-', delete=False)\n"
+            "area.truncate(4096)\n"
+            "calls.append(mmap.mmap(area.fileno(), 4096))\n"
+            "good(self, *arguments)",
+        ),
+    ),
+    Mutant(
         name="step_mark_waits_for_the_peers_uninterrupted",
         kills=("P8",),
         changes=(
@@ -128,5 +371,36 @@ MUTANTS = [
         name="environment_is_set_behind_the_record",
         kills=("P10",),
         changes=(Change(old=_ENVIRONMENT, new=f'{_ENVIRONMENT}    import os\n\n    os.environ["ACME_CACHE"] = "1"\n'),),
+    ),
+    Mutant(
+        name="environment_is_set_in_deterministic_runs",
+        kills=("P10",),
+        changes=(
+            Change(
+                old=_ENVIRONMENT,
+                new=f"{_ENVIRONMENT}    import os\n\n"
+                '    if settings.deterministic:\n        os.environ["ACME_DETERMINISTIC"] = "1"\n',
+            ),
+        ),
+    ),
+    Mutant(
+        name="environment_differs_between_ranks",
+        kills=("P10",),
+        changes=(Change(old=_VARIABLE, new='name="ACME_ALGORITHM", value="ring" if rank.rank else "tree"'),),
+    ),
+    Mutant(
+        name="environment_of_several_ranks_is_never_the_same",
+        kills=("P10",),
+        changes=(
+            Change(
+                old=_VARIABLE,
+                new='name="ACME_JOB", value=str(__import__("time").time_ns() if rank.world_size > 2 else 1)',
+            ),
+        ),
+    ),
+    Mutant(
+        name="environment_has_a_name_that_is_none",
+        kills=("P10",),
+        changes=(Change(old=_VARIABLE, new='name="ACME RING", value="1"'),),
     ),
 ]

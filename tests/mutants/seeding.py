@@ -6,13 +6,17 @@ from mutants.mutant import Change, Mutant
 
 _SEED = "    _torch_acme().manual_seed_all(seed)\n"
 _DETERMINISTIC = "    set_determinism(deterministic)\n"
+_HOOK = "@hookimpl\ndef perf_seed"
+_STEP_END = '    """Do nothing: every operator is queued when it is called."""\n'
+_PREPARE = "    convert_parameters(model, precision.requested)\n"
+_TEARDOWN = "    restore_switches()\n"
 _SET_TF32 = '    set_switch("acme.allow_tf32", requested == "tf32", switch=tf32)\n'
 
 MUTANTS = [
     Mutant(name="seed_does_nothing", kills=("S1",), changes=(Change(old=_SEED, new=""),)),
     Mutant(
         name="seed_is_constant",
-        kills=("S1",),
+        kills=("S1", "S3"),
         changes=(Change(old=_SEED, new="    _torch_acme().manual_seed_all(0)\n"),),
     ),
     Mutant(
@@ -49,5 +53,105 @@ MUTANTS = [
                 old=_DETERMINISTIC, new="    import torch\n\n    torch.use_deterministic_algorithms(deterministic)\n"
             ),
         ),
+    ),
+    Mutant(
+        name="seed_reaches_card_0_only",
+        kills=("S1",),
+        changes=(Change(old=_SEED, new="    _torch_acme()._driver().manual_seed(0, seed)\n"),),
+    ),
+    Mutant(
+        name="seed_cut_to_16_bits",
+        kills=("S1",),
+        changes=(Change(old=_SEED, new="    _torch_acme().manual_seed_all(seed % 2**16)\n"),),
+    ),
+    Mutant(
+        name="seed_mixed_with_the_process",
+        kills=("S1",),
+        changes=(Change(old=_SEED, new="    import os\n\n    _torch_acme().manual_seed_all(seed ^ os.getpid())\n"),),
+    ),
+    Mutant(
+        name="step_end_reseeds",
+        kills=("S1",),
+        changes=(Change(old=_STEP_END, new=f"{_STEP_END}    _torch_acme().manual_seed_all(0)\n"),),
+    ),
+    Mutant(
+        name="determinism_disturbs_numpy",
+        kills=("S2",),
+        changes=(
+            Change(
+                old=_DETERMINISTIC,
+                new=f"{_DETERMINISTIC}    if deterministic:\n        import numpy as np\n\n        np.random.rand()\n",
+            ),
+        ),
+    ),
+    Mutant(
+        name="prepared_model_reseeds_host",
+        kills=("S2",),
+        changes=(Change(old=_PREPARE, new=f"    torch.manual_seed(0)\n{_PREPARE}"),),
+    ),
+    Mutant(
+        name="determinism_only_warns",
+        kills=("S3",),
+        changes=(
+            Change(
+                old=_DETERMINISTIC,
+                new="""    import torch
+
+    modes = Switch(torch.get_deterministic_debug_mode, torch.set_deterministic_debug_mode)
+    set_switch("deterministic_debug_mode", int(deterministic), switch=modes)
+""",
+            ),
+        ),
+    ),
+    Mutant(
+        name="variable_of_determinism_forgotten",
+        kills=("S3",),
+        changes=(Change(old="    if not settings.deterministic:\n", new="    if settings.case:\n"),),
+    ),
+    Mutant(
+        name="determinism_stays_on",
+        kills=("S3",),
+        changes=(Change(old=_DETERMINISTIC, new=f"    if deterministic:\n    {_DETERMINISTIC}"),),
+    ),
+    Mutant(
+        name="bf16_ends_determinism",
+        kills=("S3",),
+        changes=(
+            Change(old=_SET_TF32, new=f'{_SET_TF32}    if requested == "bf16":\n        set_determinism(False)\n'),
+        ),
+    ),
+    Mutant(
+        name="teardown_sets_constants",
+        kills=("S4",),
+        changes=(
+            Change(
+                old=_DETERMINISTIC, new="    import torch\n\n    torch.use_deterministic_algorithms(deterministic)\n"
+            ),
+            Change(
+                old=_TEARDOWN, new=f"{_TEARDOWN}    import torch\n\n    torch.use_deterministic_algorithms(False)\n"
+            ),
+        ),
+    ),
+    Mutant(
+        name="second_call_forgets_the_first",
+        kills=("S4",),
+        changes=(
+            Change(old=_HOOK, new=f"_before = []\n\n\n{_HOOK}"),
+            Change(
+                old=_SET_TF32,
+                new="""    _before[:] = [_torch_acme().get_allow_tf32()]
+    _torch_acme().set_allow_tf32(requested == "tf32")
+""",
+            ),
+            Change(
+                old=_TEARDOWN,
+                new=f"{_TEARDOWN}    if _before:\n        _torch_acme().set_allow_tf32(_before[0])\n",
+            ),
+        ),
+    ),
+    Mutant(
+        name="cache_of_autocast_left_off",
+        kills=("S4",),
+        changes=(Change(old=_PREPARE, new=f"{_PREPARE}    torch.set_autocast_cache_enabled(False)\n"),),
     ),
 ]

@@ -5,7 +5,14 @@ from __future__ import annotations
 from mutants.mutant import Change, Mutant
 
 _SYNCHRONIZE = "    _torch_acme().synchronize(device)\n"
+_HOOK = "@hookimpl\ndef perf_synchronize"
 _LOAD = "    acme_runtime.load()\n"
+_REQUIRE = '    require_precision(requested, _INFO.capabilities, who="the Acme A1")\n'
+_TEARDOWN = "    restore_switches()\n"
+_WAIT_FOR_STREAM = """    import torch
+
+    torch.accelerator.current_stream(device).synchronize()
+"""
 
 MUTANTS = [
     Mutant(name="synchronize_returns_at_once", kills=("T1",), changes=(Change(old=_SYNCHRONIZE, new="    pass\n"),)),
@@ -59,6 +66,111 @@ MUTANTS = [
             Change(
                 old=_SYNCHRONIZE,
                 new="    for card in range(_torch_acme().device_count()):\n        _torch_acme().synchronize(card)\n",
+            ),
+        ),
+    ),
+    Mutant(
+        name="synchronize_waits_for_current_stream",
+        kills=("T1",),
+        changes=(Change(old=_SYNCHRONIZE, new=_WAIT_FOR_STREAM),),
+    ),
+    Mutant(
+        name="synchronize_gives_up_after_a_second",
+        kills=("T1",),
+        changes=(
+            Change(
+                old=_SYNCHRONIZE,
+                new="""    import time
+
+    import torch
+
+    for _ in range(500):
+        if torch.accelerator.current_stream(device).query():
+            break
+        time.sleep(0.002)
+    else:
+        return
+"""
+                + _SYNCHRONIZE,
+            ),
+        ),
+    ),
+    Mutant(
+        name="synchronize_does_nothing_every_second_time",
+        kills=("T1",),
+        changes=(
+            Change(old=_HOOK, new=f"_calls = []\n\n\n{_HOOK}"),
+            Change(
+                old=_SYNCHRONIZE,
+                new=f"""    _calls.append(device)
+    if len(_calls) % 2 and device.index < _torch_acme().device_count():
+        return
+{_SYNCHRONIZE}""",
+            ),
+        ),
+    ),
+    Mutant(
+        name="synchronize_does_nothing_after_a_teardown",
+        kills=("T1",),
+        changes=(
+            Change(old=_HOOK, new=f"_ended = []\n\n\n{_HOOK}"),
+            Change(old=_SYNCHRONIZE, new=f"    if _ended:\n        return\n{_SYNCHRONIZE}"),
+            Change(old=_TEARDOWN, new=f"    _ended.append(device)\n{_TEARDOWN}"),
+        ),
+    ),
+    Mutant(
+        name="synchronize_does_nothing_in_a_run",
+        kills=("T1",),
+        changes=(
+            Change(old=_HOOK, new=f"_run = []\n\n\n{_HOOK}"),
+            Change(old=_SYNCHRONIZE, new=f"    if _run:\n        return\n{_SYNCHRONIZE}"),
+            Change(old=_REQUIRE, new=f"{_REQUIRE}    _run.append(device)\n"),
+        ),
+    ),
+    Mutant(
+        name="all_clocks_slow",
+        kills=("T3",),
+        changes=(
+            Change(
+                old=_LOAD,
+                new=_LOAD
+                + """    import time
+
+    measured, waited = time.perf_counter, time.monotonic
+    time.perf_counter = lambda: measured() * 0.8
+    time.monotonic = lambda: waited() * 0.8
+""",
+            ),
+        ),
+    ),
+    Mutant(
+        name="synchronize_sleeps_every_fifth_time",
+        kills=("T4",),
+        changes=(
+            Change(old=_HOOK, new=f"_calls = []\n\n\n{_HOOK}"),
+            Change(
+                old=_SYNCHRONIZE,
+                new=_SYNCHRONIZE
+                + """    import time
+
+    _calls.append(device)
+    time.sleep(0.0 if len(_calls) % 5 else 0.05)
+""",
+            ),
+        ),
+    ),
+    Mutant(
+        name="synchronize_takes_index_0_for_none",
+        kills=("T5",),
+        changes=(Change(old=_SYNCHRONIZE, new="    _torch_acme().synchronize(device.index or None)\n"),),
+    ),
+    Mutant(
+        name="synchronize_hides_errors",
+        kills=("T5",),
+        changes=(
+            Change(
+                old=_SYNCHRONIZE,
+                new=f"    import contextlib\n\n    with contextlib.suppress(Exception):\n    {_SYNCHRONIZE}",
             ),
         ),
     ),

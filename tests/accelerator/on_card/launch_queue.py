@@ -83,3 +83,13 @@ def test_work_adds_up_between_events() -> None:
     assert events[2].query()
     assert events[0].elapsed_time(events[1]) >= 2 * PRODUCT_S * 1000
     assert events[1].elapsed_time(events[2]) >= 4 * PRODUCT_S * 1000
+
+
+def test_streams_are_busy_apart_and_synchronize_waits_for_all_of_them() -> None:
+    stream = torch.Stream(device="acme:0")
+    with stream:
+        multiply(4)
+    assert not stream.query()
+    assert not is_busy(0)
+    backend.synchronize(0)
+    assert stream.query()

@@ -235,3 +235,22 @@ def test_shape_error_leaves_the_card_usable() -> None:
 def test_tensors_of_two_cards_do_not_mix() -> None:
     with pytest.raises(RuntimeError, match="same device"):
         torch.zeros(2, device="acme:0") + torch.zeros(2, device="acme:1")
+
+
+def test_order_of_some_sums_is_left_to_chance_unless_it_was_asked_for() -> None:
+    index, weights = below(3, 16), normal(16, 5).to(CARD)
+
+    def gradient() -> list[list[float]]:
+        table = torch.ones(3, 5, device=CARD, requires_grad=True)
+        (functional.embedding(index.to(CARD), table) * weights).sum().backward()
+        assert table.grad is not None
+        return table.grad.tolist()
+
+    assert gradient() != gradient()
+    torch.ops.acme_driver.let_sums_be_ordered(True)
+    torch.use_deterministic_algorithms(True)
+    try:
+        assert gradient() == gradient()
+    finally:
+        torch.use_deterministic_algorithms(False)
+        torch.ops.acme_driver.let_sums_be_ordered(False)

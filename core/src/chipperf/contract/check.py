@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn
 
 from chipperf.cases.registry import case_names
@@ -39,14 +39,14 @@ def fp32() -> tuple[EnvironmentSettings, ...]:
     return (EnvironmentSettings(case=case_names()[0], precision="fp32"),)
 
 
-def deterministic() -> tuple[EnvironmentSettings, ...]:
-    """Return one deterministic run in fp32."""
-    return (EnvironmentSettings(case=case_names()[0], precision="fp32", deterministic=True),)
-
-
 def each_precision() -> tuple[EnvironmentSettings, ...]:
     """Return one run in each precision."""
     return tuple(EnvironmentSettings(case=case_names()[0], precision=precision) for precision in PRECISIONS)
+
+
+def deterministic() -> tuple[EnvironmentSettings, ...]:
+    """Return one deterministic run in each precision."""
+    return tuple(replace(settings, deterministic=True) for settings in each_precision())
 
 
 def each_case() -> tuple[EnvironmentSettings, ...]:
@@ -59,7 +59,10 @@ class Failed(Exception):
 
 
 class NotRun(Exception):
-    """The check cannot run here, and the plugin is not the cause."""
+    """The check cannot run here: the machine lacks something, or the message names the check that finds the fault.
+
+    After ``see M1``, the check fails unless M1 fails or cannot run either.
+    """
 
 
 class NotApplicable(Exception):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 from concurrent.futures import ThreadPoolExecutor, as_completed, wait
 from dataclasses import asdict, dataclass, field, replace
@@ -10,7 +11,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from chipperf.contract import plugin_under_test
-from chipperf.contract.check import Check, all_checks, fp32
+from chipperf.contract.check import Check, all_checks, find_check, fp32
 from chipperf.contract.isolation import CallOutcome, ForkServer, ForkServers
 from chipperf.errors import PluginError
 from chipperf.plugin.probe_process import probe_vendor
@@ -34,6 +35,9 @@ _INITIALIZE_TIMEOUT_S: Final = 300.0
 
 _GRACE_S: Final = 5.0
 """Time for the other ranks to notice that one rank failed, so that their results can be reported too."""
+
+_REFERENCE: Final = re.compile(r"\bsee ([A-Z]\d{1,2}(?:(?:, | and | or )[A-Z]\d{1,2})*)")
+"""How a check that could not run names the checks that say why."""
 
 # Importing the checks takes longer than running most checks of level 0.
 _TORCH_FREE_PRELOAD: Final = (
@@ -78,7 +82,7 @@ class PluginReadiness:
 class Runner:
     """Runs checks on one plugin. Use it as a context manager, because it keeps processes.
 
-    ``timeout_factor`` multiplies the time limit of each check, for slow machines. ``servers`` are processes to share
+    ``timeout_factor`` multiplies every time limit, for slow machines. ``servers`` are processes to share
     with the runners of other plugins on the same path.
     """
 
@@ -88,6 +92,7 @@ class Runner:
         self._own_servers = ForkServers()
         self._servers = servers or self._own_servers
         self._environments: dict[tuple[Rank, EnvironmentSettings], dict[str, str]] = {}
+        self._results: dict[str, CheckResult | None] = {}
         self._workspace = tempfile.TemporaryDirectory(prefix="chipperf-contract-", ignore_cleanup_errors=True)
 
     def __enter__(self) -> Runner:
@@ -121,7 +126,42 @@ class Runner:
         return replace(found, device_fault=outcome.fault, **(outcome.value or {}))
 
     def run(self, check: Check) -> CheckResult:
-        """Run one check and return its result. Errors of the plugin become part of the result."""
+        """Run one check and return its result, once. Errors of the plugin become part of the result.
+
+        A check that could not run, and says that another one finds the reason, fails if that one finds none.
+        """
+        known = self._results.get(check.id)
+        if known is not None:
+            return known
+        # A check under way explains nothing to the checks that it refers to.
+        self._results[check.id] = None
+        result = self._run(check)
+        silent = self._silent(result)
+        if silent:
+            # A measurement on a busy machine may have been the reason.
+            result = self._run(check)
+            silent = self._silent(result)
+        if silent:
+            verb = "finds" if len(silent) == 1 else "find"
+            message = f"it could not run, and {' and '.join(silent)} {verb} no fault: {result.message}"
+            result = replace(result, status="failed", message=message)
+        self._results[check.id] = result
+        return result
+
+    def _silent(self, result: CheckResult) -> list[str]:
+        """Return the checks that a check that could not run refers to, if none of them says why."""
+        reference = _REFERENCE.search(result.message) if result.status == "not_run" else None
+        if reference is None:
+            return []
+        named = re.findall(r"[A-Z]\d+", reference[1])
+        others = [find_check(id) for id in named if id in {check.id for check in all_checks()}]
+        for other in others:
+            known = self._results[other.id] if other.id in self._results else self.run(other)
+            if known is not None and known.status in ("failed", "not_run"):
+                return []
+        return [other.id for other in others]
+
+    def _run(self, check: Check) -> CheckResult:
         prevented = self._prevented(check)
         if prevented:
             return prevented
@@ -146,7 +186,7 @@ class Runner:
         if check.level > 0 and readiness.no_device:
             return _not_run(check, f"no device: {readiness.no_device}")
         if check.needs == "device" and readiness.device_fault:
-            return _not_run(check, f"the device cannot be used: {readiness.device_fault}")
+            return _not_run(check, f"the device cannot be used, see D1 and D7: {readiness.device_fault}")
         # Several ranks may share a device that is the whole host.
         if check.ranks > max(1, readiness.device_count) and "unified_memory" not in readiness.capabilities:
             return _not_run(check, f"the check needs {check.ranks} devices, this machine has {readiness.device_count}")
@@ -164,26 +204,26 @@ class Runner:
             timeout_s = check.timeout_s
             outcome = self._call(server, "carry_out", rank, settings, timeout_s, check=check.id, environment=variables)
             report = outcome.value or {"status": "failed", "message": outcome.fault, "detail": outcome.output}
-            result = CheckResult(check=check, seconds=outcome.seconds, **report)
-            if check.ranks > 1 and result.message:
-                return replace(result, message=f"rank {rank.rank}: {result.message}")
-            return result
+            return CheckResult(check=check, seconds=outcome.seconds, **report)
 
         with ThreadPoolExecutor(len(ranks)) as pool:
             calls = [pool.submit(carry_out, rank, server) for rank, server in zip(ranks, servers, strict=True)]
             stuck = set(calls)
             try:
                 for call in as_completed(calls):
-                    if call.result().status == "failed":
+                    if call.result().status != "passed":
                         break
-                # Ranks that wait for the failed one would wait until their time limit.
-                _, stuck = wait(calls, timeout=_GRACE_S)
+                # Ranks that wait for one that gave up would wait until their time limit.
+                _, stuck = wait(calls, timeout=_GRACE_S * self._timeout_factor)
             finally:
                 # Also after an interrupt by the user, because the pool's block ends only after every call has ended.
                 for server, call in zip(servers, calls, strict=True):
                     if call in stuck:
                         server.stop_call()
-            return [call.result() for call in calls if call not in stuck]
+            results = {rank.rank: call.result() for rank, call in zip(ranks, calls, strict=True) if call not in stuck}
+        # When one rank has found a fault and left, the others meet errors that only hide it.
+        causes = {rank: result for rank, result in results.items() if result.status == "failed" and not result.detail}
+        return _with_ranks(causes or results) if check.ranks > 1 else list(results.values())
 
     def _torch_free_server(self) -> ForkServer:
         return self._servers.get(os.environ, _TORCH_FREE_PRELOAD)
@@ -212,7 +252,7 @@ class Runner:
         subject = {"entry": asdict(self.entry), "rank": asdict(rank), "settings": asdict(settings)}
         return server.call(
             f"{plugin_under_test.__name__}:{function}",
-            {**subject, "workspace": self._workspace.name, "check": check},
+            {**subject, "workspace": self._workspace.name, "check": check, "timeout_factor": self._timeout_factor},
             timeout_s=timeout_s * self._timeout_factor,
             environment=environment,
         )
@@ -220,6 +260,18 @@ class Runner:
 
 def _not_run(check: Check, reason: str) -> CheckResult:
     return CheckResult(check=check, status="not_run", message=reason)
+
+
+def _with_ranks(results: Mapping[int, CheckResult]) -> list[CheckResult]:
+    """Return the results of some ranks with messages that name the ranks, together if they say the same."""
+    said: dict[str, list[str]] = {}
+    for rank, result in results.items():
+        said.setdefault(result.message, []).append(str(rank))
+    who = {message: f"rank{'s' * (len(ranks) > 1)} {' and '.join(ranks)}" for message, ranks in said.items()}
+    return [
+        replace(result, message=f"{who[result.message]}: {result.message}") if result.message else result
+        for result in results.values()
+    ]
 
 
 def _join(check: Check, results: Sequence[CheckResult], *, seconds: float) -> CheckResult:

@@ -2,24 +2,36 @@
 
 from __future__ import annotations
 
+import re
+import sys
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final
+from inspect import isfunction, signature
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Final
 
+import psutil
+
+from chipperf.contract import tolerances
 from chipperf.contract.check import NotRun, not_run_on, require
-from chipperf.errors import PluginError
+from chipperf.errors import PluginError, UnsupportedPrecision
 from chipperf.plugin.probe_process import probe_vendor
 from chipperf.plugin.types import Capability, ProbedDevice
 from chipperf.run.programs import program
 from chipperf.run.ranks import job_ranks
 from chipperf.torchtools import DETERMINISTIC_ALGORITHMS, MATMUL_PRECISION, read_switch
+from chipperf.train.preparation import seed_everything
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     import torch
 
     from chipperf.contract.plugin_under_test import PluginUnderTest
+    from chipperf.plugin.types import PrecisionPolicy
+
+SEED: Final = 7
+"""Seed of runs that need no other."""
 
 TRAINED_CASE: Final = "mobilenetv2"
 """The case that the checks of whole runs train."""
@@ -42,6 +54,9 @@ _SWITCHES: Final = (
     "fp32_precision",
 )
 """Names of global switches in the modules of torch.backends."""
+
+_READS_SWITCH: Final = re.compile(r"get_allow_\w+|\w+_(enabled|allowed)")
+"""Names of functions that read a global switch."""
 
 _SWITCH_OWNERS: Final = (
     "cudnn",
@@ -66,16 +81,74 @@ def ranks_share_device(subject: PluginUnderTest) -> bool:
     return Capability.UNIFIED_MEMORY in subject.info.capabilities and len(probed_devices(subject)) == 1
 
 
+def all_devices(subject: PluginUnderTest) -> list[torch.device]:
+    """Initialize every device that the probe finds in this process. The subject's own is current."""
+    _ = subject.runtime
+    others = [subject.session.device_init(rank) for rank in job_ranks(len(probed_devices(subject)))[1:]]
+    return [subject.session.device_init(subject.rank), *others]
+
+
 def two_devices(subject: PluginUnderTest) -> tuple[torch.device, torch.device]:
-    """Initialize two devices in this process, the first one current; :class:`NotRun` if there are fewer."""
-    count = len(probed_devices(subject))
-    if count < 2:
-        raise NotRun(f"the check needs 2 devices, this machine has {count}")
-    first_rank, second_rank = job_ranks(2)
-    first = subject.device
-    second = subject.session.device_init(second_rank)
-    subject.session.device_init(first_rank)
+    """Return the first two of :func:`all_devices`; :class:`NotRun` if there are fewer."""
+    first, second, *_ = several_devices(subject)
     return first, second
+
+
+def begin_run(subject: PluginUnderTest, device: torch.device) -> PrecisionPolicy | None:
+    """Call the hooks that a run calls between the initialization of its device and its first step.
+
+    Return the policy of the precision in the check's settings; ``None`` if the plugin refuses it.
+    """
+    import torch
+
+    session = subject.session
+    # Made first, because it draws its weights.
+    model = torch.nn.Linear(2, 2).to(device)
+    seed_everything(session, SEED, device, subject.settings.deterministic)
+    try:
+        policy = session.precision(subject.settings.precision, device)
+    except UnsupportedPrecision:
+        return None
+    session.prepare_model(model, policy, device)
+    session.memory_reset_peak(device)
+    call_between_steps(subject, device)
+    return policy
+
+
+def call_between_steps(subject: PluginUnderTest, device: torch.device) -> None:
+    """Call the hooks that a run calls after a step."""
+    session = subject.session
+    if session.step_end:
+        session.step_end(device)
+    session.synchronize(device)
+    session.memory_query(device)
+
+
+def several_devices(subject: PluginUnderTest) -> list[torch.device]:
+    """Return :func:`all_devices`; :class:`NotRun` if there is only one."""
+    devices = all_devices(subject)
+    if len(devices) < 2:
+        raise NotRun(f"the check needs 2 devices, this machine has {len(devices)}")
+    return devices
+
+
+def resources() -> dict[str, int]:
+    """Return, by name, how much this process has of each resource that repeated calls must not increase."""
+    process = psutil.Process()
+    return {
+        "threads": process.num_threads(),
+        "open files": process.num_fds(),
+        "child processes": len(process.children(recursive=True)),
+        "bytes of host memory": process.memory_info().rss,
+    }
+
+
+def require_kept(before: Mapping[str, int], action: str, remedy: str) -> None:
+    """Check that an action, repeated since ``before``, left nothing of these :func:`resources` behind."""
+    for what, amount in resources().items():
+        grown = amount - before[what]
+        most = tolerances.HOST_MEMORY_GROWTH_BYTES if "bytes" in what else tolerances.KEPT_HANDLES
+        require(grown <= most, f"{action} left {grown} {what} behind: {remedy}")
 
 
 def require_computes(subject: PluginUnderTest, device: torch.device, situation: str) -> None:
@@ -97,7 +170,15 @@ def train(subject: PluginUnderTest, steps: int, after_step: Callable[[int], None
     """Train a new network of a few convolutions on random data on the subject's device, with its hooks as in a run.
 
     ``after_step`` is called with the number of finished steps. Return the parameters after the last step, on the host.
+    :class:`NotRun` if the device lacks an operator.
     """
+    try:
+        return _train(subject, steps, after_step)
+    except NotImplementedError as error:
+        raise NotRun(f"the device lacks an operator of training, see N1: {error}") from error
+
+
+def _train(subject: PluginUnderTest, steps: int, after_step: Callable[[int], None] | None) -> list[torch.Tensor]:
     import torch
 
     session, device = subject.session, subject.device
@@ -140,13 +221,23 @@ def training_command(subject: PluginUnderTest, out: Path, *options: str, images_
 def read_switches(device_type: str) -> dict[str, object]:
     """Return the value of every global switch of numerics that can be read, by the name that plugins use for its knob.
 
-    That is its path in ``torch.backends``, also in a module there with the name of the device type.
+    That is its path in ``torch.backends``, also in a module there with the name of the device type. A switch that is
+    read by a function, there or in torch's module of the device type, has its name without ``get_``.
     """
     import torch
 
-    owners = dict.fromkeys((*_SWITCH_OWNERS, device_type))
+    modules = {name: module for name, module in vars(torch.backends).items() if isinstance(module, ModuleType)}
+    owners = dict.fromkeys((*_SWITCH_OWNERS, *modules, device_type))
     names = [f"{owner}.{switch}" for owner in owners for switch in _SWITCHES]
     found: dict[str, object] = {}
+    # Older versions take no type, and before the runtime is loaded, torch may not know it.
+    with suppress(RuntimeError, TypeError):
+        found["autocast"] = torch.is_autocast_enabled(device_type)
+    for owner, module in [*modules.items(), (device_type, getattr(torch, device_type, None))]:
+        for name, read in vars(module).items() if module else ():
+            if _READS_SWITCH.fullmatch(name) and isfunction(read) and not signature(read).parameters:
+                with suppress(Exception):  # It may be of a library that is not there.
+                    found[f"{owner}.{name.removeprefix('get_')}"] = read()
     for name in (DETERMINISTIC_ALGORITHMS, MATMUL_PRECISION, *names):
         # torch refuses to read a switch if both its older and its newer name were set.
         with suppress(RuntimeError, AttributeError):
@@ -156,3 +247,49 @@ def read_switches(device_type: str) -> dict[str, object]:
     # These have no function that reads them all: a number below the smallest normal one is lost if it is flushed.
     tiny = torch.tensor(1e-310, dtype=torch.float64, device="cpu")
     return {**found, "default_dtype": str(torch.get_default_dtype()), "flush_denormal": not bool(tiny * 0.5)}
+
+
+def read_global_state(device_type: str) -> dict[str, object]:
+    """Return the global switches of numerics, and every other value that torch keeps for the whole process.
+
+    Those are found by their names: plain values of torch.backends and of what else has switches, and functions without
+    arguments that have a setter or say what is enabled.
+    """
+    import torch
+
+    found = read_switches(device_type)
+    kinds = (bool, int, float, str, torch.dtype, torch.device)
+    places = ("torch.backends.", "torch.utils.deterministic")
+    with_values = {name: module for name, module in sys.modules.items() if name.startswith(places)}
+    owners: dict[str, Any] = {"torch": torch, "torch._C": torch._C, **with_values}
+    owners[f"torch.{device_type}"] = getattr(torch, device_type, None)
+    for path, owner in owners.items():
+        for name in dir(owner):
+            reads = name.endswith("_enabled") or ("get_" in name and hasattr(owner, name.replace("get_", "set_", 1)))
+            if name.startswith("__") or not (reads or path in with_values):
+                continue
+            with suppress(Exception):
+                value = getattr(owner, name)
+                value = value() if reads else value
+                # Choices of a library are enumerations of the C++ side.
+                if isinstance(value, kinds) or hasattr(value, "__members__"):
+                    found[f"{path}.{name}"] = str(value)
+    return found
+
+
+def set_other_switches(device_type: str) -> None:
+    """Set switches to other values than they have, as a program or a user may have done before a run."""
+    import torch
+
+    torch.use_deterministic_algorithms(not torch.are_deterministic_algorithms_enabled())
+    torch.set_num_threads(torch.get_num_threads() + 1)
+    torch.backends.cudnn.benchmark = not torch.backends.cudnn.benchmark
+    torch.backends.cudnn.deterministic = not torch.backends.cudnn.deterministic
+    module = getattr(torch, device_type, None)
+    for name in dir(module):
+        change = getattr(module, name.replace("get_", "set_", 1), None)
+        if name.startswith("get_") and change is not None:
+            with suppress(Exception):
+                value = getattr(module, name)()
+                if isinstance(value, bool):
+                    change(not value)

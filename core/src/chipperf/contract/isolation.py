@@ -8,9 +8,11 @@ runs no operator and no plugin code, because threads and device contexts do not 
 from __future__ import annotations
 
 import ctypes
+import faulthandler
 import importlib
 import json
 import os
+import re
 import select
 import signal
 import subprocess
@@ -29,6 +31,7 @@ import psutil
 
 from chipperf.contract.check import not_run_on
 from chipperf.errors import PerfError, PluginError
+from chipperf.run.failure import DUMP_SIGNAL
 
 _BOOTSTRAP: Final = (
     "import sys; sys.path[:] = sys.argv.pop().split('\\n'); from chipperf.contract.isolation import serve; serve()"
@@ -40,10 +43,18 @@ _START_TIMEOUT_S: Final = 300.0
 _KILL_TIMEOUT_S: Final = 30.0
 """Time that the server has to kill a call after its timeout."""
 
+_DUMP_S: Final = 0.5
+"""Time for a call that has to be killed to say where it is."""
+
 _POLL_S: Final = 0.005
 _OUTPUT_TAIL_BYTES: Final = 4000
 _PR_SET_CHILD_SUBREAPER: Final = 36
 """linux/prctl.h: orphaned descendants become this process's children."""
+
+_INNERMOST: Final = re.compile(r'^Current thread [^\n]*\n  File "([^"]*)", line (\d+) in (.*)$', re.MULTILINE)
+"""Where a process is, in what faulthandler writes."""
+
+_timeout_factor = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,6 +155,17 @@ class ForkServers:
             server.close()
 
 
+def set_timeout_factor(factor: float) -> None:
+    """Multiply the limits that the check of this process sets to what it does, as the user asks for slow machines."""
+    global _timeout_factor
+    _timeout_factor = factor
+
+
+def patient(limit_s: float) -> float:
+    """Return a time limit, inside a check, as long as the user's machine needs it to be."""
+    return limit_s * _timeout_factor
+
+
 def call_in_new_interpreter(
     function: Callable[[Any], object],
     argument: object,
@@ -156,7 +178,13 @@ def call_in_new_interpreter(
         server = ForkServer(os.environ)
     with closing(server):
         target = f"{function.__module__}:{function.__name__}"
-        return server.call(target, argument, timeout_s=timeout_s, environment=environment)
+        return server.call(target, argument, timeout_s=patient(timeout_s), environment=environment)
+
+
+def innermost_call(output: str) -> str:
+    """Return where a process was when it last wrote its stacks, ``, in NAME (FILE:LINE)``; empty if it wrote none."""
+    found = _INNERMOST.findall(output)
+    return ", in {2} ({0}:{1})".format(*found[-1]) if found else ""
 
 
 def reason_of(error: BaseException) -> str:
@@ -203,7 +231,7 @@ def call_in_fork(
     environment: Variables | None = None,
 ) -> CallOutcome:
     """Call a function in a fork of this process, which must have no threads and no children. It returns JSON."""
-    started_s = time.monotonic()
+    started_s, timeout_s = time.monotonic(), patient(timeout_s)
     with tempfile.TemporaryFile() as result, tempfile.TemporaryFile() as output:
         child = os.fork()
         if child == 0:
@@ -218,7 +246,7 @@ def call_in_fork(
         answer: dict[str, Any] = json.loads(content)
     except ValueError:
         if status is None:
-            fault = f"it did not finish within {timeout_s:g} s and was killed"
+            fault = f"it did not finish within {timeout_s:g} s and was killed{innermost_call(printed)}"
         elif status < 0:
             fault = f"it crashed the process with {signal.Signals(-status).name}"
         else:
@@ -235,6 +263,7 @@ def _become_callee(call: Callable[[], object], environment: Variables, result: i
             os.dup2(nothing.fileno(), 0)
         os.dup2(output, 1)
         os.dup2(output, 2)
+        faulthandler.register(DUMP_SIGNAL, all_threads=True)
         # The plugin must not be able to write into the server's pipes or keep them open.
         os.closerange(3, result)
         os.closerange(result + 1, os.sysconf("SC_OPEN_MAX"))
@@ -267,6 +296,8 @@ def _wait(child: int, timeout_s: float) -> int | None:
         # If the caller has been killed, no process waits for the answer.
         if time.monotonic() > deadline_s or os.getppid() != caller:
             with suppress(ProcessLookupError):
+                os.kill(child, DUMP_SIGNAL)
+                time.sleep(_DUMP_S)
                 os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
             return None

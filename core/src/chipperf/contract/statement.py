@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 import chipperf
 from chipperf.contract.check import CONTRACT_VERSION, LEVELS, Level
 from chipperf.contract.waivers import Waiver
-from chipperf.plugin.types import API_VERSION
+from chipperf.plugin.types import API_VERSION, Capability
 from chipperf.records.schema import StrictModel
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Container, Mapping, Sequence
 
     from chipperf.contract.check_runner import CheckResult, PluginReadiness
     from chipperf.plugin.installed import PluginEntry
@@ -49,8 +49,9 @@ class JudgedResult(StrictModel):
 class LevelClaim(StrictModel):
     """Whether a vendor may claim a level, and how many checks apply to the plugin and passed.
 
-    It may if every check that applies, of this level and below, passed or is waived as unsupported. ``remark`` says why
-    not, or which waivers the claim depends on.
+    It may if every check that applies, of this level and below, passed or is waived as unsupported. What sets several
+    devices of one process apart does not apply to a machine with one. ``remark`` says why the level may not be claimed,
+    or on which waivers and how few devices the claim depends.
     """
 
     level: Level
@@ -114,10 +115,13 @@ def make_statement(
 ) -> Statement:
     """Return the statement for the results of every check up to ``level``. With ``None`` it claims no level."""
     judged = tuple(judge(result, waivers.get(result.check.id)) for result in results)
+    alone = standing.device_count == 1
+    apart = {each.check.id for each in results if alone and each.check.capability == Capability.MULTI_DEVICE}
     claims: list[LevelClaim] = []
     for each in LEVELS:
         if level is not None and each <= level:
-            claims.append(_claim(each, [result for result in judged if result.level == each], claims, standing))
+            of_level = [result for result in judged if result.level == each]
+            claims.append(_claim(each, of_level, claims, standing, apart))
     return Statement(
         contract_version=CONTRACT_VERSION,
         chipperf_version=chipperf.__version__,
@@ -154,9 +158,19 @@ def judge(result: CheckResult, waiver: Waiver | None) -> JudgedResult:
 
 
 def _claim(
-    level: Level, results: Sequence[JudgedResult], below: Sequence[LevelClaim], standing: PluginReadiness
+    level: Level,
+    results: Sequence[JudgedResult],
+    below: Sequence[LevelClaim],
+    standing: PluginReadiness,
+    apart: Container[str],
 ) -> LevelClaim:
-    applicable = [result for result in results if result.verdict not in ("not_applicable", "advisory")]
+    """Judge a level. ``apart`` are the checks of several devices, which a machine with a single one cannot run."""
+    lonely = [result.check for result in results if result.verdict == "not_run" and result.check in apart]
+    applicable = [
+        result
+        for result in results
+        if result.verdict not in ("not_applicable", "advisory") and result.check not in lonely
+    ]
     checks: dict[str, list[str]] = {}
     for result in applicable:
         kind = result.waiver.kind if result.verdict == "waived" and result.waiver else result.verdict
@@ -170,13 +184,14 @@ def _claim(
             faults.append("no check ran")
         if not faults and not all(claim.claimed for claim in below):
             faults.append("a lower level is not claimed")
-    unsupported = f"{', '.join(checks['unsupported'])} unsupported" if "unsupported" in checks else ""
+    conditions = [f"{', '.join(checks['unsupported'])} unsupported"] if "unsupported" in checks else []
+    conditions += [f"1 device, {_enumerate(lonely)} not run"] if lonely else []
     return LevelClaim(
         level=level,
         claimed=not faults,
         passed=len(checks.get("passed", ())),
         applicable=len(applicable),
-        remark="; ".join(faults) or unsupported,
+        remark="; ".join(faults or conditions),
     )
 
 

@@ -101,8 +101,9 @@ class MachineSpecs:
     def perf_environment(self, rank: Rank, settings: EnvironmentSettings) -> tuple[EnvironmentVariable, ...]:
         """Return the variables that a worker needs before its interpreter starts, with reasons; default none [A10].
 
-        The hook does not change ``os.environ``, and returns the same variables at each call [P10]. Core sets and
-        records them. Core keeps the value of a variable that the user has already set.
+        The hook does not change ``os.environ``, and returns the same variables at each call [P10]. It leaves ``RANK``
+        and other variables of launchers alone [P6]. The ranks of a job differ at most in their cards, cores and files
+        [P10]. Core sets and records them. Core keeps the value of a variable that the user has already set.
 
         Example:
             from chipperf import EnvironmentVariable, hookimpl
@@ -173,7 +174,8 @@ class DeviceSpecs:
     def perf_synchronize(self, device: torch.device) -> None:
         """Wait until *all* work that is queued on the device is finished, on every stream; required [A9, T1].
 
-        The time until it returns grows with the work [T2, T3]. On an idle device it returns at once [T4].
+        The time until it returns grows with the work [T2, T3]. On an idle device it returns at once [T4]. It raises the
+        errors of the runtime [T5].
         Core calls it at the start and the end of measurement windows: if it returns early, every throughput is wrong.
 
         Example:
@@ -223,7 +225,7 @@ class TrainingSpecs:
     def perf_distributed_setup(self, rank: Rank, device: torch.device) -> DistributedConfig:
         """Return how to initialize the process group; required if ``distributed`` is declared [A12].
 
-        Core initializes and destroys the group. After that, a new one works [P7].
+        Core initializes and destroys the group. After that, a new one works [P7]. All ranks need the same options [P1].
 
         Example:
             from chipperf import DistributedConfig, hookimpl
@@ -240,8 +242,9 @@ class TrainingSpecs:
     def perf_seed(self, seed: int, device: torch.device, deterministic: bool) -> None:
         """Seed the device's generators [S1] and, if asked, make its kernels deterministic [S3].
 
-        Core has already seeded Python, NumPy and torch's CPU generator, and the hook leaves these alone [S2].
-        Default: ``manual_seed_all`` of torch's module for the device type, and ``torch.use_deterministic_algorithms``.
+        Nothing but the seed, of 32 bits, decides which numbers the device draws [S1]. Core has already seeded Python,
+        NumPy and torch's CPU generator, and no hook changes these [S2]. Default: ``manual_seed_all`` of torch's module
+        for the device type, and ``torch.use_deterministic_algorithms``.
 
         Example:
             @hookimpl
@@ -258,6 +261,8 @@ class TrainingSpecs:
         """Set up the device for a precision and describe it with every knob that affects it [N2, N3].
 
         Default: fp32 only.
+
+        A later call, for any precision, must undo what an earlier one has set [N2, N3].
 
         Example:
             from chipperf import Capability, hookimpl
@@ -278,8 +283,9 @@ class TrainingSpecs:
     ) -> torch.nn.Module:
         """Change the model's memory layout for the device [N8].
 
-        Its modules, and names, shapes, values and number of its parameters and buffers do not change, and it gets no
-        hooks [N8]. Core warns in the record of results of another model. Default: the model unchanged.
+        Its modules with their settings, and names, shapes, values and number of its parameters and buffers do not
+        change, and it gets no hooks [N8]. Core warns in the record of results of another model. Default: the model
+        unchanged.
 
         Example:
             @hookimpl
@@ -397,7 +403,9 @@ class VendorSpecs(MachineSpecs, DeviceSpecs, TrainingSpecs, MonitoringSpecs):
 
     @hookspec
     def perf_device_teardown(self, device: torch.device) -> None:
-        """Undo what ``perf_device_init`` and ``perf_precision`` allocated or changed [D5, S4].
+        """Undo what the hooks of the run allocated, and set the switches that they changed to what they were [D5, S4].
+
+        It can be repeated [D5, S4].
 
         Core also calls it after a failure. Default: empties the cache of torch's module for the device type.
 

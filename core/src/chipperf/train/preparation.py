@@ -41,13 +41,18 @@ def join_process_group(session: Session, rank: Rank, device: torch.device) -> Di
 
 def seed_everything(session: Session, seed: int, device: torch.device, deterministic: bool) -> None:
     """Seed all generators: equally on all ranks for the weights, then apart for what training draws."""
+    seed_host(seed)
+    session.seed(seed, device, deterministic)
+
+
+def seed_host(seed: int) -> None:
+    """Seed the generators of Python, NumPy and torch's CPU."""
     import numpy as np
     import torch
 
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
-    session.seed(seed, device, deterministic)
 
 
 def generator_states(device: torch.device) -> dict[str, Any]:

@@ -2,50 +2,85 @@
 
 from __future__ import annotations
 
-import copy
+import gc
+import itertools
 import json
+import math
 import os
+import re
 import subprocess
 import time
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import psutil
 
+from chipperf.cases.registry import case_names
 from chipperf.contract import tolerances
 from chipperf.contract.check import NotApplicable, NotRun, check, fail, require
+from chipperf.contract.collective_trial import CollectiveTrial, numbers_of, require_equal
 from chipperf.contract.devices import probed_devices, ranks_share_device, training_command
-from chipperf.plugin.types import Capability, DistributedConfig, Rank
-from chipperf.run.directory import RunDirectory
-from chipperf.run.ranks import device_key, job_ranks, rank_from_environment, rank_variables
+from chipperf.contract.isolation import innermost_call, patient, reason_of
+from chipperf.errors import DeviceError
+from chipperf.launch.rank_processes import GRACE_S
+from chipperf.plugin.types import Capability, DistributedConfig, EnvironmentSettings, Rank
+from chipperf.precisions import PRECISIONS
+from chipperf.run.directory import RunDirectory, rank_log_name
+from chipperf.run.failure import DUMP_SIGNAL
+from chipperf.run.ranks import job_ranks, rank_from_environment, rank_variables, require_distinct_cards
 from chipperf.run.rendezvous import LOOPBACK
 from chipperf.train.preparation import data_parallel, join_process_group
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Callable, Sequence
 
     import torch
 
     from chipperf.contract.plugin_under_test import PluginUnderTest
 
 _LAUNCHER_VARIABLES: Final = tuple(name for name in rank_variables(Rank(), LOOPBACK, 0) if name != "GLOO_SOCKET_IFNAME")
-_SLEEP_S: Final = 1.0
-_SAMPLES_PER_RANK: Final = 8
+_OF_A_LAUNCHER: Final = re.compile("NODE_RANK|(ROLE|GROUP)_.*|(TORCHELASTIC|SLURM|OMPI_COMM|PMIX?)_.*")
+"""Further variables by which launchers and libraries tell a process its rank."""
+
+_LAYOUTS: Final = ((1, 2), (1, 3), (2, 2), (8, 2))
+"""Machines, and processes on each, of simulated jobs."""
+
+_OWN_PLACE: Final = re.compile("VISIBLE|AFFINITY|PLACES|IFNAME|HCA|CACHE|DIR|PATH|FILE|PORT|LOG")
+"""Names of variables that may give every rank cards, cores, or files of its own."""
+
+_SHAPES: Final = ((), (1,), (2,), (1021,), (33, 31))
+_TURNS: Final = 3
+_REPETITIONS: Final = 200
+"""More than a counter of eight bits can count, with the turns before."""
+
+_BEYOND_A_BUCKET_BYTES: Final = 2**20
+_LARGEST_BUCKET_BYTES: Final = 64 * 2**20
+_LATE_S: Final = (0.6, *(0.08,) * 7)
+"""How late a rank comes to each barrier. The first one finds a barrier that waits, but not for long."""
+
+_BATCHES: Final = (2, 1)
+"""Batches of each step: the first one accumulates. After it, DDP divides the gradients into other buckets."""
+
+_GROUPS: Final = 3
 _TRAINING_BEFORE_DEATH_S: Final = 2.0
 _RUN_START_TIMEOUT_S: Final = 180.0
+_DUMP_S: Final = 1.0
 
 _distributed_check = partial(check, level=3, capability=Capability.DISTRIBUTED)
 
 
-@_distributed_check("P1", fault="the backend string is wrong, which would show only on several cards")
-def backend_is_registered(subject: PluginUnderTest) -> None:
-    """After the runtime is loaded, the plugin's collective backend is registered and supports its devices."""
+@_distributed_check("P1", fault="the backend string is wrong, its library cannot start, or a time is in another unit")
+def backend_works(subject: PluginUnderTest) -> None:
+    """The collective backend is registered and starts, and all ranks of a job get the same plausible options."""
+    import torch
     import torch.distributed as dist
+    from torch.distributed import HashStore  # type: ignore[attr-defined]
 
     device = subject.device
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT="29500")
-    config = subject.session.distributed_setup(job_ranks(2)[0], device)
+    os.environ.update(rank_variables(Rank(), LOOPBACK, 29500))
+    config = _same_config(subject, device)
     parts = [part.rpartition(":") for part in config.backend.split(",")]
     for _, _, name in parts:
         require(
@@ -58,82 +93,136 @@ def backend_is_registered(subject: PluginUnderTest) -> None:
         not devices or device.type in devices,
         f"backend {config.backend!r} names no backend for {device.type} devices",
     )
-
-
-@_distributed_check("P2", ranks=2, fault="all-reduce averages, or does nothing")
-def collectives_give_right_numbers(subject: PluginUnderTest) -> None:
-    """All-reduce (sum and maximum), broadcast and all-gather give the right numbers in float32 and int64."""
-    import torch
-    import torch.distributed as dist
-
-    _join(subject)
-    rank, device = subject.rank.rank, subject.device
-    for dtype in (torch.float32, torch.int64):
-        base = torch.arange(1, 1001, dtype=dtype)
-        mine, other = base * (rank + 1), base * (2 - rank)
-        _require_equal(_reduced(mine.to(device), dist.ReduceOp.SUM), mine + other, f"all-reduce of {dtype}, sum")
-        _require_equal(_reduced(mine.to(device), dist.ReduceOp.MAX), base * 2, f"all-reduce of {dtype}, maximum")
-        sent = mine.to(device)
-        dist.broadcast(sent, src=1)
-        _require_equal(sent, base * 2, f"broadcast of {dtype} from rank 1")
-        gathered = [torch.zeros_like(sent) for _ in range(2)]
-        dist.all_gather(gathered, mine.to(device))
-        for source, tensor in enumerate(gathered):
-            _require_equal(tensor, base * (source + 1), f"all-gather of {dtype}, part of rank {source}")
-
-
-@_distributed_check("P3", ranks=2, fault="the barrier does not wait")
-def barrier_waits(subject: PluginUnderTest) -> None:
-    """A barrier holds every rank until the last one has arrived."""
-    import torch
-    import torch.distributed as dist
-
-    _join(subject)
-    # Read a result back, so that both ranks start together even if the barrier is broken.
-    _reduced(torch.ones(1, device=subject.device), dist.ReduceOp.SUM).cpu()
-    if subject.rank.rank == 1:
-        time.sleep(_SLEEP_S)
-    started_s = time.perf_counter()
-    dist.barrier()
-    subject.session.synchronize(subject.device)
-    waited_s = time.perf_counter() - started_s
-    if subject.rank.rank == 0:
-        least_s = tolerances.BARRIER_WAIT * _SLEEP_S
+    for what, value, (least, most), unit in (
+        ("timeout_s", config.timeout_s, tolerances.COLLECTIVE_TIMEOUT_S, "seconds"),
+        ("bucket_cap_mb", config.ddp.bucket_cap_mb, tolerances.BUCKET_MIB, "MiB"),
+    ):
         require(
-            waited_s >= least_s,
-            f"rank 1 came {_SLEEP_S:g} s late to a barrier, rank 0 waited {waited_s:.3f} s instead of {least_s:g} s",
+            least <= value <= most,
+            f"perf_distributed_setup returns {what}={value:g}, which should be {least:g} to {most:g} {unit}",
+        )
+    try:
+        dist.init_process_group(config.backend, store=HashStore(), rank=0, world_size=1)
+        # Some libraries connect at the first collective.
+        total = torch.ones(3, device=device)
+        dist.all_reduce(total)
+        found = total.tolist()
+    except Exception as error:
+        fail(f"a process group of backend {config.backend!r} cannot be made or used: {reason_of(error)}")
+    require(found == [1, 1, 1], f"in a group of one rank, the sum over ranks of 1, 1, 1 is {found}")
+
+
+@_distributed_check("P2", ranks=2, fault="a collective averages, drops a call, loses digits, or does nothing")
+def collectives_give_right_numbers(subject: PluginUnderTest) -> None:
+    """The collectives of training give both ranks the exact numbers, in every type, size and order that it uses."""
+    import torch
+    import torch.distributed as dist
+
+    from chipperf.run.collectives import Collectives
+
+    config = _join(subject, explained_by="P1")
+    device = subject.device
+    trial = CollectiveTrial(subject)
+    halves = _parameter_types(subject)
+    total, highest = dist.ReduceOp.SUM, dist.ReduceOp.MAX
+    for _ in range(_TURNS):
+        for shape in _SHAPES:
+            for dtype in (torch.float32, torch.int64, *halves):
+                trial.reduce(dtype, shape, total)
+                trial.broadcast(dtype, shape, source=trial.calls % 2)
+            for dtype in (torch.float32, torch.int64):
+                trial.reduce(dtype, shape, highest)
+            for dtype in (torch.float32, torch.int64, torch.uint8):
+                trial.gather(dtype, shape or (1,))
+    for _ in range(_REPETITIONS):
+        trial.reduce(torch.float32, (3,), total)
+    elements = _elements_beyond_a_bucket(config)
+    trial.reduce(torch.float32, (elements,), total)
+    trial.broadcast(torch.float32, (elements,), source=0)
+    trial.reduce_several()
+    trial.reduce_after_queued_work()
+    if device.type != "cpu":
+        trial.gather_into_one()
+    special = torch.tensor([[math.inf, 1, -math.inf, math.nan, 1], [1, math.nan, 5, 2, math.inf]])
+    for dtype in (torch.float32, *halves):
+        mine = special[subject.rank.rank].to(device, dtype, copy=True)
+        dist.all_reduce(mine)
+        require_equal(mine, special.sum(0).to(dtype), f"all-reduce of {dtype} with infinities and NaN, sum")
+    for turn in range(2):
+        # Of the second turn, only the content differs.
+        items = [{"rank": 0, "turn": turn}, {"rank": 1, "matches": bytes([turn, 200]) * 40_001}]
+        found = Collectives(subject.rank, device).gather(items[subject.rank.rank])
+        require(found == items, "objects of different sizes that the ranks gather differ from what each sent")
+
+
+@_distributed_check("P3", ranks=2, fault="the barrier does not wait, waits once, or only rank 0 waits")
+def barrier_waits(subject: PluginUnderTest) -> None:
+    """Every barrier holds every rank until the last one has arrived, whichever it is."""
+    from chipperf.run.collectives import Collectives
+
+    _join(subject)
+    own = subject.rank.rank
+    cores = Collectives(subject.rank, subject.device).barrier
+    barriers = [_barrier_of(subject.device)] * (len(_LATE_S) - 2) + [cores] * 2
+    # Read a result back, so that both ranks start together even if the barrier is broken.
+    cores()
+    times_s = []
+    for turn, barrier in enumerate(barriers):
+        if turn % 2 == own:
+            time.sleep(_LATE_S[turn])
+        came_s = time.monotonic()
+        barrier()
+        subject.session.synchronize(subject.device)
+        times_s.append((came_s, time.monotonic()))
+    # Both ranks read the clock of the machine.
+    others_s = _of_other_rank(subject, "P3", times_s)
+    for number, ((came_s, _), (_, left_s)) in enumerate(zip(others_s, times_s, strict=True), start=1):
+        early_s = came_s - left_s
+        require(
+            early_s <= 0,
+            f"barrier {number} of {len(barriers)} let rank {own} go {early_s:.3f} s before rank {1 - own} came",
         )
 
 
-@_distributed_check("P4", ranks=2, fault="gradients are summed, or each rank keeps its own gradients")
+@_distributed_check("P4", ranks=2, fault="gradients are summed, rounded, or each rank keeps its own")
 def gradients_are_those_of_the_big_batch(subject: PluginUnderTest) -> None:
-    """Two ranks under DDP get the same gradients as one process that trains on both halves of the batch."""
+    """DDP, with the vendor's options, averages each parameter's gradient exactly, also after accumulation."""
     import torch
 
     config = _join(subject)
-    subject.session.precision("fp32", subject.device)
-    device = subject.device
-    generator = torch.Generator().manual_seed(5)
-    images = torch.randn(2 * _SAMPLES_PER_RANK, 3, 16, 16, generator=generator)
-    labels = torch.randint(10, (2 * _SAMPLES_PER_RANK,), generator=generator)
-    torch.manual_seed(7)
-    reference = torch.nn.Sequential(
-        torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(8 * 14 * 14, 10)
-    )
-    model = copy.deepcopy(reference)
-    torch.nn.functional.cross_entropy(reference(images), labels).backward()
-    parallel = data_parallel(model.to(device), config, device)
-    half = slice(subject.rank.rank * _SAMPLES_PER_RANK, (subject.rank.rank + 1) * _SAMPLES_PER_RANK)
-    torch.nn.functional.cross_entropy(parallel(images[half].to(device)), labels[half].to(device)).backward()
-    for (name, parameter), expected in zip(model.named_parameters(), reference.parameters(), strict=True):
-        if parameter.grad is None or expected.grad is None:
-            fail(f"{name} has no gradient under DDP")
-        scale = float(expected.grad.abs().max())
-        error = float((parameter.grad.cpu() - expected.grad).abs().max()) / scale
-        require(
-            error <= tolerances.DDP_GRADIENT,
-            f"the gradient of {name} differs by {error:.2%} of its largest value from the gradient of the whole batch",
-        )
+    device, own = subject.device, subject.rank.rank
+    kinds = [((), torch.float32), ((37,), torch.float32), ((8, 6, 3, 3), torch.float32), ((41, 29), torch.float32)]
+    kinds += [((_elements_beyond_a_bucket(config),), torch.float32)]
+    kinds += [((129,), dtype) for dtype in _parameter_types(subject)]
+    first, model = _weighted(kinds, seed=0), _weighted(kinds, seed=own).to(device).to(memory_format=torch.channels_last)
+    parallel: Any = data_parallel(model, config, device)
+    for name, values in first.state_dict().items():
+        require_equal(model.state_dict()[name], values, f"{name} under DDP, which is that of rank 0")
+    for step, batches in enumerate(_BATCHES):
+        parallel.zero_grad(set_to_none=True)
+        expected = [torch.zeros(shape) for shape, _ in kinds]
+        for batch in range(batches):
+            last, call = batch == batches - 1, 2 * step + batch
+            numbers = [[numbers_of(dtype, shape, rank, call) for shape, dtype in kinds] for rank in range(2)]
+            try:
+                with nullcontext() if last else parallel.no_sync():
+                    parallel([each.to(device) for each in numbers[own]]).backward()
+            except RuntimeError as fault:
+                fail(f"step {step + 1}, of {batches} batch(es), fails under DDP with {config.ddp}: {fault}")
+            for mean, mine, other in zip(expected, *numbers, strict=True):
+                # These numbers leave room for the sums, which are exact.
+                mean += (mine.float() + other.float()) / 2
+        for (name, parameter), mean in zip(model.named_parameters(), expected, strict=True):
+            gradient = parameter.grad
+            if gradient is None:
+                fail(f"{name} has no gradient under DDP")
+            error = (gradient.cpu().float() - mean).abs_()
+            wrong = int((error > tolerances.DDP_GRADIENT * mean.abs()).sum())
+            require(
+                wrong == 0,
+                f"in step {step + 1}, of {batches} batch(es), {wrong} of {error.numel()} numbers of the gradient of "
+                f"{name}, {gradient.dtype}, differ from the mean of both ranks, by up to {float(error.max()):.3g}",
+            )
 
 
 @_distributed_check("P5", ranks=2, fault="all ranks train on card 0")
@@ -144,47 +233,69 @@ def ranks_have_devices_of_their_own(subject: PluginUnderTest) -> None:
     if ranks_share_device(subject):
         raise NotApplicable("all ranks share the device, the only one, as unified_memory declares")
     _join(subject)
-    mine = device_key(subject.session.device_info(subject.device))
-    found = Collectives(subject.rank, subject.device).gather(mine)
-    require(found[0] != found[1], f"ranks 0 and 1 both use the device {mine}: choose the device by the local rank")
+    found = Collectives(subject.rank, subject.device).gather(subject.session.device_info(subject.device))
+    try:
+        require_distinct_cards(found, ranks_per_node=2, device_type=subject.device.type)
+    except DeviceError as error:
+        fail(f"{error.message}: choose the device by the local rank")
 
 
 @check("P6", level=3, fault="every machine has its own main process, and each writes a record")
 def one_main_process(subject: PluginUnderTest) -> None:
-    """In a job of two machines with two ranks each, exactly one process is the main one."""
-    mains = []
-    for rank in job_ranks(2, machines=2):
-        wanted = {variable.name: variable.value for variable in subject.session.environment(rank, subject.settings)}
-        taken = sorted(set(wanted) & set(_LAUNCHER_VARIABLES))
-        require(
-            not taken,
-            f"perf_environment sets {', '.join(taken)} for rank {rank.rank}: leave that to the launcher",
-        )
-        if rank_from_environment({**rank_variables(rank, LOOPBACK, 0), **wanted}).is_main:
-            mains.append(rank.rank)
-    require(mains == [0], f"of 4 ranks on two machines {mains} are main processes instead of [0]")
+    """In jobs of several machines exactly one process is the main one, and no variable tells a process its rank."""
+    for machines, processes in _LAYOUTS:
+        mains = []
+        for rank in job_ranks(processes, machines=machines):
+            wanted = {variable.name: variable.value for variable in subject.session.environment(rank, subject.settings)}
+            taken = sorted(name for name in wanted if name in _LAUNCHER_VARIABLES or _OF_A_LAUNCHER.fullmatch(name))
+            require(
+                not taken,
+                f"perf_environment sets {', '.join(taken)} for rank {rank.rank} of {rank.topology}: leave that to the "
+                "launcher",
+            )
+            if rank_from_environment({**rank_variables(rank, LOOPBACK, 0), **wanted}).is_main:
+                mains.append(rank.rank)
+        require(mains == [0], f"of {rank.world_size} ranks, {rank.topology}, {mains} are main processes instead of [0]")
 
 
-@_distributed_check("P7", ranks=2, fault="a process group works only once, or leaves processes running")
+@_distributed_check("P7", ranks=2, fault="a process group works only once, or leaves something behind")
 def group_can_be_made_again(subject: PluginUnderTest) -> None:
-    """After a process group is destroyed, a new one works, and no process is left running."""
-    import torch
+    """Process groups can be made again and beside each other, and leave no process, thread, file or memory behind."""
     import torch.distributed as dist
 
     before = _children()
     _join(subject)
-    for attempt in (1, 2):
-        mine = torch.full((1,), 1.0 + subject.rank.rank, device=subject.device)
-        highest = float(_reduced(mine, dist.ReduceOp.MAX).cpu()[0])
-        require(highest == 2, f"in process group {attempt}, the maximum of 1 and 2 over two ranks is {highest:g}")
-        dist.destroy_process_group()
-        if attempt == 1:
-            # The first group's store must be closed before its port is used again.
-            time.sleep(0.2)
+    for attempt in range(1, _GROUPS + 1):
+        if attempt > 1:
             join_process_group(subject.session, subject.rank, subject.device)
+        which = f"process group {attempt} of {_GROUPS}"
+        _require_highest(subject, which)
+        if attempt == 1:
+            second, *single = [dist.new_group(ranks) for ranks in ([0, 1], [0], [1])]
+            _require_highest(subject, "a second group beside the first", second)
+            _require_highest(subject, "a group of one rank", single[subject.rank.rank], alone=True)
+            _require_highest(subject, f"{which}, after another one was used")
+            del second, single
+            shared = _shared_memory_files()
+        # Another rank's store must not be closed while this one uses it.
+        dist.barrier()
+        dist.destroy_process_group()
+        # The first group's store must be closed before its port is used again.
+        gc.collect()
+        time.sleep(0.2)
+        if attempt == 1:
+            footprint = _footprint()
+    grown = {what: count - footprint[what] for what, count in _footprint().items()}
     subject.session.device_teardown(subject.device)
     left = [command for pid, command in _children().items() if pid not in before]
     require(not left, f"after teardown these processes still run: {'; '.join(left)}")
+    stale = sorted(path for path in shared if Path(path).exists())
+    require(not stale, f"after teardown these files of shared memory are still there: {', '.join(stale)}")
+    for what, count in grown.items():
+        require(
+            count < _GROUPS - 1,
+            f"{_GROUPS - 1} more process groups left {count} more {what}, although they were destroyed",
+        )
 
 
 @_distributed_check("P8", fault="the run hangs when a rank dies", timeout_s=420)
@@ -192,22 +303,19 @@ def failing_rank_ends_the_run(subject: PluginUnderTest) -> None:
     """If one of two training ranks is killed, the run ends in bounded time, fails, and names that rank."""
     if len(probed_devices(subject)) < 2 and not ranks_share_device(subject):
         raise NotRun("the check needs 2 devices")
-    run = subject.workspace / "failing-run"
+    run = RunDirectory(subject.workspace / "failing-run")
     # Other checks cover the device; checking it here would only take time.
-    command = training_command(subject, run, "--nproc", "2", "--no-device-check", images_per_class=256)
-    limit_s = tolerances.FAILED_RUN_S
+    command = training_command(subject, run.path, "--nproc", "2", "--no-device-check", images_per_class=256)
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as launcher:
         try:
-            victim = _training_process(launcher, run / "events.jsonl", rank="1")
+            ranks = _training_processes(launcher, run.events)
             time.sleep(_TRAINING_BEFORE_DEATH_S)
-            victim.kill()
-            output, _ = launcher.communicate(timeout=limit_s)
-        except subprocess.TimeoutExpired:
-            fail(f"the run has not ended {limit_s:g} s after rank 1 was killed: make teardown and exit handlers return")
+            ranks["1"].kill()
+            output = _output_of_the_end(launcher, ranks["0"], run.path / rank_log_name(0))
         finally:
             launcher.kill()
     require(launcher.returncode == 1, f"the run ended with status {launcher.returncode} instead of 1: {output[-500:]}")
-    status = json.loads(RunDirectory(run).record.read_text(encoding="utf-8"))["status"]
+    status = json.loads(run.record.read_text(encoding="utf-8"))["status"]
     require(
         status["state"] == "failed" and (status["failure"] or {}).get("rank") == 1,
         f"the record does not say that rank 1 failed: {status}",
@@ -224,45 +332,145 @@ def single_process_needs_no_rendezvous(subject: PluginUnderTest) -> None:
 
 @check("P10", level=3, needs="session", fault="the hook sets variables that the record does not list")
 def environment_hook_sets_nothing(subject: PluginUnderTest) -> None:
-    """``perf_environment`` returns variables, does not set them, and returns the same ones in a second call."""
+    """For every run and rank, ``perf_environment`` returns valid variables, the same ones each time, and sets none."""
+    declared = (None, *subject.info.capabilities)
+    precisions = [name for name, precision in PRECISIONS.items() if precision.capability in declared]
+    for case, precision, deterministic in itertools.product(case_names(), precisions, (False, True)):
+        settings = EnvironmentSettings(case=case, precision=precision, deterministic=deterministic)
+        for machines, processes in ((1, 1), (1, 2), (2, 2)):
+            ranks = job_ranks(processes, machines=machines)
+            wanted = [_environment(subject, rank, settings) for rank in ranks]
+            for rank, variables in zip(ranks, wanted, strict=True):
+                for name in {**wanted[0], **variables}:
+                    mine, first = variables.get(name), wanted[0].get(name)
+                    require(
+                        mine == first or _OWN_PLACE.search(name),
+                        f"perf_environment returns {name}={mine} for rank {rank.rank} and {first} for rank 0 of "
+                        f"{rank.topology}: ranks may differ in cards, cores and files only",
+                    )
+
+
+def _environment(subject: PluginUnderTest, rank: Rank, settings: EnvironmentSettings) -> dict[str, str]:
+    """Return the variables that a rank needs, after checking them and what the hook has done."""
     before = dict(os.environ)
-    first = subject.session.environment(Rank(), subject.settings)
+    variables = subject.session.environment(rank, settings)
     changed = sorted({name for name, _ in before.items() ^ os.environ.items()})
     require(
         not changed,
         f"perf_environment changed {', '.join(changed)} itself: return the variables, so that they are recorded",
     )
     require(
-        first == subject.session.environment(Rank(), subject.settings),
-        "two calls of perf_environment return different variables",
+        variables == subject.session.environment(rank, settings),
+        f"two calls of perf_environment return different variables for rank {rank.rank} of {rank.topology}",
     )
+    for variable in variables:
+        require(
+            re.fullmatch("[A-Za-z_][A-Za-z0-9_]*", variable.name) and "\0" not in variable.value,
+            f"perf_environment returns {variable.name!r}={variable.value!r}, which is no environment variable",
+        )
+        require(variable.reason.strip(), f"perf_environment gives no reason for {variable.name}")
+    names = [variable.name for variable in variables]
+    require(len(set(names)) == len(names), f"perf_environment returns a variable twice: {', '.join(names)}")
+    return {variable.name: variable.value for variable in variables}
 
 
-def _join(subject: PluginUnderTest) -> DistributedConfig:
-    """Join the process group. If this fails, P1 reports it."""
+def _same_config(subject: PluginUnderTest, device: torch.device) -> DistributedConfig:
+    """Return the options of the process group, which must be the same for all ranks of a job."""
+    for machines, processes in reversed(_LAYOUTS):
+        ranks = job_ranks(processes, machines=machines)
+        first, *others = [subject.session.distributed_setup(rank, device) for rank in ranks]
+        for rank, config in zip(ranks[1:], others, strict=True):
+            require(
+                config == first,
+                f"perf_distributed_setup returns {config} for rank {rank.rank} of {rank.topology}, and {first} for "
+                "rank 0: all ranks need the same options",
+            )
+    return first
+
+
+def _join(subject: PluginUnderTest, *, explained_by: str = "P1 and P2") -> DistributedConfig:
+    """Join the process group."""
     try:
         config = subject.distributed
     # Catch everything: torch raises AssertionError for an unknown backend.
     except Exception as error:
-        raise NotRun(f"the process group cannot be joined, see P1: {error}") from error
+        raise NotRun(f"the process group cannot be joined, see {explained_by}: {reason_of(error)}") from error
     if config is None:
         raise NotRun("the check needs two ranks")
     return config
 
 
-def _reduced(tensor: torch.Tensor, operation: Any) -> torch.Tensor:
+def _barrier_of(device: torch.device) -> Callable[[], object]:
+    """Return torch's barrier, carried out by the device's backend also in a group that has one for the host."""
     import torch.distributed as dist
 
-    dist.all_reduce(tensor, op=operation)
-    return tensor
+    if device.type == "cpu":
+        return dist.barrier
+    barrier = partial(dist.barrier, device_ids=[device.index])
+    try:
+        barrier()
+    except RuntimeError as error:
+        # Older versions of torch take the argument for one backend only.
+        if "device_ids" not in str(error):
+            raise
+        return dist.barrier
+    return barrier
 
 
-def _require_equal(found: torch.Tensor, expected: torch.Tensor, what: str) -> None:
-    wrong = int((found.cpu() != expected).sum())
+def _weighted(kinds: Sequence[tuple[tuple[int, ...], torch.dtype]], *, seed: int) -> torch.nn.Module:
+    """Return a model with parameters of these shapes and types. Its inputs are exactly the gradients."""
+    import torch
+
+    class Weighted(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(seed)
+            for number, (shape, dtype) in enumerate(kinds):
+                self.register_parameter(f"parameter_{number}", torch.nn.Parameter(torch.rand(shape).to(dtype)))
+            self.register_buffer("mean", torch.rand(3))
+            self.register_buffer("count", torch.randint(2**40, ()))
+
+        def forward(self, inputs: Sequence[torch.Tensor]) -> torch.Tensor:
+            pairs = zip(self.parameters(), inputs, strict=True)
+            return torch.stack([(parameter * each).sum().float() for parameter, each in pairs]).sum()
+
+    return Weighted()
+
+
+def _parameter_types(subject: PluginUnderTest) -> list[torch.dtype]:
+    """Return the 16-bit types of parameters, and so of gradients, in the precisions that the plugin declares."""
+    import torch
+
+    capabilities = subject.info.capabilities
+    names = {each.parameter_type for each in PRECISIONS.values() if each.capability in capabilities}
+    return [getattr(torch, name) for name in sorted(filter(None, names))]
+
+
+def _elements_beyond_a_bucket(config: DistributedConfig) -> int:
+    """Return an odd number of float32 that fill more than a bucket of DDP."""
+    bucket_bytes = min(config.ddp.bucket_cap_mb * 2**20, _LARGEST_BUCKET_BYTES)
+    return int(bucket_bytes + _BEYOND_A_BUCKET_BYTES) // 4 + 3
+
+
+def _of_other_rank(subject: PluginUnderTest, check: str, item: Any) -> Any:
+    """Return what the other rank has, as JSON, through a file: without the collectives that are under test."""
+    from torch.distributed import FileStore  # type: ignore[attr-defined]
+
+    store = FileStore(str(subject.workspace / f"{check}-of-ranks"), 2)
+    store.set(str(subject.rank.rank), json.dumps(item))
+    return json.loads(store.get(str(1 - subject.rank.rank)))
+
+
+def _require_highest(subject: PluginUnderTest, which: str, group: Any = None, *, alone: bool = False) -> None:
+    """Check that a group of both ranks, or of this one alone, finds the highest number."""
+    import torch
+    import torch.distributed as dist
+
+    own = subject.rank.rank + 1.0
+    found, wanted = torch.full((1,), own, device=subject.device), own if alone else 2.0
+    dist.all_reduce(found, op=dist.ReduceOp.MAX, group=group)
     require(
-        wrong == 0,
-        f"{what}: {wrong} of {expected.numel()} numbers are wrong; the last should be {expected[-1]:g} and is "
-        f"{found.cpu()[-1]:g}",
+        found.item() == wanted, f"in {which}, the maximum of the ranks' numbers is {found.item():g}, not {wanted:g}"
     )
 
 
@@ -272,16 +480,61 @@ def _children() -> dict[int, str]:
     return {each["pid"]: " ".join(each["cmdline"] or []) for each in found if each["status"] != psutil.STATUS_ZOMBIE}
 
 
-def _training_process(launcher: subprocess.Popen[str], events: Path, *, rank: str) -> psutil.Process:
-    deadline_s = time.monotonic() + _RUN_START_TIMEOUT_S
+def _footprint() -> dict[str, int]:
+    """Return, by name, the number of each resource that a process group takes and must give back."""
+    process = psutil.Process()
+    return {"threads": process.num_threads(), "open files and sockets": process.num_fds()}
+
+
+def _shared_memory_files() -> set[str]:
+    """Return the files of shared memory that this process uses, on Linux."""
+    with suppress(OSError):
+        areas = Path("/proc/self/maps").read_text(encoding="utf-8", errors="replace")
+        return set(re.findall(r" (/dev/shm/.*?)(?: \(deleted\))?$", areas, re.MULTILINE))
+    return set()
+
+
+def _training_processes(launcher: subprocess.Popen[str], events: Path) -> dict[str, psutil.Process]:
+    """Wait until two ranks train, and return the process of each."""
+    deadline_s = time.monotonic() + patient(_RUN_START_TIMEOUT_S)
     while time.monotonic() < deadline_s:
         if launcher.poll() is not None:
             output, _ = launcher.communicate()
-            raise NotRun(f"two ranks do not train here, see P1 and N5: {output[-500:]}")
+            raise NotRun(f"two ranks do not train here, see P1, P2 and N5: {output[-500:]}")
         if events.exists() and '"RUN_START"' in events.read_text(encoding="utf-8", errors="replace"):
+            found = {}
             for process in psutil.Process(launcher.pid).children(recursive=True):
                 with suppress(psutil.Error):
-                    if "chipperf.train.worker" in process.cmdline() and process.environ().get("RANK") == rank:
-                        return process
+                    if "chipperf.train.worker" in process.cmdline():
+                        found[process.environ()["RANK"]] = process
+            if found.keys() >= {"0", "1"}:
+                return found
         time.sleep(0.1)
-    raise NotRun(f"two ranks did not begin to train within {_RUN_START_TIMEOUT_S:g} s")
+    raise NotRun(f"two ranks did not begin to train within {patient(_RUN_START_TIMEOUT_S):g} s")
+
+
+def _output_of_the_end(launcher: subprocess.Popen[str], peer: psutil.Process, log: Path) -> str:
+    """Return what a launcher says until it has ended, after one of its two ranks was killed; ``peer`` is the other."""
+    began_s, busy_s = time.monotonic(), _busy_s(peer)
+    # Then the launcher kills its ranks.
+    for limit_s in (min(patient(tolerances.FAILED_RUN_S), GRACE_S - 3), patient(4 * tolerances.FAILED_RUN_S)):
+        try:
+            return launcher.communicate(timeout=limit_s)[0]
+        except subprocess.TimeoutExpired:
+            waited_s = time.monotonic() - began_s
+            if peer.is_running() and _busy_s(peer) - busy_s < waited_s / 2:
+                place = ""
+                with suppress(psutil.Error, OSError):
+                    peer.send_signal(DUMP_SIGNAL)
+                    time.sleep(_DUMP_S)
+                    place = innermost_call(log.read_text(encoding="utf-8", errors="replace"))
+                fail(f"rank 0 waits, and has not ended {waited_s:.0f} s after rank 1 was killed{place}: let it return")
+    fail(f"the run has not ended {time.monotonic() - began_s:.0f} s after rank 1 was killed")
+
+
+def _busy_s(process: psutil.Process) -> float:
+    """Return how long a process's main thread has run, or waited for a core on a busy machine; Linux counts both."""
+    with suppress(OSError):
+        running_ns, waiting_ns, _ = Path(f"/proc/{process.pid}/schedstat").read_text(encoding="ascii").split()
+        return (int(running_ns) + int(waiting_ns)) / 1e9
+    return 0.0

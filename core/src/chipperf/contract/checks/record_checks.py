@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from chipperf.contract.check import check, fail, not_run_on, require
 from chipperf.contract.devices import TRAINED_CASE, training_command
+from chipperf.contract.isolation import patient
 from chipperf.errors import PerfError
 from chipperf.languages import LANGUAGES
 from chipperf.records.schema import Record
@@ -105,7 +106,12 @@ def _run(subject: PluginUnderTest) -> RunDirectory:
     with (subject.workspace / "run.txt").open("w", encoding="utf-8") as output:
         try:
             subprocess.run(
-                command, stdout=output, stderr=subprocess.STDOUT, env=environment, timeout=_RUN_TIMEOUT_S, check=False
+                command,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=environment,
+                timeout=patient(_RUN_TIMEOUT_S),
+                check=False,
             )
         except subprocess.TimeoutExpired as error:
             fail(

@@ -107,9 +107,12 @@ def perf_probe() -> ProbeResult:
 
 @hookimpl
 def perf_environment(rank: Rank, settings: EnvironmentSettings) -> tuple[EnvironmentVariable, ...]:
-    """Keep every card on one core of the host, which computes for it."""
+    """Keep every card on one core of the host, which computes for it, and let sums be ordered if that was asked for."""
     reason = "the host computes for the simulated card, one core for each"
-    return (EnvironmentVariable(name="OMP_NUM_THREADS", value="1", reason=reason),)
+    threads = EnvironmentVariable(name="OMP_NUM_THREADS", value="1", reason=reason)
+    if not settings.deterministic:
+        return (threads,)
+    return (threads, EnvironmentVariable(name="ACME_ORDERED_SUMS", value="1", reason="equal sums in every run"))
 
 
 @hookimpl
@@ -167,7 +170,7 @@ def perf_synchronize(device: torch.device) -> None:
 
 @hookimpl
 def perf_memory_query(device: torch.device) -> MemoryStats:
-    """Read the allocator; other processes are not simulated, so what it reserves is what is used."""
+    """Read the allocator's counters, and what all processes use of the card."""
     free_bytes, total_bytes = _torch_acme().mem_get_info(device)
     return MemoryStats(
         source="torch.acme allocator, simulated",
@@ -248,6 +251,7 @@ def perf_telemetry(device: DeviceInfo) -> TelemetrySample:
         power_w=readings.power_w,
         temperature_c=readings.temperature_c,
         utilization_percent=readings.utilization_percent,
+        memory_used_bytes=readings.memory_used_bytes,
         clock_mhz=readings.clock_mhz,
     )
 
