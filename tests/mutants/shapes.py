@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import re
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import psutil
 from acme_stack import PLUGIN_SOURCE
 
 from mutants.mutant import Change, Mutant
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 _SOURCE: Final = PLUGIN_SOURCE.read_text(encoding="utf-8")
 _HOOKS: Final = {text.group(1): text.group() for text in re.finditer(r"@hookimpl\ndef (\w+)\(.*?\n\n\n", _SOURCE, re.S)}
-_OPTIONAL: Final = ("BF16", "CHANNELS_LAST", "DETERMINISTIC", "DISTRIBUTED", "FP16", "MULTI_DEVICE", "TELEMETRY", "TF32")
+_CAPABILITIES: Final = re.findall(r"^ +Capability\.(\w+),$", _SOURCE, re.M)
 
 _HOST_BYTES: Final = psutil.virtual_memory().total
 
@@ -47,7 +50,7 @@ _NOISE: Final = """
 _QUERY: Final = "    free_bytes, total_bytes = _torch_acme().mem_get_info(device)\n"
 
 
-def _without(*hooks: str, capabilities: tuple[str, ...] = ()) -> tuple[Change, ...]:
+def _without(*hooks: str, capabilities: Sequence[str] = ()) -> tuple[Change, ...]:
     """Leave hooks out, and take capabilities back."""
     declared = [Change(old=f"            Capability.{name},\n", new="") for name in capabilities]
     return (*declared, *(Change(old=_HOOKS[hook], new="") for hook in hooks))
@@ -140,7 +143,7 @@ MUTANTS = [
             *("perf_environment", "perf_distributed_setup", "perf_seed", "perf_precision", "perf_prepare_model"),
             *("perf_loader_options", "perf_case_overrides", "perf_telemetry", "perf_tool_commands"),
             *("perf_peak_flops", "perf_step_end", "perf_device_teardown"),
-            capabilities=_OPTIONAL,
+            capabilities=[name for name in _CAPABILITIES if name not in ("MEMORY_RESERVED", "UUID")],
         ),
     ),
 ]

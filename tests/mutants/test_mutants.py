@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import compileall
 from contextlib import closing
 from typing import TYPE_CHECKING
 
@@ -9,10 +10,13 @@ import pytest
 from acme_build import CompilerMissing, library
 from chipperf.contract.check import all_checks
 
+from mutants import shapes
+from mutants.mutant import install_mutant
 from mutants.trial import GOOD, LONG_CHECKS, Workbench, all_mutants, failed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from mutants.mutant import Mutant
 
@@ -68,6 +72,13 @@ def test_good_plugin_fails_no_check(workbench: Workbench) -> None:
     checks = [check.id for check in all_checks() if check.id not in left_out]
     statement = workbench.carry_out(GOOD, checks)
     assert {r.check: r.message for r in statement.results if r.verdict in ("failed", "not_run")} == {}
+
+
+@pytest.mark.parametrize("shape", shapes.MUTANTS, ids=lambda shape: shape.name)
+def test_shape_can_be_made(shape: Mutant, tmp_path: Path) -> None:
+    """``make mutants`` holds it to every check."""
+    install_mutant(shape, tmp_path)
+    assert compileall.compile_dir(tmp_path, quiet=1)
 
 
 def test_every_check_is_killed_by_a_mutant() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -104,7 +105,8 @@ def probe_leaves_devices_to_children(subject: PluginUnderTest) -> None:
 def initialize_after_probe(entry: Mapping[str, str]) -> str | None:
     """Probe in this process, fork, and return why the device cannot be used there, or ``None``."""
     bind(PluginEntry(**entry)).probe()
-    return call_in_fork(compute_on_first_device, entry, timeout_s=_INITIALIZE_TIMEOUT_S).fault
+    # This process has a time limit, which the time-out factor has reached.
+    return call_in_fork(compute_on_first_device, entry, timeout_s=math.inf).fault
 
 
 def compute_on_first_device(entry: Mapping[str, str]) -> dict[str, Any]:
