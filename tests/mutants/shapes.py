@@ -19,6 +19,10 @@ _CAPABILITIES: Final = re.findall(r"^ +Capability\.(\w+),$", _SOURCE, re.M)
 
 _HOST_BYTES: Final = psutil.virtual_memory().total
 
+_BESIDE_ANOTHER: Final = ("M6", "T5")
+_OF_TWO_RANKS: Final = ("P2", "P3", "P4", "P5", "P7", "P8")
+"""Checks that one card is not enough for."""
+
 _TOTALS: Final = (
     ("card.pci_bus_id, total_bytes=card.total_bytes", "card.pci_bus_id"),
     ("        total_bytes=properties.total_bytes,\n", ""),
@@ -48,6 +52,83 @@ _NOISE: Final = """
 """
 
 _QUERY: Final = "    free_bytes, total_bytes = _torch_acme().mem_get_info(device)\n"
+
+_BY_TORCH_ACCELERATOR: Final = {
+    "perf_device_info": '''@hookimpl
+def perf_device_info(device: torch.device) -> DeviceInfo:
+    """Ask the management library for the card."""
+    import acme_runtime
+
+    card = acme_runtime.cards()[device.index]
+    return DeviceInfo(index=card.index, name=card.name, uuid=card.uuid, total_bytes=card.total_bytes)
+
+
+''',
+    "perf_synchronize": '''@hookimpl
+def perf_synchronize(device: torch.device) -> None:
+    """Wait for all streams of the card."""
+    import torch
+
+    torch.accelerator.synchronize(device)
+
+
+''',
+    "perf_memory_query": '''@hookimpl
+def perf_memory_query(device: torch.device) -> MemoryStats:
+    """Read the allocator's statistics; what other processes use is not known."""
+    import acme_runtime
+    import torch
+
+    stats = torch.accelerator.memory_stats(device)
+    return MemoryStats(
+        source="torch.accelerator, capacity by acme_runtime",
+        allocated_bytes=stats["allocated_bytes.all.current"],
+        peak_allocated_bytes=stats["allocated_bytes.all.peak"],
+        reserved_bytes=stats["reserved_bytes.all.current"],
+        peak_reserved_bytes=stats["reserved_bytes.all.peak"],
+        total_bytes=acme_runtime.cards()[device.index].total_bytes,
+    )
+
+
+''',
+    "perf_memory_reset_peak": '''@hookimpl
+def perf_memory_reset_peak(device: torch.device) -> None:
+    """Reset the allocator's peaks."""
+    import torch
+
+    torch.accelerator.reset_peak_memory_stats(device)
+
+
+''',
+    "perf_seed": '''@hookimpl
+def perf_seed(seed: int, device: torch.device, deterministic: bool) -> None:
+    """Seed all generators that torch knows."""
+    import torch
+
+    torch.manual_seed(seed)
+    set_determinism(deterministic)
+
+
+''',
+    "perf_precision": '''@hookimpl
+def perf_precision(requested: Precision, device: torch.device) -> PrecisionPolicy:
+    """Run every precision but TF32."""
+    require_precision(requested, _INFO.capabilities, who="the Acme A1")
+    return precision_policy(requested)
+
+
+''',
+    "perf_device_teardown": '''@hookimpl
+def perf_device_teardown(device: torch.device) -> None:
+    """Put the switches back and free cached memory."""
+    import torch
+
+    restore_switches()
+    torch.accelerator.empty_cache()
+
+
+''',
+}
 
 
 def _without(*hooks: str, capabilities: Sequence[str] = ()) -> tuple[Change, ...]:
@@ -79,12 +160,19 @@ MUTANTS = [
         changes=_without("perf_telemetry", capabilities=("TELEMETRY",)),
     ),
     Mutant(name="shape_of_fp32_only", kills=(), changes=_without(capabilities=("BF16", "FP16", "TF32"))),
-    Mutant(name="shape_of_one_card_of_several_possible", kills=(), changes=(), environment={"ACME_CARDS": "1"}),
+    Mutant(
+        name="shape_of_one_card_of_several_possible",
+        kills=(),
+        changes=(),
+        environment={"ACME_CARDS": "1"},
+        not_run=(*_BESIDE_ANOTHER, *_OF_TWO_RANKS),
+    ),
     Mutant(
         name="shape_of_one_visible_card",
         kills=(),
         changes=(),
         environment={"ACME_VISIBLE_CARDS": "1"},
+        not_run=(*_BESIDE_ANOTHER, *_OF_TWO_RANKS),
     ),
     Mutant(
         name="shape_of_unified_memory",
@@ -102,6 +190,7 @@ MUTANTS = [
             ),
         ),
         environment={"ACME_CARDS": "1", "ACME_MEMORY_BYTES": str(_HOST_BYTES)},
+        not_run=_OF_TWO_RANKS,
     ),
     Mutant(
         name="shape_without_capacity",
@@ -123,6 +212,16 @@ MUTANTS = [
                 "    side = torch.Stream(device)\n"
                 "    torch.accelerator.current_stream(device).wait_stream(side)\n",
             ),
+        ),
+    ),
+    Mutant(
+        name="shape_by_torch_accelerator",
+        kills=(),
+        changes=(
+            *_without(capabilities=("TF32",)),
+            *(Change(old=_HOOKS[hook], new=text) for hook, text in _BY_TORCH_ACCELERATOR.items()),
+            Change(old="_torch_acme().device_count()", new="torch.accelerator.device_count()"),
+            Change(old="_torch_acme().set_device(device)", new="torch.accelerator.set_device_index(device.index)"),
         ),
     ),
     Mutant(name="shape_of_several_modules", kills=(), changes=tuple(_in_modules())),

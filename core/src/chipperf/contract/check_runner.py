@@ -73,6 +73,7 @@ class PluginReadiness:
     device_fault: str | None = None
     no_device: str | None = None
     simulated: bool = False
+    device_type: str = ""
     capabilities: Sequence[str] = ()
     device_count: int = 0
     device: Mapping[str, Any] = field(default_factory=dict)
@@ -187,8 +188,8 @@ class Runner:
             return _not_run(check, f"no device: {readiness.no_device}")
         if check.needs == "device" and readiness.device_fault:
             return _not_run(check, f"the device cannot be used, see D1 and D7: {readiness.device_fault}")
-        # Several ranks may share a device that is the whole host.
-        if check.ranks > max(1, readiness.device_count) and "unified_memory" not in readiness.capabilities:
+        # Ranks on the CPU share it.
+        if check.ranks > max(1, readiness.device_count) and readiness.device_type != "cpu":
             return _not_run(check, f"the check needs {check.ranks} devices, this machine has {readiness.device_count}")
         return None
 

@@ -15,7 +15,6 @@ from chipperf.contract import tolerances
 from chipperf.contract.check import NotRun, not_run_on, require
 from chipperf.errors import PluginError, UnsupportedPrecision
 from chipperf.plugin.probe_process import probe_vendor
-from chipperf.plugin.types import Capability, ProbedDevice
 from chipperf.run.programs import program
 from chipperf.run.ranks import job_ranks
 from chipperf.torchtools import DETERMINISTIC_ALGORITHMS, MATMUL_PRECISION, read_switch
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
     import torch
 
     from chipperf.contract.plugin_under_test import PluginUnderTest
-    from chipperf.plugin.types import PrecisionPolicy
+    from chipperf.plugin.types import PrecisionPolicy, ProbedDevice
 
 SEED: Final = 7
 """Seed of runs that need no other."""
@@ -77,8 +76,8 @@ def probed_devices(subject: PluginUnderTest) -> tuple[ProbedDevice, ...]:
 
 
 def ranks_share_device(subject: PluginUnderTest) -> bool:
-    """Return whether all ranks may use the same device: the host, if it is the only device."""
-    return Capability.UNIFIED_MEMORY in subject.info.capabilities and len(probed_devices(subject)) == 1
+    """Return whether all ranks use the same device, the host itself."""
+    return subject.info.device_type == "cpu"
 
 
 def all_devices(subject: PluginUnderTest) -> list[torch.device]:
