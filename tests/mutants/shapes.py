@@ -198,6 +198,21 @@ MUTANTS = [
         changes=tuple(Change(old=old, new=new) for old, new in _TOTALS),
     ),
     Mutant(
+        name="shape_without_uuid",
+        kills=(),
+        changes=(
+            *_without(capabilities=("UUID",)),
+            Change(old="name=card.name, uuid=card.uuid, pci_bus_id=card.pci_bus_id,", new="name=card.name,"),
+            Change(old="        uuid=properties.uuid,\n        pci_bus_id=properties.pci_bus_id,\n", new=""),
+            Change(
+                old="    if device.uuid is None:\n"
+                '        raise DeviceError(f"{device.name} has no UUID to find it by")\n',
+                new="    uuid = acme_runtime.cards()[device.index].uuid\n",
+            ),
+            Change(old="acme_runtime.telemetry(device.uuid)", new="acme_runtime.telemetry(uuid)"),
+        ),
+    ),
+    Mutant(
         name="shape_of_generic_streams",
         kills=(),
         changes=(

@@ -182,10 +182,10 @@ def visible_devices_are_honored(subject: PluginUnderTest) -> None:
         variables = {**dict.fromkeys(others), variable: value}
         probing = probe(subject.entry, variables=variables)
         require(probing.fault is None, f"with {variable}={value!r}: {probing.fault}")
-        expected = [everything.identities[index] for index in chosen]
+        expected = [_physical_name(everything.devices[index]) for index in chosen]
         # Only the set is compared here; the order is compared with the runtime's order.
         require(
-            sorted(probing.identities) == sorted(expected),
+            sorted(map(_physical_name, probing.devices)) == sorted(expected),
             f"with {variable}={value!r} the probe finds {_list(probing.devices)} instead of "
             f"{', '.join(expected) or 'none'}",
         )
@@ -238,6 +238,11 @@ def _probe_here(subject: PluginUnderTest, *, calls: int = 1) -> Probing:
     if probing.fault:
         raise NotRun(f"perf_probe fails, see B1 and B2: {probing.fault}")
     return probing
+
+
+def _physical_name(device: ProbedDevice) -> str:
+    """Return what tells a device apart whatever its place among the visible ones; without it, the product's name."""
+    return device.uuid or device.pci_bus_id or device.name
 
 
 def _is_same(one: ProbedDevice, other: ProbedDevice) -> bool:
