@@ -19,6 +19,12 @@ _CAPABILITIES: Final = re.findall(r"^ +Capability\.(\w+),$", _SOURCE, re.M)
 
 _HOST_BYTES: Final = psutil.virtual_memory().total
 
+_COUNTERS: Final = """        allocated_bytes=_torch_acme().memory_allocated(device),
+        peak_allocated_bytes=_torch_acme().max_memory_allocated(device),
+        reserved_bytes=_torch_acme().memory_reserved(device),
+        peak_reserved_bytes=_torch_acme().max_memory_reserved(device),
+"""
+
 _BESIDE_ANOTHER: Final = ("M6", "T5")
 _OF_TWO_RANKS: Final = ("P2", "P3", "P4", "P5", "P7", "P8")
 """Checks that one card is not enough for."""
@@ -210,6 +216,32 @@ MUTANTS = [
                 new="    uuid = acme_runtime.cards()[device.index].uuid\n",
             ),
             Change(old="acme_runtime.telemetry(device.uuid)", new="acme_runtime.telemetry(uuid)"),
+        ),
+    ),
+    Mutant(
+        name="shape_of_card_wide_memory",
+        kills=(),
+        changes=(*_without(capabilities=("MEMORY_RESERVED",)), Change(old=_COUNTERS, new="")),
+    ),
+    Mutant(
+        name="shape_of_memory_with_cache",
+        kills=(),
+        changes=(
+            *_without(capabilities=("MEMORY_RESERVED",)),
+            Change(
+                old=_COUNTERS,
+                new="        allocated_bytes=_torch_acme().memory_reserved(device),\n"
+                "        peak_allocated_bytes=_torch_acme().max_memory_reserved(device),\n",
+            ),
+        ),
+    ),
+    Mutant(
+        name="shape_of_few_sensors",
+        kills=(),
+        changes=(
+            Change(old="        power_w=readings.power_w,\n", new=""),
+            Change(old="        utilization_percent=readings.utilization_percent,\n", new=""),
+            Change(old="        memory_used_bytes=readings.memory_used_bytes,\n", new=""),
         ),
     ),
     Mutant(
