@@ -14,7 +14,7 @@ from chipperf.contract import plugin_under_test
 from chipperf.contract.check import Check, all_checks, find_check, fp32
 from chipperf.contract.isolation import CallOutcome, ForkServer, ForkServers
 from chipperf.errors import PluginError
-from chipperf.plugin.probe_process import probe_vendor
+from chipperf.plugin.probe_process import PROBE_TIMEOUT_S, probe_vendor
 from chipperf.plugin.types import EnvironmentSettings, Rank
 from chipperf.run.ranks import job_ranks, rank_variables
 from chipperf.run.rendezvous import LOOPBACK, listen
@@ -116,7 +116,7 @@ class Runner:
         if found.session_fault:
             return found
         try:
-            probe = probe_vendor(self.entry)
+            probe = probe_vendor(self.entry, timeout_s=PROBE_TIMEOUT_S * self._timeout_factor)
             if not probe.available:
                 return replace(found, no_device=probe.reason)
             found = replace(found, device_count=len(probe.devices))

@@ -13,8 +13,9 @@ import psutil
 
 from chipperf.contract import tolerances
 from chipperf.contract.check import NotRun, not_run_on, require
+from chipperf.contract.isolation import patient
 from chipperf.errors import PluginError, UnsupportedPrecision
-from chipperf.plugin.probe_process import probe_vendor
+from chipperf.plugin.probe_process import PROBE_TIMEOUT_S, probe_vendor
 from chipperf.run.programs import program
 from chipperf.run.ranks import job_ranks
 from chipperf.torchtools import DETERMINISTIC_ALGORITHMS, MATMUL_PRECISION, read_switch
@@ -72,7 +73,7 @@ _SWITCH_OWNERS: Final = (
 def probed_devices(subject: PluginUnderTest) -> tuple[ProbedDevice, ...]:
     """Return the devices that the probe finds in its own process, as under a launcher; :class:`NotRun` if it fails."""
     with not_run_on(PluginError, "the probe fails, see B1"):
-        return probe_vendor(subject.entry).devices
+        return probe_vendor(subject.entry, timeout_s=patient(PROBE_TIMEOUT_S)).devices
 
 
 def ranks_share_device(subject: PluginUnderTest) -> bool:

@@ -217,7 +217,7 @@ def probe_claims_only_own_devices(subject: PluginUnderTest) -> None:
     """The probe claims neither the host's processor nor a device that another installed vendor's probe finds."""
     own = _probe_here(subject).devices
     others = [entry for entry in vendors() if entry.name != subject.entry.name]
-    for entry, answer in ask_all(others, "probe", ProbeResult, timeout_s=PROBE_TIMEOUT_S):
+    for entry, answer in ask_all(others, "probe", ProbeResult, timeout_s=patient(PROBE_TIMEOUT_S)):
         for device in answer.devices if isinstance(answer, ProbeResult) else ():
             claimed = next((each for each in own if _is_same(each, device)), None)
             require(
