@@ -38,7 +38,7 @@ test: $(INSTALLED) ## run all tests; PYTEST_ARGS="-m 'not slow'" leaves out the 
 lint: $(INSTALLED) ## check style, types, the direction of imports and the hosted workflow
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy core/src $(addsuffix src,$(PLUGINS))
+	$(BIN)/mypy core/src $(addsuffix src,$(PLUGINS)) benchmarks
 	$(BIN)/lint-imports --no-cache --no-logo
 	$(BIN)/zizmor --offline --no-progress --strict-collection .github
 
