@@ -52,8 +52,9 @@ bench: $(INSTALLED) ## measure speed against plain loops, side by side
 card: $(INSTALLED) ## show on an accelerator what cannot be shown without one, in 9 minutes; CARD_ARGS="--vendor NAME"
 	$(BIN)/python card/card.py $(CARD_ARGS)
 
-mutants: $(INSTALLED) ## hold every broken plugin to the contract and print which checks find it
+mutants: $(INSTALLED) ## hold every broken plugin to the contract; GENERATED_ARGS="--only perf_seed --sample 20" for a part
 	PYTHONPATH=tests:tests/accelerator $(BIN)/python -m mutants.trial
+	PYTHONPATH=tests:tests/accelerator $(BIN)/python -m mutants.generated_trial $(GENERATED_ARGS)
 
 faults: $(INSTALLED) ## disturb real runs in every known way and print what came of each as a table
 	PYTHONPATH=tests:tests/accelerator $(BIN)/python -m faults.table

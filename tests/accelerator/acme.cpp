@@ -6,7 +6,10 @@
 //
 // Python gives the device type its name, opens the cards and reads the environment; nothing of that is in here.
 
+#include <fcntl.h>
 #include <pthread.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
@@ -16,6 +19,7 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <string>
 #include <thread>
 #include <vector>
 
@@ -84,11 +88,18 @@ struct Counter {
   void reset_peak() { peak = current; }
 };
 
+// What every process can see of this process's use of a card; the management library reads it.
+struct Usage {
+  std::atomic<int64_t> reserved_bytes{0};
+  std::atomic<double> busy_until_s{0};
+};
+
 // One card: its memory, its streams and its generator.
 class Card {
  public:
-  Card(c10::DeviceIndex index, size_t capacity_bytes)
-      : generator(at::make_generator<AcmeGenerator>(index)), index_(index), capacity_bytes_(capacity_bytes) {}
+  Card(c10::DeviceIndex index, size_t capacity_bytes, const std::string& usage_file)
+      : generator(at::make_generator<AcmeGenerator>(index)), index_(index), capacity_bytes_(capacity_bytes),
+        usage_(open_usage(usage_file)) {}
 
   Block* allocate(size_t bytes) {
     std::lock_guard lock(mutex_);
@@ -133,6 +144,8 @@ class Card {
     const auto duration = std::chrono::duration<double>(kLaunchS + seconds);
     auto& until = busy_until_[stream];
     until = std::max(until, launched) + std::chrono::duration_cast<Clock::duration>(duration);
+    const double until_s = std::chrono::duration<double>(until.time_since_epoch()).count();
+    usage_->busy_until_s = std::max(usage_->busy_until_s.load(), until_s);
   }
 
   void enqueue(Clock::time_point launched, double seconds) { enqueue(current_stream(), launched, seconds); }
@@ -169,6 +182,18 @@ class Card {
     return streams;
   }
 
+  static Usage* open_usage(const std::string& path) {
+    if (path.empty()) {
+      return new Usage();
+    }
+    const int file = open(path.c_str(), O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    TORCH_CHECK(file >= 0 && ftruncate(file, sizeof(Usage)) == 0, "cannot write ", path);
+    void* shared = mmap(nullptr, sizeof(Usage), PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
+    close(file);
+    TORCH_CHECK(shared != MAP_FAILED, "cannot map ", path);
+    return new (shared) Usage();
+  }
+
   Block* new_block(size_t bytes) {
     if (reserved_.current + bytes > capacity_bytes_) {
       drop_cached();
@@ -179,6 +204,7 @@ class Card {
     void* data = std::aligned_alloc(kRoundBytes, bytes);
     TORCH_CHECK(data, "the host has no memory left to simulate card ", int(index_));
     reserved_.add(bytes);
+    usage_->reserved_bytes = static_cast<int64_t>(reserved_.current);
     return new Block{data, bytes, bytes, index_};
   }
 
@@ -199,11 +225,13 @@ class Card {
       delete block;
     }
     cached_.clear();
+    usage_->reserved_bytes = static_cast<int64_t>(reserved_.current);
   }
 
   std::mutex mutex_;
   c10::DeviceIndex index_;
   size_t capacity_bytes_;
+  Usage* usage_;
   Counter allocated_;
   Counter reserved_;
   std::multimap<size_t, Block*> cached_;
@@ -230,10 +258,11 @@ Card& card(c10::DeviceIndex index) {
   return *cards[index];
 }
 
-void open_cards(int64_t count, int64_t capacity_bytes) {
+// Opens a card for each of the files, which show its use to other processes; an empty name stands for none.
+void open_cards(int64_t capacity_bytes, const std::vector<std::string>& usage_files) {
   TORCH_CHECK(cards.empty(), "the cards are open already");
-  for (c10::DeviceIndex index = 0; index < count; ++index) {
-    cards.push_back(std::make_unique<Card>(index, capacity_bytes));
+  for (const std::string& path : usage_files) {
+    cards.push_back(std::make_unique<Card>(cards.size(), capacity_bytes, path));
   }
   pthread_atfork(nullptr, nullptr, [] { in_forked_child = used.load(); });
 }
@@ -733,7 +762,7 @@ TORCH_LIBRARY_IMPL(aten, AutocastPrivateUse1, m) {
 
 // What the Python side of the runtime calls.
 TORCH_LIBRARY(acme_driver, m) {
-  m.def("open_cards", open_cards);
+  m.def("open_cards(int capacity_bytes, str[] usage_files) -> ()", open_cards);
   m.def("device_count", [] { return static_cast<int64_t>(cards.size()); });
   m.def("current_device", [] { return static_cast<int64_t>(current_card); });
   m.def("set_device", [](int64_t index) { set_current_card(index); });

@@ -52,6 +52,7 @@ def environment(site: Path, **changes: str) -> dict[str, str]:
     variables = {
         "ACME_DRIVER": "1",
         "ACME_LIBRARY": str(library()),
+        "ACME_STATE": str(site / "acme_state"),
         "OMP_NUM_THREADS": "1",
         "PERF_SIMULATED_STACK": "acme",
         "PYTHONPATH": os.pathsep.join([str(site), str(RUNTIME_SITE), *inherited]),

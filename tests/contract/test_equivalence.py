@@ -10,12 +10,13 @@ import pytest
 import torch
 from chipperf.cases.classification.case import MOBILENETV2
 from chipperf.cases.detr.case import DETR
+from chipperf.cases.registry import case_names, find_case
 from chipperf.cli.main import app
-from chipperf.contract.certificate import CaseComparison, Certificate, StepComparison, write_plot
+from chipperf.contract.certificate import BATCHES, CaseComparison, Certificate, StepComparison, write_plot
 from chipperf.contract.check import Failed
 from chipperf.contract.checks import numerics_checks
 from chipperf.contract.checks.numerics_checks import training_follows_reference
-from chipperf.contract.equivalence import compare, hyperparameters_of, sample_data
+from chipperf.contract.equivalence import compare, covering_case, hyperparameters_of, sample_data
 from chipperf.contract.plugin_under_test import PluginUnderTest
 from chipperf.errors import PerfError, PluginError, UsageError
 from chipperf.plugin.installed import find_vendor
@@ -178,6 +179,69 @@ def test_fault_is_outside_in_fp32(fault: Callable[[torch.nn.Module], torch.nn.Mo
     assert not follow(fault, FP32, steps=3).within
 
 
+def biased_statistics(model: torch.nn.Module) -> torch.nn.Module:
+    def bias(module: Any, *_: object) -> None:
+        module.running_var.data.mul_(0.99)
+
+    model[1].register_forward_hook(bias)  # type: ignore[index,operator]
+    return model
+
+
+def one_gradient_halved(model: torch.nn.Module) -> torch.nn.Module:
+    model[1].bias.register_hook(lambda gradient: gradient / 2)  # type: ignore[index,operator]
+    return model
+
+
+def batch_statistics_in_evaluation(model: torch.nn.Module) -> torch.nn.Module:
+    model.eval = lambda: model  # type: ignore[method-assign,assignment]
+    return model
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        (one_gradient_halved, "at step 1 the gradient of 1.bias differs most"),
+        (biased_statistics, "the buffer 1.running_var differs by"),
+        (batch_statistics_in_evaluation, "the loss in evaluation is"),
+    ],
+)
+def test_fault_that_no_loss_shows_is_named(fault: Callable[[torch.nn.Module], torch.nn.Module], words: str) -> None:
+    found = follow(fault, FP32, steps=3)
+    assert words in found.summary
+    assert [one.loss_error < 1e-6 for one in found.steps] == [True] * 3
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"), [("momentum", 0.8), ("weight_decay", 0.1), ("lr", 0.01), ("nesterov", True)]
+)
+def test_update_of_other_settings_is_named(setting: str, value: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    step = torch.optim.SGD.step
+
+    def other(self: torch.optim.SGD) -> Any:
+        (group,) = self.param_groups
+        if hasattr(group["params"][0], "of_the_vendor"):
+            group[setting] = value
+        return step(self)
+
+    def mark(model: torch.nn.Module) -> torch.nn.Module:
+        model[0].weight.of_the_vendor = True  # type: ignore[index,union-attr]
+        return model
+
+    assert follow(mark, FP32, steps=3).within
+    monkeypatch.setattr(torch.optim.SGD, "step", other)
+    assert "a step with the same gradients changes 0.weight otherwise" in follow(mark, FP32, steps=3).summary
+
+
+def test_of_the_cases_with_the_same_layers_one_is_trained(tmp_path: Path) -> None:
+    assert {name: covering_case(find_case(name), tmp_path) for name in case_names()} == {
+        "resnet50": None,
+        "mobilenetv2": None,
+        "detr": "detr_masks",
+        "detr_masks": "detr_panoptic",
+        "detr_panoptic": None,
+    }
+
+
 def test_comparison_may_end_at_the_step_that_decides_it() -> None:
     found = follow(reverse_gradients, FP32, to_the_end=False)
     assert (len(found.steps), found.within) == (1, False)
@@ -247,7 +311,7 @@ def test_real_size_is_the_benchmarks_without_files_that_generated_data_lacks() -
 def test_sample_data_fills_the_batches(case: Any, tmp_path: Path) -> None:
     data = sample_data(case, "tiny", tmp_path)
     manifest = json.loads((data / "dataset.json").read_text(encoding="utf-8"))
-    assert manifest["train_samples"] == 4 * hyperparameters_of(case, "tiny").batch_size
+    assert manifest["train_samples"] == BATCHES * hyperparameters_of(case, "tiny").batch_size
 
 
 def test_unknown_dataset_needs_a_directory() -> None:

@@ -44,13 +44,29 @@ def observe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Ca
 @pytest.mark.parametrize(
     ("code", "change"),
     [
-        ("import os; os.chdir('/')", "its import changes the working directory to /"),
-        ("import sys; sys.path.append('/opt/board')", "its import changes sys.path: /opt/board"),
-        ("import sys; sys.path[:] = sys.path[::-1]", "its import changes sys.path: its order"),
-        ("import sys; sys.meta_path.append(object())", "its import changes sys.meta_path or sys.path_hooks"),
-        ("import io, sys; sys.stderr = io.StringIO()", "its import replaces sys.stderr"),
+        ("import os; os.chdir('/')", "its import changes: the working directory"),
+        ("import sys; sys.path.append('/opt/board')", "its import changes: sys.path"),
+        ("import sys; sys.path[:] = sys.path[::-1]", "its import changes: sys.path"),
+        ("import sys; sys.meta_path.append(object())", "its import changes: import hooks"),
+        ("import io, sys; sys.stderr = io.StringIO()", "its import replaces: sys.stderr"),
         ("import sys, types; sys.modules['json'] = types.ModuleType('json')", "its import replaces modules: json"),
-        ("import os; os.write(1, b'hello')", "its import prints 'hello' to standard output"),
+        ("import os; os.write(1, b'hello')", "its import prints 'hello'"),
+        ("import os; os.write(2, b'hello')", "its import prints 'hello'"),
+        ("import locale; locale.setlocale(locale.LC_ALL, 'C.UTF-8')", "its import changes: the locale"),
+        ("import os; os.umask(0o077)", "its import changes: the umask"),
+        ("import gc; gc.disable()", "its import changes: the garbage collection"),
+        ("import socket; socket.setdefaulttimeout(5)", "its import changes: the time-out of sockets"),
+        ("import resource as r; r.setrlimit(r.RLIMIT_CORE, (0, 0))", "its import changes: limits of the process"),
+        ("import logging; logging.disable()", "its import changes the logging of: all loggers"),
+        (
+            "import logging; logging.getLogger('b').addHandler(logging.StreamHandler())",
+            "its import changes the logging of: b",
+        ),
+        ("import sys; sys.excepthook = print", "its import replaces functions: sys.excepthook"),
+        ("import subprocess; subprocess.Popen.poll = id", "its import replaces functions: subprocess.Popen.poll"),
+        ("import os; held = os.open(os.devnull, os.O_RDONLY)", "its import leaves open: /dev/null"),
+        ("open('board.log', 'w').close()", "its import leaves or changes files: "),
+        ("import tempfile; tempfile.mkdtemp()", "its import leaves or changes files: "),
     ],
 )
 def test_change_is_observed(observe: Callable[..., CallOutcome], code: str, change: str) -> None:
@@ -61,7 +77,15 @@ def test_change_is_observed(observe: Callable[..., CallOutcome], code: str, chan
 
 
 def test_quiet_plugin_changes_nothing(observe: Callable[..., CallOutcome]) -> None:
-    code = "import threading\nthread = threading.Thread(target=int)\nthread.start()\nthread.join()\n"
+    code = """
+import logging, tempfile, threading
+logging.getLogger(__name__).addHandler(logging.NullHandler())
+with tempfile.TemporaryDirectory() as directory:
+    open(f"{directory}/board", "w").close()
+thread = threading.Thread(target=int)
+thread.start()
+thread.join()
+"""
     assert observe(plugin_side_effects.observe_changes, code).value == []
 
 

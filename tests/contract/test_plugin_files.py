@@ -87,8 +87,9 @@ def test_importable_names_without_a_list_of_files_are_guessed(tmp_path: Path) ->
 
 
 def test_licence_is_one_that_is_there_and_belongs_to_the_metadata(tmp_path: Path) -> None:
-    record = ["board-1.0.dist-info/LICENCE.txt", "board-1.0.dist-info/COPYING", "board/license.py"]
-    found = license_files(distribution(tmp_path, record=record, COPYING="text"))
+    files = ("LICENCE.txt", "LICENSE", "COPYING")
+    record = [*(f"board-1.0.dist-info/{file}" for file in files), "board/license.py"]
+    found = license_files(distribution(tmp_path, record=record, COPYING="text", LICENSE=""))
     assert found == [tmp_path / "board-1.0.dist-info" / "COPYING"]
 
 
@@ -103,6 +104,9 @@ def test_licence_is_unknown_without_a_list_of_files(tmp_path: Path) -> None:
         ("import chipperf._secret", ["line 1: chipperf._secret"]),
         ("import os\nimport chipperf.plugin.session as s\ns._fail()", ["line 3: chipperf.plugin.session._fail"]),
         ("from chipperf import hardware as h\nx = h._kill", ["line 2: chipperf.hardware._kill"]),
+        ("import chipperf.hardware\nchipperf.hardware._kill", ["line 2: chipperf.hardware._kill"]),
+        ("from chipperf import hardware\ngetattr(hardware, '_kill')", ["line 2: chipperf.hardware._kill"]),
+        ("from chipperf import hardware\nsetattr(hardware, 'PCI_ROOT', None)", []),
         ('import_module("chipperf.cases._torch")', ["line 1: chipperf.cases._torch"]),
         ("from chipperf import VendorInfo, __version__\nVendorInfo.__doc__", []),
         ("from chipperf_acme._board import _probe\nfrom . import _x\nfrom ._y import _z", []),

@@ -79,6 +79,8 @@ def perf_probe():
         "entry": entry,
         "pci": None,
         "path": str(probing.make_impersonator(tmp_path / "impersonator")),
+        "bereft": False,
+        "calls": 1,
     }
     variables = {"BOARD": "A1", "BOARDS": None}
     outcome = call_in_new_interpreter(probing.run_probe, arguments, timeout_s=60, environment=variables)

@@ -44,4 +44,7 @@ def test_hooks_are_asked_about_no_device_and_every_known_one() -> None:
     title = Title(zh="t", en="t")
     known = (KnownDevice(name="A1", short_name="a"), KnownDevice(name="B2", short_name="b"))
     info = VendorInfo(name="v", title=title, report_title=title, device_type="v", known_devices=known)
-    assert device_names(info) == ("", "A1", "B2")
+    unknown, foreign, *names = device_names(info)
+    assert unknown == ""
+    assert foreign
+    assert names == ["A1", "B2"]

@@ -26,5 +26,7 @@ MUTANTS = [
         changes=(Change(old=f"value=4, {_END}", new=f"value=4, {_END} * 2"),),
     ),
     Mutant(name="override_out_of_range", kills=("C3",), changes=(Change(old=_VALUE, new="value=0,"),)),
+    Mutant(name="override_is_a_truth_value", kills=("C3",), changes=(Change(old=_VALUE, new="value=True,"),)),
+    Mutant(name="override_is_a_text", kills=("C3",), changes=(Change(old=_VALUE, new='value="256",'),)),
     Mutant(name="override_of_another_type", kills=("C3",), changes=(Change(old=_VALUE, new='value="small",'),)),
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from mutants.mutant import Change, Mutant
 
 _DEVICE = "    device = torch.device(_DEVICE_TYPE, rank.local_rank)\n"
+_LOADED = "    acme_runtime.load()\n"
 _MAKE_CURRENT = "    _torch_acme().set_device(device)\n"
 _REQUIRED = '    require_precision(requested, _INFO.capabilities, who="the Acme A1")\n'
 _MESSAGE = "but {available} card(s) are visible"
@@ -78,6 +79,11 @@ MUTANTS = [
         ),
     ),
     Mutant(
+        name="one_card_more_than_there_is",
+        kills=("D4",),
+        changes=(Change(old="if rank.local_rank >= available:", new="if rank.local_rank > available:"),),
+    ),
+    Mutant(
         name="device_usable_once",
         kills=("D5",),
         changes=(
@@ -143,6 +149,16 @@ MUTANTS = [
     Mutant(name="uuid_reported_but_not_declared", kills=("D7",), changes=(Change(old="Capability.UUID,", new=""),)),
     Mutant(name="device_type_as_product_name", kills=("D8",), changes=_named("acme")),
     Mutant(name="product_line_of_another_vendor", kills=("D8",), changes=_named("nvidia A100")),
+    Mutant(name="product_of_a_vendor_without_plugin", kills=("D8",), changes=_named("Ascend 910B")),
+    Mutant(name="product_name_of_the_c_library", kills=("D8",), changes=_named("Acme A1\\n")),
+    Mutant(
+        name="second_card_named_after_its_vendor",
+        kills=("D8",),
+        changes=tuple(
+            Change(old=f"name={source}.name,", new=f'name="Acme" if {source}.index else {source}.name,')
+            for source in ("card", "properties")
+        ),
+    ),
     Mutant(
         name="shape_error_poisons_device",
         kills=("D9",),
@@ -168,6 +184,49 @@ MUTANTS = [
         raise RuntimeError("a previous operator failed")
     _torch_acme().synchronize(device)
 """,
+            ),
+        ),
+    ),
+    Mutant(
+        name="variable_set_by_init",
+        kills=("D10",),
+        changes=(
+            Change(
+                old=_MAKE_CURRENT, new=f'{_MAKE_CURRENT}    import os\n\n    os.environ["ACME_QUEUE_DEPTH"] = "8"\n'
+            ),
+        ),
+    ),
+    Mutant(
+        name="logging_disabled_by_init",
+        kills=("D10",),
+        changes=(
+            Change(
+                old=_MAKE_CURRENT, new=f"{_MAKE_CURRENT}    import logging\n\n    logging.disable(logging.WARNING)\n"
+            ),
+        ),
+    ),
+    Mutant(
+        name="activation_patched_with_the_runtime",
+        kills=("D10",),
+        changes=(
+            Change(
+                old=_LOADED,
+                new=_LOADED
+                + """    import torch
+
+    relu = torch.nn.functional.relu
+    torch.nn.functional.relu = lambda input, inplace=False: relu(input)
+""",
+            ),
+        ),
+    ),
+    Mutant(
+        name="helper_process_kept",
+        kills=("D10",),
+        changes=(
+            Change(
+                old=_LOADED,
+                new=f'{_LOADED}    import subprocess\n\n    subprocess.Popen(["/bin/sleep", "100"])\n',
             ),
         ),
     ),

@@ -7,6 +7,9 @@ from mutants.mutant import Change, Mutant
 _ALLOCATED = "allocated_bytes=_torch_acme().memory_allocated(device),"
 _PEAK = "peak_allocated_bytes=_torch_acme().max_memory_allocated(device),"
 _RESERVED = "        reserved_bytes=_torch_acme().memory_reserved(device),"
+_PEAK_RESERVED = "peak_reserved_bytes=_torch_acme().max_memory_reserved(device),"
+_USED = "used_bytes=total_bytes - free_bytes,"
+_KEPT = "_PEAK_FLOPS_PER_S: Final = 100e9\n"
 _QUERY = "    free_bytes, total_bytes = _torch_acme().mem_get_info(device)\n"
 _RESET = "    _torch_acme().reset_peak_memory_stats(device)\n"
 _MAKE_CURRENT = "    _torch_acme().set_device(device)\n"
@@ -27,6 +30,22 @@ def _after_query(statement: str) -> tuple[Change, ...]:
     )
 
 
+def _field(line: str, expression: str) -> tuple[Change, ...]:
+    """Let the query give another value for the field of this line."""
+    return (Change(old=f"        {line.strip()}", new=f"        {line.strip().partition('=')[0]}={expression},"),)
+
+
+def _remembering(before: str, after: str) -> tuple[Change, ...]:
+    """Do something before a query and after it, with what is in ``_kept``."""
+    read, answer = _after_query(after)
+    return (
+        Change(old=_KEPT, new=f"{_KEPT}_kept: dict[Any, Any] = {{}}\n"),
+        Change(old=_QUERY, new=f"{before}{_QUERY}"),
+        read,
+        answer,
+    )
+
+
 MUTANTS = [
     Mutant(
         name="host_memory_as_card_memory",
@@ -37,21 +56,21 @@ MUTANTS = [
     Mutant(name="total_unknown", kills=("M1",), changes=_total("None")),
     Mutant(
         name="allocated_in_mib",
-        kills=("M2",),
+        kills=("M2", "M3", "M6"),
         changes=(Change(old=f"        {_ALLOCATED}", new=f"        {_ALLOCATED[:-1]} // 2**20,"),),
     ),
     Mutant(
         name="cache_counts_as_allocated",
-        kills=("M2",),
+        kills=("M2", "M3", "M6"),
         changes=(
             Change(old=f"        {_ALLOCATED}", new="        allocated_bytes=_torch_acme().memory_reserved(device),"),
         ),
     ),
-    Mutant(name="peak_is_current_value", kills=("M3",), changes=(Change(old=_PEAK, new=f"peak_{_ALLOCATED}"),)),
+    Mutant(name="peak_is_current_value", kills=("M3", "M6"), changes=(Change(old=_PEAK, new=f"peak_{_ALLOCATED}"),)),
     Mutant(name="peak_is_never_reset", kills=("M3",), changes=(Change(old=_RESET, new="    pass\n"),)),
     Mutant(
         name="query_resets_peak",
-        kills=("M4",),
+        kills=("M3", "M4", "M6"),
         changes=_after_query("_torch_acme().reset_peak_memory_stats(device)"),
     ),
     Mutant(name="query_empties_cache", kills=("M4",), changes=_after_query("_torch_acme().empty_cache()")),
@@ -70,7 +89,7 @@ MUTANTS = [
     ),
     Mutant(
         name="context_counts_as_allocated",
-        kills=("M5",),
+        kills=("M2", "M3", "M5", "M6"),
         changes=tuple(
             Change(old=f"        {line}", new=f"        {line[:-1]} + 2**28,") for line in (_ALLOCATED, _PEAK)
         ),
@@ -106,7 +125,7 @@ MUTANTS = [
     ),
     Mutant(
         name="unknown_reserved_is_zero",
-        kills=("M8",),
+        kills=("M2", "M3", "M6", "M8"),
         changes=(Change(old=_RESERVED, new="        reserved_bytes=0,"),),
     ),
     Mutant(
@@ -138,5 +157,95 @@ MUTANTS = [
 """,
             ),
         ),
+    ),
+    Mutant(name="total_is_what_is_free", kills=("M1",), changes=_total("free_bytes")),
+    Mutant(
+        name="allocated_in_elements",
+        kills=("M2", "M3", "M6"),
+        changes=_field(
+            _ALLOCATED,
+            "sum(each.numel() for each in __import__('gc').get_objects() if type(each) is __import__('torch').Tensor "
+            "and each.device == device)",
+        ),
+    ),
+    Mutant(
+        name="allocated_in_kilobytes_of_kibibytes",
+        kills=("M2", "M6"),
+        changes=_field(_ALLOCATED, "_torch_acme().memory_allocated(device) // 1024 * 1000"),
+    ),
+    Mutant(
+        name="reserved_is_allocated",
+        kills=("M3",),
+        changes=_field(_RESERVED, "_torch_acme().memory_allocated(device)"),
+    ),
+    Mutant(name="used_is_allocated", kills=("M2",), changes=_field(_USED, "_torch_acme().memory_allocated(device)")),
+    Mutant(name="used_is_free", kills=("M2", "M6"), changes=_field(_USED, "free_bytes")),
+    Mutant(
+        name="peak_reserved_is_reserved",
+        kills=("M3",),
+        changes=_field(_PEAK_RESERVED, "_torch_acme().memory_reserved(device)"),
+    ),
+    Mutant(
+        name="peak_reserved_is_peak_allocated",
+        kills=("M3",),
+        changes=_field(_PEAK_RESERVED, "_torch_acme().max_memory_allocated(device)"),
+    ),
+    Mutant(
+        name="peak_is_what_queries_saw",
+        kills=("M3", "M6"),
+        changes=(
+            *_remembering(
+                "    now = _torch_acme().memory_allocated(device)\n"
+                "    _kept[device] = max(_kept.get(device, 0), now)\n",
+                "pass",
+            ),
+            *_field(_PEAK, "_kept[device]"),
+            Change(old=_RESET, new="    _kept[device] = _torch_acme().memory_allocated(device)\n" + _RESET),
+        ),
+    ),
+    Mutant(
+        name="reset_empties_cache",
+        kills=("M3",),
+        changes=(Change(old=_RESET, new=f"    _torch_acme().empty_cache()\n{_RESET}"),),
+    ),
+    Mutant(
+        name="reset_of_current_card",
+        kills=("M6",),
+        changes=(Change(old=_RESET, new="    _torch_acme().reset_peak_memory_stats()\n"),),
+    ),
+    Mutant(
+        name="peak_of_current_card",
+        kills=("M6",),
+        changes=_field(_PEAK, "_torch_acme().max_memory_allocated()"),
+    ),
+    Mutant(
+        name="reserved_of_first_card",
+        kills=("M6",),
+        changes=_field(_RESERVED, "_torch_acme().memory_reserved(0)"),
+    ),
+    Mutant(
+        name="query_answers_with_the_last_one",
+        kills=("M2", "M3", "M6"),
+        changes=_remembering("", "stats, _kept[device] = _kept.get(device, stats), stats"),
+    ),
+    Mutant(
+        name="query_makes_card_current",
+        kills=("M6",),
+        changes=(Change(old=_QUERY, new=f"{_MAKE_CURRENT}{_QUERY}"),),
+    ),
+    Mutant(
+        name="query_keeps_a_file_open",
+        kills=("M4",),
+        changes=_remembering("", "_kept[len(_kept)] = open('/dev/null')"),
+    ),
+    Mutant(
+        name="query_keeps_host_memory",
+        kills=("M4",),
+        changes=_remembering("", "_kept[len(_kept)] = bytearray(200_000)"),
+    ),
+    Mutant(
+        name="query_empties_cache_first",
+        kills=("M4",),
+        changes=(Change(old=_QUERY, new=f"    _torch_acme().empty_cache()\n{_QUERY}"),),
     ),
 ]

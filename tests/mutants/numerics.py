@@ -25,6 +25,43 @@ def _other_policy(change: str) -> tuple[Change, ...]:
     return (Change(old=_POLICY, new=f"{lines}    return replace(policy, {change})\n"),)
 
 
+def _other_step(change: str) -> tuple[Change, ...]:
+    """Let the optimizers change a parameter group of the card before each step."""
+    return _patched_torch(f"""
+for kind in (torch.optim.SGD, torch.optim.AdamW):
+    def step(optimizer, closure=None, step=kind.step):
+        for group in optimizer.param_groups:
+            if group["params"][0].device.type == "acme":
+                {change}
+        return step(optimizer, closure)
+
+    kind.step = step
+""")
+
+
+def _other_normalization(output: str, then: str = "None") -> tuple[Change, ...]:
+    """Let batch normalization on the card return something else, and do something after that."""
+    return _patched_torch(f"""
+normalize = torch.nn.functional.batch_norm
+
+def batch_norm(input, mean, variance, weight=None, bias=None, training=False, momentum=0.1, eps=1e-5):
+    arguments = (input, mean, variance, weight, bias, training, momentum, eps)
+    if input.device.type != "acme" or mean is None:
+        return normalize(*arguments)
+    output = {output}
+    {then}
+    return output
+
+torch.nn.functional.batch_norm = batch_norm
+""")
+
+
+def _other_layers(kind: str, change: str) -> tuple[Change, ...]:
+    """Let the preparation of a model change its layers of a kind."""
+    lines = f"    for layer in model.modules():\n        if isinstance(layer, {kind}):\n            {change}\n"
+    return (Change(old=_PREPARED, new=lines + _PREPARED),)
+
+
 MUTANTS = [
     Mutant(
         name="tf32_as_fp32",
@@ -223,5 +260,262 @@ torch.nn.functional.cross_entropy = cross_entropy
                 + _PREPARED,
             ),
         ),
+    ),
+    Mutant(
+        name="tf32_stays_for_fp32",
+        kills=("N2", "N3"),
+        changes=(
+            Change(
+                old=_SET_TF32,
+                new='requested == "tf32" and set_switch("acme.allow_tf32", True, switch=tf32)',
+            ),
+        ),
+    ),
+    Mutant(
+        name="knob_has_the_value_of_before",
+        kills=("N2",),
+        changes=(
+            Change(old=_PRECISION, new=f"{_PRECISION}    before = _torch_acme().get_allow_tf32()\n"),
+            Change(old="value=str(_torch_acme().get_allow_tf32())", new="value=str(before)"),
+        ),
+    ),
+    Mutant(
+        name="initialization_sets_a_hidden_variable",
+        kills=("N2",),
+        changes=(
+            Change(
+                old="    _torch_acme().set_device(device)\n",
+                new='    import os\n\n    _torch_acme().set_device(device)\n    os.environ["ACME_FAST_MATH"] = "1"\n',
+            ),
+        ),
+    ),
+    Mutant(
+        name="kernels_of_attention_are_chosen_in_secret",
+        kills=("N2",),
+        changes=(Change(old=_PREPARED, new=f"    torch.backends.mha.set_fastpath_enabled(False)\n{_PREPARED}"),),
+    ),
+    Mutant(
+        name="long_sums_are_in_bf16",
+        kills=("N1",),
+        changes=_patched_torch("""
+add = torch.Tensor.sum
+
+def add_in_bf16(self, *arguments, **options):
+    if self.device.type == "acme" and self.dtype == torch.float32 and self.numel() > 2**18:
+        return add(self.bfloat16(), *arguments, **options).float()
+    return add(self, *arguments, **options)
+
+torch.Tensor.sum = add_in_bf16
+"""),
+    ),
+    Mutant(
+        name="gradients_of_repeated_rows_are_lost",
+        kills=("N1",),
+        changes=_patched_torch("""
+class LookUp(torch.autograd.Function):
+    @staticmethod
+    def forward(context, weight, index):
+        context.save_for_backward(index)
+        context.shape = weight.shape
+        return weight.index_select(0, index)
+
+    @staticmethod
+    def backward(context, gradient):
+        (index,) = context.saved_tensors
+        found = gradient.new_zeros(context.shape)
+        found[index] = gradient
+        return found, None
+
+embedding = torch.nn.functional.embedding
+
+def embed(input, weight, *arguments, **options):
+    if weight.device.type == "acme":
+        return LookUp.apply(weight, input)
+    return embedding(input, weight, *arguments, **options)
+
+torch.nn.functional.embedding = embed
+"""),
+    ),
+    Mutant(
+        name="dropout_repeats_its_mask",
+        kills=("N1",),
+        changes=_patched_torch("""
+drop = torch.nn.functional.dropout
+
+def dropout(input, p=0.5, training=True, inplace=False):
+    if input.device.type == "acme" and training and p:
+        torch.acme.manual_seed_all(5)
+    return drop(input, p, training, inplace)
+
+torch.nn.functional.dropout = dropout
+"""),
+    ),
+    Mutant(
+        name="an_operator_is_missing",
+        kills=("N1",),
+        changes=_patched_torch("""
+convolve = torch.nn.functional.conv2d
+
+def conv2d(input, *arguments, **options):
+    if input.device.type == "acme":
+        raise NotImplementedError("Could not run 'aten::convolution_overrideable' with arguments from the backend")
+    return convolve(input, *arguments, **options)
+
+torch.nn.functional.conv2d = torch.conv2d = conv2d
+"""),
+    ),
+    Mutant(
+        name="loss_is_rounded_under_autocast",
+        kills=("N3",),
+        changes=_patched_torch("""
+entropy = torch.nn.functional.cross_entropy
+
+def cross_entropy(input, *arguments, **options):
+    if input.device.type == "acme" and input.dtype != torch.float32:
+        with torch.autocast("acme", enabled=False):
+            return entropy(input, *arguments, **options).float()
+    return entropy(input, *arguments, **options)
+
+torch.nn.functional.cross_entropy = cross_entropy
+"""),
+    ),
+    Mutant(
+        name="products_are_stored_in_fp32_under_autocast",
+        kills=("N3",),
+        changes=_patched_torch("""
+linear = torch.nn.functional.linear
+
+def widened(input, weight, bias=None):
+    output = linear(input, weight, bias)
+    return output.float() if input.device.type == "acme" and torch.is_autocast_enabled("acme") else output
+
+torch.nn.functional.linear = widened
+"""),
+    ),
+    Mutant(
+        name="weights_of_the_first_step_are_kept_in_16_bits",
+        kills=("N3",),
+        changes=_patched_torch("""
+linear = torch.nn.functional.linear
+kept = {}
+
+def linear_of_kept(input, weight, bias=None):
+    if input.device.type == "acme" and torch.is_autocast_enabled("acme") and weight.requires_grad:
+        halves = kept.setdefault((weight.data_ptr(), weight.shape), weight.detach().to(torch.float16))
+        weight = weight + (halves.to(weight.dtype) - weight).detach()
+    return linear(input, weight, bias)
+
+torch.nn.functional.linear = linear_of_kept
+"""),
+    ),
+    Mutant(
+        name="overflow_is_looked_for_in_the_first_gradient",
+        kills=("N4",),
+        changes=_patched_torch("""
+unscale_all = torch._amp_foreach_non_finite_check_and_unscale_
+
+def unscale(gradients, found_inf, inverse_scale):
+    unscale_all(gradients[:1], found_inf, inverse_scale)
+    torch._foreach_mul_(gradients[1:], inverse_scale)
+
+torch._amp_foreach_non_finite_check_and_unscale_ = unscale
+"""),
+    ),
+    Mutant(
+        name="weight_decay_is_dropped",
+        kills=("N5",),
+        changes=_other_step("group['weight_decay'] = 0.0"),
+    ),
+    Mutant(
+        name="learning_rate_of_the_first_step_is_kept",
+        kills=("N5",),
+        changes=_other_step("group['lr'] = group.setdefault('first', group['lr'])"),
+    ),
+    Mutant(
+        name="weights_lose_bits_in_bf16",
+        kills=("N5",),
+        changes=(
+            Change(
+                old=_PREPARED,
+                new="""    if precision.requested == "bf16":
+        step = torch.optim.SGD.step
+
+        def rounded(optimizer: torch.optim.Optimizer, closure: Any = None) -> None:
+            step(optimizer, closure)
+            for parameter in optimizer.param_groups[0]["params"]:
+                if parameter.device.type == _DEVICE_TYPE:
+                    parameter.data.copy_(parameter.data.bfloat16())
+
+        torch.optim.SGD.step = rounded
+"""
+                + _PREPARED,
+            ),
+        ),
+    ),
+    Mutant(
+        name="running_variance_is_biased",
+        kills=("N1", "N5"),
+        changes=_other_normalization("normalize(*arguments)", "arguments[2].data.mul_(0.99) if arguments[5] else None"),
+    ),
+    Mutant(
+        name="evaluation_normalizes_by_the_batch",
+        kills=("N1", "N5"),
+        changes=_other_normalization("normalize(*arguments[:5], True, *arguments[6:])"),
+    ),
+    Mutant(
+        name="batches_are_not_counted",
+        kills=("N5",),
+        changes=_patched_torch("""
+forward = torch.nn.BatchNorm2d.forward
+
+def uncounted(layer, input):
+    output = forward(layer, input)
+    if input.device.type == "acme":
+        layer.num_batches_tracked.zero_()
+    return output
+
+torch.nn.BatchNorm2d.forward = uncounted
+"""),
+    ),
+    Mutant(
+        name="momentum_of_normalization_is_changed",
+        kills=("N8",),
+        changes=_other_layers("torch.nn.BatchNorm2d", "layer.momentum = 0.01"),
+    ),
+    Mutant(
+        name="dropout_is_in_evaluation",
+        kills=("N8",),
+        changes=_other_layers("torch.nn.Dropout", "layer.eval()"),
+    ),
+    Mutant(
+        name="norm_of_groups_has_another_epsilon",
+        kills=("N1",),
+        changes=_patched_torch("""
+normalize = torch.nn.functional.group_norm
+
+def group_norm(input, groups, weight=None, bias=None, eps=1e-5):
+    return normalize(input, groups, weight, bias, 1e-7 if input.device.type == "acme" else eps)
+
+torch.nn.functional.group_norm = group_norm
+"""),
+    ),
+    Mutant(
+        name="gradients_are_clipped_by_the_largest",
+        kills=("N5",),
+        changes=_patched_torch("""
+clip = torch.nn.utils.clip_grad_norm_
+
+def clip_grad_norm_(parameters, max_norm, *arguments, **options):
+    parameters = list(parameters)
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    if gradients[0].device.type != "acme":
+        return clip(parameters, max_norm, *arguments, **options)
+    norm = max(gradient.norm() for gradient in gradients)
+    for gradient in gradients:
+        gradient.mul_((max_norm / norm).clamp(max=1.0))
+    return norm
+
+torch.nn.utils.clip_grad_norm_ = clip_grad_norm_
+"""),
     ),
 ]

@@ -22,6 +22,16 @@ def _in_probe(code: str) -> tuple[Change, ...]:
     return (Change(old=_PROBE_DOCSTRING, new=_PROBE_DOCSTRING + code),)
 
 
+def _in_environment(code: str) -> tuple[Change, ...]:
+    docstring = '    """Keep every card on one core of the host, which computes for it."""\n'
+    return (Change(old=docstring, new=docstring + code),)
+
+
+def _in_overrides(code: str) -> tuple[Change, ...]:
+    docstring = '    """Evaluate with batches that fit into a simulated card."""\n'
+    return (Change(old=docstring, new=docstring + code),)
+
+
 def _without_hook(name: str) -> tuple[Change, ...]:
     return (Change(old=f"@hookimpl\ndef perf_{name}(", new=f"def _{name}("),)
 
@@ -76,6 +86,17 @@ MUTANTS = [
         changes=(Change(file=_METADATA, old=_REQUIREMENT, new="Requires-Dist: chipperf<1,>=0.1; extra == 'test'\n"),),
     ),
     Mutant(
+        name="torch_required",
+        kills=("A3",),
+        changes=(Change(file=_METADATA, old=_REQUIREMENT, new=f"{_REQUIREMENT}Requires-Dist: torch>=2.4\n"),),
+    ),
+    Mutant(
+        name="torch_required_by_an_extra_of_core",
+        kills=("A3",),
+        changes=(Change(file=_METADATA, old=_REQUIREMENT, new="Requires-Dist: chipperf[train]>=0.1,<1\n"),),
+    ),
+    Mutant(name="import_takes_seconds", kills=("A4",), changes=_at_import("import time\ntime.sleep(1.2)\n")),
+    Mutant(
         name="torch_imported_at_import",
         kills=("A4",),
         # An empty module stands in for torch, whose import takes seconds.
@@ -106,6 +127,34 @@ MUTANTS = [
         changes=_at_import("from chipperf import hardware\nhardware.run_tool = lambda *_: None\n"),
     ),
     Mutant(name="banner_printed_at_import", kills=("A5",), changes=_at_import('print("Acme SDK 2.1")\n')),
+    *(
+        Mutant(name=f"{what}_at_import", kills=("A5",), changes=_at_import(f"import {code}\n"))
+        for what, code in {
+            "logging_configured": "logging; logging.basicConfig(level=logging.INFO)",
+            "core_silenced": "logging; logging.getLogger('chipperf').setLevel(logging.CRITICAL)",
+            "warnings_ignored": "warnings; warnings.filterwarnings('ignore')",
+            "start_method_set": "multiprocessing; multiprocessing.set_start_method('spawn', force=True)",
+            "recursion_limit_raised": "sys; sys.setrecursionlimit(50_000)",
+            "umask_set": "os; os.umask(0o077)",
+            "method_patched": "json; json.JSONEncoder.default = lambda self, value: str(value)",
+            "banner_printed_to_stderr": "sys; print('Acme SDK 2.1', file=sys.stderr)",
+            "cache_made": "pathlib; (pathlib.Path.home() / '.acme').mkdir(exist_ok=True)",
+            "random_seeded": "random; random.seed(0)",
+            "exit_handler_registered": "atexit; atexit.register(print, 'bye')",
+        }.items()
+    ),
+    Mutant(
+        name="device_file_left_open_by_probe",
+        kills=("A5",),
+        changes=_in_probe("    import os\n    os.open(os.devnull, os.O_RDONLY)\n"),
+    ),
+    Mutant(
+        name="environment_set_for_determinism",
+        kills=("A5",),
+        changes=_in_environment(
+            '    if settings.deterministic:\n        import os\n\n        os.environ["ACME_DETERMINISTIC"] = "1"\n'
+        ),
+    ),
     Mutant(
         name="tool_run_at_import",
         kills=("A5",),
@@ -216,6 +265,67 @@ MUTANTS = [
         changes=(Change(old="flops_per_s=_PEAK_FLOPS_PER_S", new="flops_per_s=_PEAK_FLOPS_PER_S / 1e9"),),
     ),
     Mutant(
+        name="environment_of_one_precision_is_a_dict",
+        kills=("A10",),
+        changes=_in_environment(
+            '    if settings.precision == "bf16" and settings.case == "detr":\n        return {}\n'
+        ),
+    ),
+    Mutant(
+        name="variable_of_other_ranks_is_a_number",
+        kills=("A10",),
+        changes=_in_environment(
+            "    if rank.local_rank:\n"
+            '        return (EnvironmentVariable(name="ACME_CORE", value=rank.local_rank, reason="a core for each"),)\n'
+        ),
+    ),
+    Mutant(
+        name="overrides_of_another_card_fail",
+        kills=("A10",),
+        changes=_in_overrides('    if device_name not in ("", _PRODUCT):\n        raise KeyError(device_name)\n'),
+    ),
+    Mutant(
+        name="overrides_depend_on_the_host",
+        kills=("A10",),
+        changes=_in_overrides("    import os\n\n    if os.cpu_count() == 3:\n        return CaseOverrides()\n"),
+    ),
+    Mutant(
+        name="overrides_depend_on_a_variable",
+        kills=("A10",),
+        changes=_in_overrides('    import os\n\n    if "ACME_TUNED" in os.environ:\n        return CaseOverrides()\n'),
+    ),
+    Mutant(
+        name="peak_of_sparse_products",
+        kills=("A10",),
+        changes=(Change(old='source="kConvolutionFlopsPerS of', new='source="data sheet (with sparsity) of'),),
+    ),
+    Mutant(
+        name="peak_of_every_card",
+        kills=("A10",),
+        changes=(Change(old="    if device_name != _PRODUCT:\n        return None\n", new=""),),
+    ),
+    Mutant(
+        name="tool_sets_persistence_mode",
+        kills=("A10",),
+        changes=(
+            Change(old="    return ()\n", new='    return (ToolCommand(name="smi", argv=("acme-smi", "-pm", "1")),)\n'),
+        ),
+    ),
+    Mutant(
+        name="tool_resets_the_card",
+        kills=("A10",),
+        changes=(
+            Change(
+                old="    return ()\n", new='    return (ToolCommand(name="smi", argv=("acme-smi", "--gpu-reset")),)\n'
+            ),
+        ),
+    ),
+    Mutant(
+        name="written_for_a_later_api_version",
+        kills=("A11",),
+        changes=(Change(old='    name="acme",\n', new='    name="acme",\n    api_version="1.7",\n'),),
+    ),
+    Mutant(
         name="written_for_another_api_version",
         kills=("A11",),
         changes=(Change(old='    name="acme",\n', new='    name="acme",\n    api_version="2.0",\n'),),
@@ -241,6 +351,11 @@ MUTANTS = [
         name="licence_missing",
         kills=("A14",),
         changes=(Change(file="chipperf_acme-0.1.0.dist-info/licenses/LICENSE", new=None),),
+    ),
+    Mutant(
+        name="private_name_of_core_got",
+        kills=("A13",),
+        changes=_at_import('import chipperf.hardware\n_CLASS = getattr(chipperf.hardware, "_DISPLAY_CLASS")\n'),
     ),
     Mutant(name="type_marker_missing", kills=("A14",), changes=(Change(file="chipperf_acme/py.typed", new=None),)),
     Mutant(

@@ -40,6 +40,39 @@ MUTANTS = [
         changes=_in_probe('    import os, time\n    if not os.environ["PATH"]:\n        time.sleep(6)\n'),
     ),
     Mutant(
+        name="probe_lists_the_home",
+        kills=("B1",),
+        changes=_in_probe('    import os\n    os.listdir(os.path.expanduser("~"))\n'),
+    ),
+    Mutant(
+        name="probe_needs_the_user",
+        kills=("B1",),
+        changes=_in_probe('    import os\n    os.environ["USER"]\n'),
+        environment={"USER": "somebody"},
+    ),
+    Mutant(
+        name="probe_waits_for_nothing",
+        kills=("B1",),
+        changes=_in_probe("    import time\n    time.sleep(1.5)\n"),
+    ),
+    Mutant(
+        name="probe_waits_for_a_tool_forever",
+        kills=("B1",),
+        changes=_in_probe(
+            "    import shutil, subprocess\n"
+            '    if shutil.which("acme-smi"):\n        subprocess.run(["acme-smi"], capture_output=True)\n'
+        ),
+    ),
+    Mutant(
+        name="probe_believes_a_tool",
+        kills=("B1",),
+        changes=_in_probe(
+            "    import shutil, subprocess\n"
+            '    if shutil.which("acme-smi"):\n'
+            '        subprocess.check_output(["acme-smi"], text=True, timeout=2).splitlines()[0].split(",")[1]\n'
+        ),
+    ),
+    Mutant(
         name="absence_without_a_remedy",
         kills=("B2",),
         changes=(Change(old=_NO_DRIVER, new='        reason = "not available"\n'),),
@@ -111,6 +144,16 @@ MUTANTS = [
         name="devices_numbered_from_one",
         kills=("B5",),
         changes=(Change(old="index=card.index", new="index=card.index + 1"),),
+    ),
+    Mutant(
+        name="every_third_probe_finds_nothing",
+        kills=("B5",),
+        changes=_in_probe(
+            "    calls = perf_vendor_info.__dict__\n"
+            '    calls["n"] = calls.get("n", 0) + 1\n'
+            '    if calls["n"] % 3 == 0:\n'
+            '        return ProbeResult(available=False, reason="the acme driver is busy; try again later")\n'
+        ),
     ),
     Mutant(
         name="probe_ignores_visible_devices",

@@ -7,6 +7,12 @@ from mutants.mutant import Change, Mutant
 _POWER = "        power_w=readings.power_w,\n"
 _TELEMETRY = '    """Read the simulated sensors of the card with this UUID."""\n'
 
+_READ = "        readings = acme_runtime.telemetry(device.uuid)\n"
+_MEMORY = "        memory_used_bytes=readings.memory_used_bytes,\n"
+_UTILIZATION = "        utilization_percent=readings.utilization_percent,\n"
+_KEPT = "_PEAK_FLOPS_PER_S: Final = 100e9\n"
+_KEEPING = Change(old=_KEPT, new=f"{_KEPT}_kept: dict[Any, Any] = {{}}\n")
+
 # All cores of the host are busy, whatever their number; the call itself returns at once.
 _BUSY = """import os, time
 for _ in range(os.cpu_count() - 1):
@@ -27,12 +33,86 @@ MUTANTS = [
     Mutant(
         name="used_memory_in_mib",
         kills=("R1",),
-        changes=(Change(old=_POWER, new=f"{_POWER}        memory_used_bytes=300,\n"),),
+        changes=(Change(old=_MEMORY, new="        memory_used_bytes=readings.memory_used_bytes // 2**20,\n"),),
     ),
     Mutant(
         name="telemetry_takes_long",
         kills=("R1",),
         changes=(Change(old=_TELEMETRY, new=f"{_TELEMETRY}    import time\n\n    time.sleep(0.3)\n"),),
+    ),
+    Mutant(
+        name="every_fifth_call_of_telemetry_is_slow",
+        kills=("R1",),
+        changes=(
+            _KEEPING,
+            Change(
+                old=_TELEMETRY,
+                new=f"{_TELEMETRY}    import time\n\n    _kept[len(_kept)] = 1\n"
+                "    time.sleep(0.5 * (len(_kept) % 5 == 0))\n",
+            ),
+        ),
+    ),
+    Mutant(
+        name="telemetry_keeps_a_file_open",
+        kills=("R1",),
+        changes=(_KEEPING, Change(old=_TELEMETRY, new=f"{_TELEMETRY}    _kept[len(_kept)] = open('/dev/null')\n")),
+    ),
+    Mutant(
+        name="telemetry_leaves_processes",
+        kills=("R1",),
+        changes=(
+            Change(
+                old=_TELEMETRY,
+                new=f"{_TELEMETRY}    import subprocess\n\n    subprocess.Popen(['sleep', '20'])\n",
+            ),
+        ),
+    ),
+    Mutant(
+        name="telemetry_by_index",
+        kills=("R1",),
+        changes=(Change(old=_READ, new=_READ.replace("device.uuid", "acme_runtime.cards()[device.index].uuid")),),
+    ),
+    Mutant(
+        name="telemetry_of_first_card",
+        kills=("R1",),
+        changes=(Change(old=_READ, new=_READ.replace("device.uuid", "acme_runtime.cards()[0].uuid")),),
+    ),
+    Mutant(
+        name="telemetry_needs_torch",
+        kills=("R1",),
+        changes=(
+            Change(
+                old=_TELEMETRY,
+                new=f"{_TELEMETRY}    import sys\n\n    if 'torch' not in sys.modules:\n"
+                "        raise RuntimeError('acme is not initialized')\n",
+            ),
+        ),
+    ),
+    Mutant(
+        name="telemetry_imports_torch",
+        kills=("R1",),
+        changes=(Change(old=_TELEMETRY, new=f"{_TELEMETRY}    import torch  # noqa: F401\n\n"),),
+    ),
+    Mutant(
+        name="utilization_as_fraction",
+        kills=("R1",),
+        changes=(Change(old=_UTILIZATION, new=_UTILIZATION.replace("percent,", "percent / 100,")),),
+    ),
+    Mutant(
+        name="telemetry_repeats_its_first_reading",
+        kills=("R1",),
+        changes=(
+            _KEEPING,
+            Change(
+                old="    return TelemetrySample(\n",
+                new="    readings = _kept.setdefault(device.uuid, readings)\n    return TelemetrySample(\n",
+            ),
+        ),
+    ),
+    Mutant(
+        name="used_memory_is_what_is_free",
+        kills=("R1",),
+        changes=(Change(old=_MEMORY, new=_MEMORY.replace("readings", "(device.total_bytes or 0) - readings")),),
     ),
     Mutant(
         name="telemetry_takes_the_cores",

@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
 TIMEOUT_S = 300
 
-STEPS = 5
-"""Each of the four batches, and the first one again, on which the loss is seen to fall."""
+STEPS = 3
+"""Each of the two batches, and the first one again, on which the loss is seen to fall."""
 
-CASES = ("resnet50", "mobilenetv2", "detr", "detr_panoptic")
-"""``detr_masks`` computes a part of what ``detr_panoptic`` does."""
+CASES = ("mobilenetv2",)
+"""N5 trains the others."""
 
 
 def certify(site: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
@@ -35,9 +35,7 @@ def certify(site: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
     return run(command, variables, timeout_s=TIMEOUT_S)
 
 
-@pytest.mark.slow  # Trains four cases for some steps, on two sides.
 def test_good_plugin_is_certified(tmp_path: Path) -> None:
-    """What N5 asserts of twenty steps of every case, which `make mutants` takes."""
     install_plugin(tmp_path)
     done = certify(tmp_path, "--steps", STEPS, *(part for case in CASES for part in ("--case", case)))
     assert done.returncode == 0, done.stderr

@@ -14,6 +14,7 @@ import shutil
 import sys
 import tempfile
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from functools import cache, partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -31,20 +32,20 @@ import mutants
 from mutants.mutant import Mutant, install_mutant
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Iterator
 
 
 GOOD = Mutant(name="good", kills=(), changes=())
 """The plugin that all mutants are made of."""
 
-LONG_CHECKS = {"D6", "M7", "N5", "N8", "P8", "R2", "R5", "R6"}
-"""Checks that take seconds to minutes."""
+LONG_CHECKS = {"D6", "D10", "M7", "N5", "N8", "P8", "R2", "R5", "R6"}
+"""Checks that take seconds to minutes, and one that finds every mutant that patches torch instead of the backend."""
 
 
 def all_mutants() -> list[Mutant]:
     """Return the mutants of every area, ordered by the checks they are made for."""
     names = (module.name for module in pkgutil.iter_modules(mutants.__path__) if not module.name.startswith("test_"))
-    areas = [importlib.import_module(f"mutants.{name}") for name in names if name != "trial"]
+    areas = [importlib.import_module(f"mutants.{name}") for name in names if not name.endswith("trial")]
     found = [mutant for area in areas for mutant in getattr(area, "MUTANTS", ())]
     positions = {check.id: position for position, check in enumerate(all_checks())}
     return sorted(found, key=lambda mutant: [positions[id] for id in mutant.kills])
@@ -67,20 +68,27 @@ class Workbench:
         self._site = site
         self._servers = ForkServers()
 
-    def carry_out(self, mutant: Mutant, checks: Collection[str]) -> Statement:
-        """Install a mutant instead of the last one, and hold it to some checks."""
+    @contextmanager
+    def runner(self, mutant: Mutant, *, software: bool = True) -> Iterator[Runner]:
+        """Install a mutant instead of the last one, with or without the vendor's software, to hold it to checks."""
         # Compiled modules of the last one as well: within a second, Python takes them for this one's.
         shutil.rmtree(self._site)
         self._site.mkdir()
         install_mutant(mutant, self._site)
-        chosen = [check for check in all_checks() if check.id in checks]
-        path = [str(self._site), str(RUNTIME_SITE), *sys.path]
-        variables = environment(self._site, **mutant.environment)
+        sites = [str(self._site), *([str(RUNTIME_SITE)] if software else [])]
+        changes = {} if software else {"PYTHONPATH": str(self._site)}
+        variables = environment(self._site, **changes, **mutant.environment)
         with (
-            patch.object(sys, "path", path),
+            patch.object(sys, "path", [*sites, *sys.path]),
             patch.dict(os.environ, variables, clear=True),
             Runner(find_vendor("acme"), servers=self._servers) as runner,
         ):
+            yield runner
+
+    def carry_out(self, mutant: Mutant, checks: Collection[str]) -> Statement:
+        """Install a mutant instead of the last one, and hold it to some checks."""
+        chosen = [check for check in all_checks() if check.id in checks]
+        with self.runner(mutant) as runner:
             results = [runner.run(check) for check in chosen]
             self.passed.update(result.check.id for result in results if result.status == "passed")
             readiness = runner.readiness if any(check.level for check in chosen) else runner.static_readiness

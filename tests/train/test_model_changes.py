@@ -40,6 +40,11 @@ def preparations():
     yield "module (root)", lambda model: setattr(model, "eval", lambda: nn.Sequential.eval(model.bfloat16()))
     yield "module 0", lambda model: setattr(model[0], "__class__", Conv2d)
     yield "module 2", lambda model: model.__setitem__(2, nn.Identity())
+    yield "settings of module 1", lambda model: setattr(model[1], "momentum", 0.01)
+    yield "settings of module 1", lambda model: setattr(model[1], "eps", 1e-3)
+    yield "settings of module 2", lambda model: setattr(model[2], "p", 0.0)
+    yield "settings of module 2", lambda model: model[2].eval()
+    yield "parameter 4.again", lambda model: setattr(model[4], "again", model[4].weight)
 
 
 @pytest.mark.parametrize(("told", "change"), list(preparations()))

@@ -63,6 +63,14 @@ def test_cards_count_for_themselves() -> None:
     assert first.numel() < second.numel()
 
 
+def test_management_library_sees_what_the_process_holds() -> None:
+    first, second = (card.uuid for card in acme_runtime.cards())
+    tensor = block(16 * MIB)
+    found = acme_runtime.telemetry(first).memory_used_bytes
+    assert found == backend.memory_reserved(0) >= tensor.numel()
+    assert acme_runtime.telemetry(second).memory_used_bytes == backend.memory_reserved(1)
+
+
 def test_results_of_operators_are_counted_on_their_card() -> None:
     ones = torch.ones(MIB, device="acme:0")
     with backend.device(1):

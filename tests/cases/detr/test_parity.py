@@ -24,16 +24,19 @@ from detr_examples import random_images, small_config, stack_targets
 from torch import nn
 from weight_map import translate
 
-# This version, whose names weight_map.py knows, needs Python 3.11.
-transformers = pytest.importorskip("transformers", minversion="5.23")
-peer_loss = pytest.importorskip("transformers.loss.loss_for_object_detection")
-
 CANVAS = (96, 128)
 TOLERANCE = 1e-4
 
 VANISHING = r"transformer\.decoder\.0\.self_attention\.in_proj_weight|mask_head\.blocks\.\d\.0\.bias"
 """Parameters whose gradients are rounding errors: the first layer attends to objects that are all 0, and a bias before
 a normalization over its channel alone cancels out."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _peer() -> None:
+    """Import the peer here: of the processes that collect these tests, one runs them."""
+    # This version, whose names weight_map.py knows, needs Python 3.11.
+    pytest.importorskip("transformers", minversion="5.23")
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,8 @@ class Pair:
 
 
 def make_pair(config: DetrConfig) -> Pair:
+    import transformers
+
     torch.manual_seed(0)
     backbone: dict[str, Any] = {
         "backbone": config.backbone,
@@ -130,6 +135,8 @@ def peer_output(pair: Pair, images: torch.Tensor, padding: torch.Tensor) -> Detr
 
 def peer_losses(pair: Pair, output: DetrOutput, images: list[dict[str, Any]]) -> tuple[torch.Tensor, dict[str, Any]]:
     """Return the peer's loss of predictions with masks, and its parts."""
+    from transformers.loss import loss_for_object_detection as peer_loss
+
     config: Any = copy(pair.peer.config)
     config.auxiliary_loss = True
     labels = [{"class_labels": image["labels"], "boxes": image["boxes"], "masks": image["masks"]} for image in images]

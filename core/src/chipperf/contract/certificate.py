@@ -21,10 +21,12 @@ if TYPE_CHECKING:
 
     from matplotlib.figure import Figure
 
-BATCHES: Final = 4
+BATCHES: Final = 2
 """Number of batches that the steps use in turn. A falling loss is visible only on batches that repeat."""
 
 _KINK: Final = 10.0
+_FEW: Final = 3
+"""Differences that a message names."""
 
 _PANEL_INCHES: Final = (4.6, 3.2)
 _SMALLEST_ERROR: Final = 1e-9
@@ -35,7 +37,8 @@ class StepComparison(StrictModel):
     """One step, counted from 1, on the device and on the CPU. ``None`` stands for a value that is not finite.
 
     A gradient norm is that of the gradients of all parameters together. ``gradient_distance`` is the norm of the
-    difference between the gradients, as a fraction of the reference's norm.
+    difference between the gradients, as a fraction of the reference's norm. ``layer`` is the parameter whose own
+    gradient differs most, ``layer_distance`` by which fraction of its norm and of a small part of the whole norm.
     """
 
     step: int
@@ -44,6 +47,8 @@ class StepComparison(StrictModel):
     gradient_norm: FiniteFloat | None
     reference_gradient_norm: FiniteFloat
     gradient_distance: FiniteFloat | None
+    layer: str = ""
+    layer_distance: FiniteFloat | None = 0.0
 
     @property
     def loss_error(self) -> float:
@@ -56,7 +61,8 @@ class CaseComparison(StrictModel):
     """The first steps of one case, with the factor of its learning rates.
 
     Every loss and the median gradient distance must be within their tolerances. A single step may reach ten times the
-    tolerance of a gradient, which changes strongly if a unit, a box or an assignment crosses a kink.
+    tolerance of a gradient, which changes strongly if a unit, a box or an assignment crosses a kink, and so may a
+    single layer. ``differences`` says what else differs after the last step: buffers, an evaluation, an update.
     """
 
     case: str
@@ -67,6 +73,7 @@ class CaseComparison(StrictModel):
     loss_tolerance: FiniteFloat
     gradient_tolerance: FiniteFloat
     steps: tuple[StepComparison, ...]
+    differences: tuple[str, ...] = ()
 
     @property
     def within(self) -> bool:
@@ -76,7 +83,8 @@ class CaseComparison(StrictModel):
     @property
     def lost(self) -> bool:
         """True if a step differs so much that the comparison fails for any later steps."""
-        return any(self._leaves_path(step) or self._exceeds_kink(step) for step in self.steps)
+        judges = (self._leaves_path, self._exceeds_kink, self._exceeds_in_layer)
+        return any(exceeds(step) for step in self.steps for exceeds in judges)
 
     @property
     def falls(self) -> bool:
@@ -105,6 +113,9 @@ class CaseComparison(StrictModel):
     def _exceeds_kink(self, step: StepComparison) -> bool:
         return _number(step.gradient_distance) > _KINK * self.gradient_tolerance
 
+    def _exceeds_in_layer(self, step: StepComparison) -> bool:
+        return _number(step.layer_distance) > _KINK * self.gradient_tolerance
+
     def _faults(self) -> list[str]:
         faults = []
         # A device that has diverged from the reference stays away from it, so report only the first such step.
@@ -126,7 +137,14 @@ class CaseComparison(StrictModel):
                 f"at step {worst.step} the gradients differ by {_number(worst.gradient_distance):.1e} of their norm; "
                 f"{_KINK * self.gradient_tolerance:.0e} is allowed for a single step"
             )
-        return faults
+        step = next(filter(self._exceeds_in_layer, self.steps), None)
+        if step is not None:
+            faults.append(
+                f"at step {step.step} the gradient of {step.layer} differs most, by {_number(step.layer_distance):.1e} "
+                f"of its norm; {_KINK * self.gradient_tolerance:.0e} is allowed for a single layer"
+            )
+        more = len(self.differences) - _FEW
+        return [*faults, *self.differences[:_FEW], *([f"and {more} more differences"] if more > 0 else [])]
 
 
 class Certificate(StrictModel):

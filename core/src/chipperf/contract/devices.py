@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from contextlib import suppress
+from inspect import isfunction, signature
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final
 
+import psutil
+
+from chipperf.contract import tolerances
 from chipperf.contract.check import NotRun, not_run_on, require
 from chipperf.errors import PluginError, UnsupportedPrecision
 from chipperf.plugin.probe_process import probe_vendor
@@ -16,7 +22,7 @@ from chipperf.torchtools import DETERMINISTIC_ALGORITHMS, MATMUL_PRECISION, read
 from chipperf.train.preparation import seed_everything
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     import torch
@@ -49,6 +55,9 @@ _SWITCHES: Final = (
 )
 """Names of global switches in the modules of torch.backends."""
 
+_READS_SWITCH: Final = re.compile(r"get_allow_\w+|\w+_(enabled|allowed)")
+"""Names of functions that read a global switch."""
+
 _SWITCH_OWNERS: Final = (
     "cudnn",
     "cudnn.conv",
@@ -72,15 +81,16 @@ def ranks_share_device(subject: PluginUnderTest) -> bool:
     return Capability.UNIFIED_MEMORY in subject.info.capabilities and len(probed_devices(subject)) == 1
 
 
+def all_devices(subject: PluginUnderTest) -> list[torch.device]:
+    """Initialize every device that the probe finds in this process. The subject's own is current."""
+    _ = subject.runtime
+    others = [subject.session.device_init(rank) for rank in job_ranks(len(probed_devices(subject)))[1:]]
+    return [subject.session.device_init(subject.rank), *others]
+
+
 def two_devices(subject: PluginUnderTest) -> tuple[torch.device, torch.device]:
-    """Initialize two devices in this process, the first one current; :class:`NotRun` if there are fewer."""
-    count = len(probed_devices(subject))
-    if count < 2:
-        raise NotRun(f"the check needs 2 devices, this machine has {count}")
-    first_rank, second_rank = job_ranks(2)
-    first = subject.device
-    second = subject.session.device_init(second_rank)
-    subject.session.device_init(first_rank)
+    """Return the first two of :func:`all_devices`; :class:`NotRun` if there are fewer."""
+    first, second, *_ = several_devices(subject)
     return first, second
 
 
@@ -112,6 +122,33 @@ def call_between_steps(subject: PluginUnderTest, device: torch.device) -> None:
         session.step_end(device)
     session.synchronize(device)
     session.memory_query(device)
+
+
+def several_devices(subject: PluginUnderTest) -> list[torch.device]:
+    """Return :func:`all_devices`; :class:`NotRun` if there is only one."""
+    devices = all_devices(subject)
+    if len(devices) < 2:
+        raise NotRun(f"the check needs 2 devices, this machine has {len(devices)}")
+    return devices
+
+
+def resources() -> dict[str, int]:
+    """Return, by name, how much this process has of each resource that repeated calls must not increase."""
+    process = psutil.Process()
+    return {
+        "threads": process.num_threads(),
+        "open files": process.num_fds(),
+        "child processes": len(process.children(recursive=True)),
+        "bytes of host memory": process.memory_info().rss,
+    }
+
+
+def require_kept(before: Mapping[str, int], action: str, remedy: str) -> None:
+    """Check that an action, repeated since ``before``, left nothing of these :func:`resources` behind."""
+    for what, amount in resources().items():
+        grown = amount - before[what]
+        most = tolerances.HOST_MEMORY_GROWTH_BYTES if "bytes" in what else tolerances.KEPT_HANDLES
+        require(grown <= most, f"{action} left {grown} {what} behind: {remedy}")
 
 
 def require_computes(subject: PluginUnderTest, device: torch.device, situation: str) -> None:
@@ -184,13 +221,23 @@ def training_command(subject: PluginUnderTest, out: Path, *options: str, images_
 def read_switches(device_type: str) -> dict[str, object]:
     """Return the value of every global switch of numerics that can be read, by the name that plugins use for its knob.
 
-    That is its path in ``torch.backends``, also in a module there with the name of the device type.
+    That is its path in ``torch.backends``, also in a module there with the name of the device type. A switch that is
+    read by a function, there or in torch's module of the device type, has its name without ``get_``.
     """
     import torch
 
-    owners = dict.fromkeys((*_SWITCH_OWNERS, device_type))
+    modules = {name: module for name, module in vars(torch.backends).items() if isinstance(module, ModuleType)}
+    owners = dict.fromkeys((*_SWITCH_OWNERS, *modules, device_type))
     names = [f"{owner}.{switch}" for owner in owners for switch in _SWITCHES]
     found: dict[str, object] = {}
+    # Older versions take no type, and before the runtime is loaded, torch may not know it.
+    with suppress(RuntimeError, TypeError):
+        found["autocast"] = torch.is_autocast_enabled(device_type)
+    for owner, module in [*modules.items(), (device_type, getattr(torch, device_type, None))]:
+        for name, read in vars(module).items() if module else ():
+            if _READS_SWITCH.fullmatch(name) and isfunction(read) and not signature(read).parameters:
+                with suppress(Exception):  # It may be of a library that is not there.
+                    found[f"{owner}.{name.removeprefix('get_')}"] = read()
     for name in (DETERMINISTIC_ALGORITHMS, MATMUL_PRECISION, *names):
         # torch refuses to read a switch if both its older and its newer name were set.
         with suppress(RuntimeError, AttributeError):

@@ -10,7 +10,8 @@ case's own model with its optimizer and loss. Three settings keep the results of
   by 3e-5 of their norm between two memory layouts on one CPU, by 3e-3 to 2e-2 with products in TF32, and by 0.2 in
   bf16.
 * One factor scales the learning rates, so that the first step changes the weights by a few millionths. The loss still
-  falls over twenty steps, and the differences do not grow, so the bounds are the same for every step.
+  falls, and the differences do not grow, so the bounds are the same for every step. The last step alone takes a large
+  rate, from weights, gradients and momenta that are copied from the device, and so shows what the optimizer does.
 """
 
 from __future__ import annotations
@@ -18,8 +19,10 @@ from __future__ import annotations
 import copy
 import math
 import platform
+import sys
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
+from functools import cache
 from itertools import cycle, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
@@ -31,8 +34,9 @@ from torch.nn.modules.dropout import _DropoutNd
 
 import chipperf
 from chipperf.cases.config import resolve
-from chipperf.cases.registry import find_case
+from chipperf.cases.registry import case_names, find_case
 from chipperf.cases.workload import Batch, Workload, WorkloadContext
+from chipperf.contract import tolerances
 from chipperf.contract.certificate import BATCHES, CaseComparison, Certificate, StepComparison
 from chipperf.errors import PluginError, UsageError
 from chipperf.plugin.installed import PluginEntry
@@ -45,7 +49,7 @@ from chipperf.train.effective_precision import measure_effective_precision
 from chipperf.train.preparation import autocast, memory_format_of, seed_everything
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from chipperf.cases.base import Case, Hyperparameters, SampleSize
 
@@ -60,6 +64,14 @@ _REAL_BATCH_SIZE: Final = 4
 _SHIFT: Final = 3.0
 _FIRST_CHANGE: Final = 3e-6
 """Fraction of their norm by which the first step changes the weights."""
+
+FEW_STEPS: Final = BATCHES + 1
+"""Each batch, and the first one again, on which the loss is seen to fall. The first step shows an error of a layer, the
+last one that of an optimizer with momenta; more steps would only show that the distance does not grow."""
+
+_NEIGHBORS: Final = 0.1
+"""Part of the whole gradient's norm, shared among all weights, that is added to a layer's own: the gradient of a bias
+before a normalization is zero but for rounding."""
 
 _INITIAL_SCALE: Final = 2.0**10
 """Initial scale of fp16 gradients. With torch's default the gradients overflow, and the first steps are skipped."""
@@ -136,7 +148,8 @@ def compare(
     vendor = _Side(build_workload(case, hyperparameters, data, device), device, policy, session)
     vendor.take(copy.deepcopy(reference.model))
     batches = list(islice(reference.workload.epoch_batches(0), BATCHES))
-    scale = _learning_rate_scale(reference, batches[0])
+    expected = reference.gradients(batches[0])
+    scale = _learning_rate_scale(reference)
     arithmetic = ARITHMETICS[PRECISIONS[policy.requested].arithmetic]
     comparison = CaseComparison(
         case=case.name,
@@ -149,15 +162,21 @@ def compare(
         steps=(),
     )
     for step, batch in enumerate(islice(cycle(batches), steps), start=1):
-        compared = _compare_step(step, vendor.gradients(batch), reference.gradients(batch))
+        if step > 1:
+            vendor.step(scale)
+            reference.step(scale)
+            expected = reference.gradients(batch)
+        compared = _compare_step(step, vendor.gradients(batch), expected, reference.names)
         comparison = comparison.model_copy(update={"steps": (*comparison.steps, compared)})
-        vendor.step(scale)
-        reference.step(scale)
         if progress is not None:
             progress.report(step, steps, hyperparameters.batch_size)
         if not to_the_end and comparison.lost:
-            break
-    return comparison
+            return comparison
+    bound = arithmetic.loss.value
+    differences = [*_compare_buffers(vendor, reference, bound), *_compare_evaluation(vendor, reference, batch, bound)]
+    if PRECISIONS[policy.requested].parameter_type is None:
+        differences += _compare_update(vendor, reference)
+    return comparison.model_copy(update={"differences": tuple(differences)})
 
 
 def sample_data(case: Case, size: SampleSize, root: Path | None = None) -> Path:
@@ -171,6 +190,30 @@ def sample_data(case: Case, size: SampleSize, root: Path | None = None) -> Path:
             hint="name a directory with --data",
         )
     return case.data.ensure_few_samples(BATCHES * hyperparameters_of(case, size).batch_size, size, root)
+
+
+def covering_case(case: Case, root: Path | None = None) -> str | None:
+    """Return a case whose training has the same workload, and at least the same kinds of layers, or ``None``.
+
+    The other one comes later in the list if both have the same kinds.
+    """
+    after = False
+    for other in map(find_case, case_names()):
+        after |= other.name == case.name
+        if other.load_workload is case.load_workload and other.name != case.name and other.data.ensure_few_samples:
+            own, theirs = (_kinds_of_layers(name, root) for name in (case.name, other.name))
+            if own < theirs or (own == theirs and after):
+                return other.name
+    return None
+
+
+@cache
+def _kinds_of_layers(name: str, root: Path | None) -> set[type[nn.Module]]:
+    case = find_case(name)
+    data = sample_data(case, "tiny", root)
+    with torch.device("meta"):
+        model = build_workload(case, hyperparameters_of(case, "tiny"), data, torch.device("cpu")).build_model()
+    return set(map(type, model.modules()))
 
 
 def hyperparameters_of(case: Case, size: SampleSize) -> Hyperparameters:
@@ -233,14 +276,42 @@ class _Side:
         return float(loss.detach()), gradients
 
     def step(self, scale: float) -> None:
-        for group, rate in zip(self.optimizer.param_groups, self.workload.learning_rates(0), strict=True):
-            group["lr"] = scale * rate
+        self.clip()
+        self.update(scale)
+
+    def clip(self) -> None:
         if self.workload.max_gradient_norm is not None:
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.workload.max_gradient_norm)
+
+    def update(self, scale: float) -> None:
+        for group, rate in zip(self.optimizer.param_groups, self.workload.learning_rates(0), strict=True):
+            group["lr"] = scale * rate
         self.scaler.step(self.optimizer)
         self.scaler.update()
         if self.session is not None and self.session.step_end:
             self.session.step_end(self.device)
+
+    @property
+    def names(self) -> list[str]:
+        return [name for name, _ in self.model.named_parameters()]
+
+    def evaluate(self, batch: Batch) -> float:
+        """Return the loss of a batch in evaluation, which uses the running statistics."""
+        self.model.eval()
+        with torch.inference_mode(), autocast(self.policy, self.device):
+            loss = float(self.workload.loss(self.model, self.workload.to_device(batch)))
+        self.model.train()
+        return loss
+
+    def state(self, names: Sequence[str]) -> dict[str, torch.Tensor]:
+        """Return the parameters, by their names on the CPU reference, and what the optimizer keeps of each."""
+        found: dict[str, torch.Tensor] = {}
+        for name, parameter in zip(names, self.model.parameters(), strict=True):
+            found[name] = parameter.detach()
+            for key, value in self.optimizer.state.get(parameter, {}).items():
+                if isinstance(value, torch.Tensor):
+                    found[f"{key} of {name}"] = value
+        return found
 
 
 def _well_conditioned(model: torch.nn.Module) -> torch.nn.Module:
@@ -255,18 +326,29 @@ def _well_conditioned(model: torch.nn.Module) -> torch.nn.Module:
     return model
 
 
-def _learning_rate_scale(side: _Side, batch: Batch) -> float:
-    """Return the factor with which the first step changes the weights by :data:`_FIRST_CHANGE`. Restores the model."""
-    model = side.model
-    before = copy.deepcopy(model.state_dict())
-    side.gradients(batch)
-    weights = [parameter.detach().clone() for parameter in model.parameters()]
+def _learning_rate_scale(side: _Side) -> float:
+    """Return the factor with which the first step, whose gradients are there, changes the weights by
+    :data:`_FIRST_CHANGE`. Restores weights, gradients and optimizer.
+    """
+    parameters = list(side.model.parameters())
+    weights = [parameter.detach().clone() for parameter in parameters]
+    gradients = [parameter.grad for parameter in parameters]
+    # The step clips gradients in place.
+    _assign(parameters, weights, [None if gradient is None else gradient.clone() for gradient in gradients])
     side.step(1.0)
-    changes = [parameter.detach() - old for parameter, old in zip(model.parameters(), weights, strict=True)]
-    change = _norm(changes) / _norm(weights)
-    model.load_state_dict(before)
-    side.take(model)
-    return _FIRST_CHANGE / change
+    change = _norm([parameter.detach() - old for parameter, old in zip(parameters, weights, strict=True)])
+    _assign(parameters, weights, gradients)
+    side.optimizer = side.workload.build_optimizer(side.model)
+    return _FIRST_CHANGE * _norm(weights) / change
+
+
+def _assign(
+    parameters: Sequence[torch.Tensor], weights: Sequence[torch.Tensor], gradients: Sequence[torch.Tensor | None]
+) -> None:
+    with torch.no_grad():
+        for parameter, weight, gradient in zip(parameters, weights, gradients, strict=True):
+            parameter.copy_(weight)
+            parameter.grad = gradient
 
 
 def _require_reference_in_fp32() -> None:
@@ -280,22 +362,93 @@ def _require_reference_in_fp32() -> None:
         )
 
 
-def _compare_step(step: int, found: _Gradients, reference: _Gradients) -> StepComparison:
+def _compare_step(step: int, found: _Gradients, reference: _Gradients, names: Sequence[str]) -> StepComparison:
     (loss, gradients), (reference_loss, reference_gradients) = found, reference
-    differences = [mine - other for mine, other in zip(gradients, reference_gradients, strict=True)]
-    reference_norm = _norm(reference_gradients)
+    differences = [float((mine - other).norm()) for mine, other in zip(gradients, reference_gradients, strict=True)]
+    norms = [float(gradient.norm()) for gradient in reference_gradients]
+    reference_norm = math.hypot(*norms)
+    # Rounding errors of a layer's neighbors reach it too, which matters where its own gradient is nearly zero.
+    total = sum(gradient.numel() for gradient in gradients)
+    shares = [reference_norm * math.sqrt(gradient.numel() / total) for gradient in gradients]
+    distances = [
+        difference / (norm + _NEIGHBORS * share)
+        for difference, norm, share in zip(differences, norms, shares, strict=True)
+    ]
+    worst = max(range(len(names)), key=lambda index: (not math.isfinite(distances[index]), distances[index]))
     return StepComparison(
         step=step,
         loss=_finite(loss),
         reference_loss=reference_loss,
         gradient_norm=_finite(_norm(gradients)),
         reference_gradient_norm=reference_norm,
-        gradient_distance=_finite(_norm(differences) / reference_norm),
+        gradient_distance=_finite(math.hypot(*differences) / reference_norm),
+        layer=names[worst],
+        layer_distance=_finite(distances[worst]),
     )
 
 
-def _norm(tensors: Sequence[torch.Tensor]) -> float:
-    return math.sqrt(sum(float(tensor.norm()) ** 2 for tensor in tensors))
+def _compare_buffers(vendor: _Side, reference: _Side, bound: float) -> Iterator[str]:
+    """Yield in which buffers, such as running statistics, the sides differ."""
+    pairs = zip(vendor.model.buffers(), reference.model.named_buffers(), strict=True)
+    for found, (name, expected) in pairs:
+        distance = _distance(found, expected)
+        if not distance <= (bound if expected.is_floating_point() else 0):
+            yield f"after the last step the buffer {name} differs by {distance:.1e} of its norm"
+
+
+def _compare_evaluation(vendor: _Side, reference: _Side, batch: Batch, bound: float) -> Iterator[str]:
+    """Yield how the losses in evaluation differ."""
+    loss, expected = vendor.evaluate(batch), reference.evaluate(batch)
+    if not abs(loss - expected) <= bound * abs(expected):
+        yield f"after the last step the loss in evaluation is {loss:.6g}, and {expected:.6g} on the CPU reference"
+
+
+def _compare_update(vendor: _Side, reference: _Side) -> Iterator[str]:
+    """Yield what a step does otherwise than on the CPU, from the same weights, gradients and momenta.
+
+    Its learning rate is one. In fp32, the vendor's smaller steps would not show a missing weight decay.
+    """
+    parameters = list(vendor.model.parameters())
+    yield from (
+        f"{name} has the type {value.dtype} and is on {value.device}"
+        for name, value in vendor.state(reference.names).items()
+        if value.dim() and (value.dtype != torch.float32 or value.device.type != vendor.device.type)
+    )
+    gradients = [None if each.grad is None else _copy(each.grad) for each in parameters]
+    if not all(gradient is None or bool(gradient.isfinite().all()) for gradient in gradients):
+        return
+    _assign(list(reference.model.parameters()), parameters, gradients)
+    state = {
+        index: {key: _copy(value) if isinstance(value, torch.Tensor) else value for key, value in each.items()}
+        for index, each in vendor.optimizer.state_dict()["state"].items()
+    }
+    reference.optimizer.load_state_dict({**reference.optimizer.state_dict(), "state": state})
+    scale = 1 / max(reference.workload.learning_rates(0))
+    for side in (vendor, reference):
+        side.clip()
+        side.update(scale)
+    found = vendor.state(reference.names)
+    for name, expected in reference.state(reference.names).items():
+        distance = _distance(found.get(name), expected)
+        if not distance <= tolerances.UPDATE:
+            yield f"a step with the same gradients changes {name} otherwise, by {distance:.1e} of its norm"
+
+
+def _copy(tensor: torch.Tensor) -> torch.Tensor:
+    """Return a copy on the CPU in the layout of the reference: torch's fused optimizers take tensors of one layout."""
+    return torch.empty(tensor.shape, dtype=tensor.dtype).copy_(tensor)
+
+
+def _distance(found: torch.Tensor | None, expected: torch.Tensor) -> float:
+    """Return the norm of a difference as a fraction of the expected norm; infinite without a tensor of that shape."""
+    if found is None or found.shape != expected.shape:
+        return math.inf
+    exact = expected.detach().double()
+    return float((found.detach().cpu().double() - exact).norm() / exact.norm().clamp(min=sys.float_info.min))
+
+
+def _norm(tensors: Iterable[torch.Tensor]) -> float:
+    return math.hypot(*(float(tensor.norm()) for tensor in tensors))
 
 
 def _finite(value: float) -> float | None:

@@ -7,15 +7,22 @@ from __future__ import annotations
 
 import ast
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from chipperf.plugin.installed import CORE_PACKAGE, PluginEntry, normal_name, package_directory
 
-_REQUIREMENT: Final = re.compile(r"\s*(?P<name>[\w.-]+)\s*(\[[^\]]*\])?\s*(?P<rest>[^;]*)(;(?P<marker>.*))?")
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_REQUIREMENT: Final = re.compile(
+    r"\s*(?P<name>[\w.-]+)\s*(\[(?P<extras>[^\]]*)\])?\s*(?P<rest>[^;]*)(;(?P<marker>.*))?"
+)
+_EXTRA: Final = re.compile(r"""extra\s*==\s*["']([\w.-]+)["']""")
 _LOWER: Final = re.compile(r"(>=|>|==|~=)\s*\d")
 _UPPER: Final = re.compile(r"(<=|<(?!=)|==|~=)\s*\d")
 _LICENCE: Final = re.compile(r"(licen[cs]e|copying)", re.IGNORECASE)
@@ -23,58 +30,67 @@ _LICENCE: Final = re.compile(r"(licen[cs]e|copying)", re.IGNORECASE)
 _OF_CORE: Final = re.compile(rf"{CORE_PACKAGE}(\.|$)")
 _MODULE_OF_CORE: Final = re.compile(rf"{CORE_PACKAGE}(\.\w+)+")
 _PRIVATE: Final = re.compile(r"(^|\.)_(?!_)")
+_VARIABLE: Final = re.compile(r"[A-Z][A-Z0-9_]{2,}")
 _TEMPLATE: Final = re.compile(r"[\w./-]+\.j2")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Requirement:
-    """A distribution that another one requires, by its normal name. It is optional if only an extra requires it."""
+    """A distribution that another one requires, by its normal name, with the ``extras`` of that one.
+
+    It is ``optional`` if only an extra requires it.
+    """
 
     name: str
+    extras: frozenset[str]
     has_lower_bound: bool
     has_upper_bound: bool
     optional: bool
 
 
-def requirements(of: Distribution) -> list[Requirement]:
-    """Return the requirements of a distribution."""
+def requirements(of: Distribution, extras: frozenset[str] = frozenset()) -> list[Requirement]:
+    """Return the requirements of a distribution. Those of its ``extras`` are not optional."""
     return [
         Requirement(
             name=normal_name(match["name"]),
+            extras=frozenset(map(str.strip, (match["extras"] or "").split(","))),
             has_lower_bound=_LOWER.search(match["rest"]) is not None,
             has_upper_bound=_UPPER.search(match["rest"]) is not None,
-            optional="extra" in (match["marker"] or ""),
+            optional="extra" in (match["marker"] or "") and not extras & set(_EXTRA.findall(match["marker"])),
         )
         for match in map(_REQUIREMENT.match, of.requires or ())
         if match
     ]
 
 
+def required_distributions(of: Distribution) -> dict[str, Distribution | None]:
+    """Return by its normal name everything that a distribution requires, also indirectly; ``None`` if not installed."""
+    found: dict[str, Distribution | None] = {}
+    pending: list[tuple[Distribution, frozenset[str]]] = [(of, frozenset())]
+    while pending:
+        for requirement in requirements(*pending.pop()):
+            if not requirement.optional and requirement.name not in found:
+                found[requirement.name] = None
+                # This platform or version of Python may not need it.
+                with suppress(PackageNotFoundError):
+                    required = distribution(requirement.name)
+                    found[requirement.name] = required
+                    pending.append((required, requirement.extras))
+    return found
+
+
 def importable_names(of: Distribution) -> set[str]:
     """Return the top-level modules and packages of a distribution and of everything it requires."""
-    names: set[str] = set()
-    pending, seen = [of], {normal_name(of.metadata["Name"])}
-    while pending:
-        current = pending.pop()
-        names |= _top_level_names(current)
-        for requirement in requirements(current):
-            if not requirement.optional and requirement.name not in seen:
-                seen.add(requirement.name)
-                try:
-                    pending.append(distribution(requirement.name))
-                except PackageNotFoundError:
-                    # This platform or version of Python does not need it.
-                    continue
-    return names
+    return set().union(*map(_top_level_names, filter(None, (of, *required_distributions(of).values()))))
 
 
 def license_files(of: Distribution) -> list[Path] | None:
-    """Return the license files of a distribution; ``None`` if its installation does not list its files (no RECORD)."""
+    """Return the license files of a distribution that are not empty; ``None`` if there is no list of its files."""
     if of.files is None:
         return None
     metadata = [file for file in of.files if file.parts[0].endswith(".dist-info")]
     candidates = [Path(str(of.locate_file(file))) for file in metadata if _LICENCE.match(file.name)]
-    return [path for path in candidates if path.is_file()]
+    return [path for path in candidates if path.is_file() and path.stat().st_size]
 
 
 def _top_level_names(of: Distribution) -> set[str]:
@@ -125,9 +141,29 @@ def private_names(source: str) -> list[str]:
             # For example the argument of importlib.import_module.
             uses.add((node.lineno, node.value))
     for node in nodes:
-        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in meanings:
-            uses.add((node.lineno, f"{meanings[node.value.id]}.{node.attr}"))
+        if isinstance(node, ast.Attribute) and (owner := _meaning(node.value, meanings)):
+            uses.add((node.lineno, f"{owner}.{node.attr}"))
+        elif isinstance(node, ast.Call) and len(node.args) > 1:
+            # getattr, setattr and others take an object and a name.
+            owner, name = _meaning(node.args[0], meanings), node.args[1]
+            if owner and isinstance(name, ast.Constant) and isinstance(name.value, str):
+                uses.add((node.lineno, f"{owner}.{name.value}"))
     return [f"line {line}: {name}" for line, name in sorted(uses) if _PRIVATE.search(name)]
+
+
+def _meaning(node: ast.expr, meanings: Mapping[str, str]) -> str | None:
+    """Return the dotted name that an expression has in core, or ``None`` if it is nothing of core's."""
+    if isinstance(node, ast.Attribute):
+        owner = _meaning(node.value, meanings)
+        return owner and f"{owner}.{node.attr}"
+    return meanings.get(node.id) if isinstance(node, ast.Name) else None
+
+
+def named_variables(source: str) -> list[str]:
+    """Return the texts in Python source that may be names of environment variables."""
+    nodes = ast.walk(ast.parse(source))
+    texts = [node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+    return [text for text in texts if _VARIABLE.fullmatch(text)]
 
 
 def named_templates(source: str) -> list[str]:

@@ -1,20 +1,32 @@
-"""The side effects of importing, registering and probing a plugin, observed in an interpreter without any plugin.
+"""The side effects of a plugin: of its import, its registration, its probe, and any other of its hooks.
 
-Each function takes the plugin's entry point as a mapping, because it is called in another process.
+Functions that take the plugin's entry point as a mapping are called in another process, without any plugin.
 """
 
 from __future__ import annotations
 
+import atexit
+import gc
+import inspect
+import locale
+import logging
 import multiprocessing
 import os
+import random
+import resource
 import signal
+import socket
 import sys
 import tempfile
 import threading
 import time
+import warnings
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FunctionType, ModuleType
 from typing import Any, Final
 
 import psutil
@@ -22,20 +34,55 @@ import psutil
 # Plugins use these modules of core, so they must be imported before the first comparison.
 import chipperf.hardware
 import chipperf.torchtools  # noqa: F401
+from chipperf.contract.plugin_files import named_variables, source_files
 from chipperf.errors import PerfError, PluginError
 from chipperf.plugin import installed
 from chipperf.plugin.hook_results import describe_mismatch
-from chipperf.plugin.installed import PluginEntry
+from chipperf.plugin.installed import PluginEntry, package_directory
 from chipperf.plugin.registration import VENDOR_HOOKS, BoundPlugin
 from chipperf.plugin.session import Session
 from chipperf.plugin.types import ProbeResult, VendorInfo
 
+_State = dict[str, dict[str, object]]
+"""Kinds of things that a plugin must not change: what a change of one is called, and the value of each by its name."""
+
 _THREAD_END_S: Final = 2.0
 """Time that a joined thread has to disappear from the kernel's list."""
 
+_VARIABLES: Final = "changes environment variables"
+_MODULES: Final = "replaces modules"
+_FUNCTIONS: Final = "replaces functions"
+_LOGGING: Final = "changes the logging of"
+_SETTINGS: Final = "changes"
+_FILES: Final = "leaves or changes files"
+_OPEN: Final = "leaves open"
+_THREADS: Final = "leaves threads running"
+_LIBRARY_THREADS: Final = "leaves threads of a library running"
 
-def observe_import(entry: Mapping[str, str]) -> dict[str, list[str]]:
-    """Import a plugin and return the modules that the import loads, and the libraries that it opens with ctypes."""
+_ALL_LOGGERS: Final = "all loggers"
+_ROOT_LOGGER: Final = "the root logger"
+
+_OPERATORS: Final = ("torch.nn.", "torch.optim.", "torch.Tensor.")
+"""Where torch replaces nothing of its own later."""
+
+_OF_RUNTIMES: Final = frozenset({_MODULES, _OPEN, _THREADS, _LIBRARY_THREADS})
+"""Kinds of changes that a runtime may make: its extension replaces modules, its driver has open files and threads."""
+
+_SETTINGS_OF_RUNTIMES: Final = frozenset(
+    {
+        "sys.path",
+        "import hooks",
+        "warnings.filters",
+        "limits of the process",
+        "the state of random",
+        "atexit's handlers",
+    }
+)
+"""Settings that the import of an extension changes for its own sake. Core seeds the generators after it."""
+
+
+def observe_import(entry: Mapping[str, str]) -> dict[str, Any]:
+    """Import a plugin; return the modules that this loads, the libraries that it opens with ctypes, and its time."""
     libraries: list[str] = []
 
     def audit(event: str, values: tuple[Any, ...]) -> None:
@@ -45,25 +92,38 @@ def observe_import(entry: Mapping[str, str]) -> dict[str, list[str]]:
 
     before = set(sys.modules)
     sys.addaudithook(audit)
+    started_s = time.monotonic()
     installed.load(PluginEntry(**entry))
-    return {"modules": sorted(set(sys.modules) - before), "libraries": libraries}
+    seconds = time.monotonic() - started_s
+    return {"modules": sorted(set(sys.modules) - before), "libraries": libraries, "seconds": seconds}
 
 
 def observe_changes(entry: Mapping[str, str]) -> list[str]:
-    """Import, register and probe a plugin, and return the changes in the process as phrases."""
+    """Import, register and probe a plugin, call its hooks that need no device, and return the changes as phrases."""
+    from chipperf.contract.sample_records import data_answers
+
     started: list[str] = []
 
     def audit(event: str, values: tuple[Any, ...]) -> None:
         if event == "subprocess.Popen":
             started.append(str(values[0]))
 
-    sys.addaudithook(audit)
-    with _watched("its import") as found:
-        session = Session(BoundPlugin(PluginEntry(**entry), VENDOR_HOOKS))
-    # A probe may run a management tool, an import may not.
-    changes = [*found, *(f"its import runs {program}" for program in started)]
-    with _watched("its probe") as found, suppress(PerfError):
-        session.probe()
+    with tempfile.TemporaryDirectory() as place:
+        os.chdir(place)
+        os.environ.update(dict.fromkeys(("HOME", "TMPDIR", "XDG_CACHE_HOME", "XDG_CONFIG_HOME"), place))
+        tempfile.tempdir = None
+        sys.addaudithook(audit)
+        with watched("its import", place) as found:
+            session = Session(BoundPlugin(PluginEntry(**entry), VENDOR_HOOKS))
+        # A probe may run a management tool, an import may not.
+        changes = [*found, *(f"its import runs {program}" for program in started)]
+        # Core never shows what a probe prints to standard error.
+        with watched("its probe", place, streams=(1,)) as found, suppress(PerfError):
+            session.probe()
+        changes += found
+        with watched("a hook that needs no device", place) as found, suppress(PerfError):
+            list(data_answers(session))
+        os.chdir("/")
     return changes + found
 
 
@@ -101,84 +161,258 @@ def observe_probe_result(entry: Mapping[str, str]) -> dict[str, Any]:
     return {"fault": fault, "memory_bytes": [(device.name, device.total_bytes) for device in devices]}
 
 
-class _State:
-    """The state of this process that a plugin must not change."""
+def answer_elsewhere(entry: Mapping[str, str]) -> dict[str, str]:
+    """Return the answers that depend on their arguments alone, each as text, as on another machine of another user."""
+    from chipperf.contract.sample_records import constant_answers
 
-    def __init__(self) -> None:
-        process = psutil.Process()
-        self.environment = dict(os.environ)
-        self.modules = dict(sys.modules)
-        self.functions = {
-            f"{name}.{key}": value
-            for name, module in self.modules.items()
-            for key, value in list(vars(module).items())
-            if callable(value)
-        }
-        self.streams = {f"sys.{name}": getattr(sys, name) for name in ("stdin", "stdout", "stderr")}
-        self.import_hooks = [*sys.meta_path, *sys.path_hooks]
-        self.path = list(sys.path)
-        # Real-time signals have no name.
-        self.handlers = {
-            str(getattr(number, "name", number)): signal.getsignal(number) for number in signal.valid_signals()
-        }
-        self.directory = os.getcwd()
-        self.threads = set(threading.enumerate())
-        self.native_threads = process.num_threads()
-        self.children = {child.pid for child in process.children()}
-
-    def changes_since(self, before: _State) -> Iterator[str]:
-        modules = _replaced(before.modules, self.modules)
-        functions = _replaced(before.functions, self.functions)
-        variables = {name for name, _ in before.environment.items() ^ self.environment.items()}
-        listed = {
-            "changes environment variables: ": sorted(variables),
-            "replaces modules: ": modules,
-            "replaces functions: ": [name for name in functions if name.rpartition(".")[0] not in modules],
-            "replaces ": _replaced(before.streams, self.streams),
-            "changes the handling of ": _replaced(before.handlers, self.handlers),
-        }
-        yield from (phrase + ", ".join(names) for phrase, names in listed.items() if names)
-        if self.import_hooks != before.import_hooks:
-            yield "changes sys.meta_path or sys.path_hooks, which affects every later import"
-        if self.path != before.path:
-            yield f"changes sys.path: {', '.join(sorted({*self.path} ^ {*before.path})) or 'its order'}"
-        if self.directory != before.directory:
-            yield f"changes the working directory to {self.directory}"
-        threads = self.threads - before.threads
-        if threads:
-            yield f"leaves threads running: {', '.join(sorted(thread.name for thread in threads))}"
-        elif self.native_threads > before.native_threads:
-            yield f"leaves {self.native_threads - before.native_threads} thread(s) of a library running"
-        children = self.children - before.children
-        if children:
-            yield f"leaves {len(children)} process(es) running"
+    named = {name for file in source_files(PluginEntry(**entry)) for name in named_variables(file.read_text("utf-8"))}
+    cores = {0, 1, 2}
+    substitutes: dict[str, Any] = {
+        "os.cpu_count": lambda: len(cores),
+        "os.sched_getaffinity": lambda pid: cores,
+        "multiprocessing.cpu_count": lambda: len(cores),
+        "psutil.cpu_count": lambda logical=True: len(cores),
+        "platform.node": lambda: "elsewhere",
+        "socket.gethostname": lambda: "elsewhere",
+    }
+    for name, substitute in substitutes.items():
+        module, _, function = name.partition(".")
+        setattr(sys.modules[module], function, substitute)
+    with tempfile.TemporaryDirectory() as place:
+        os.environ.clear()
+        # What begins so is a setting of the plugin's own, by which a user chooses another stack.
+        os.environ.update({name: "7" for name in named if not name.startswith(("PERF_", "CHIPPERF_"))})
+        os.environ.update(HOME=place, USER="somebody", HOSTNAME="elsewhere", TZ="Asia/Shanghai", LANG="zh_CN.UTF-8")
+        os.chdir(place)
+        session = Session(BoundPlugin(PluginEntry(**entry), VENDOR_HOOKS))
+        return {name: repr(answer) for name, answer in constant_answers(session)}
 
 
-def _replaced(before: Mapping[str, object], after: Mapping[str, object]) -> list[str]:
-    return [name for name, value in before.items() if after.get(name) is not value]
+@dataclass(eq=False)
+class _Events:
+    """What the interpreter reports while a block runs: the files it opens to write, and who sets a variable."""
+
+    written: set[str] = field(default_factory=set)
+    authors: dict[str, str] = field(default_factory=dict)
+    is_watching: bool = True
+
+    def __post_init__(self) -> None:
+        # A hook cannot be removed.
+        sys.addaudithook(self._note)
+
+    def _note(self, event: str, values: tuple[Any, ...]) -> None:
+        if not self.is_watching:
+            return
+        if event == "os.mkdir" or (event == "open" and _writes(values) and isinstance(values[0], str | bytes)):
+            self.written.add(os.path.abspath(os.fsdecode(values[0])))
+        elif event == "os.putenv":
+            frame = inspect.currentframe()
+            while frame and frame.f_code.co_filename.startswith(("<frozen", os.__file__, __file__)):
+                frame = frame.f_back
+            self.authors[os.fsdecode(values[0])] = frame.f_code.co_filename if frame else ""
+
+
+def _writes(values: tuple[Any, ...]) -> bool:
+    return isinstance(values[2], int) and bool(values[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC))
 
 
 @contextmanager
-def _watched(action: str) -> Iterator[list[str]]:
-    """Yield a list. At the end of the block it holds the changes that the block made."""
+def watched(
+    action: str, place: str, *, streams: tuple[int, ...] = (1, 2), of_runtime: PluginEntry | None = None
+) -> Iterator[list[str]]:
+    """Yield a list. At the end of the block it holds the changes that the block made, as phrases.
+
+    Args:
+        action: What the block does, for the phrases.
+        place: The working directory. Every new file there is one that the block left.
+        streams: Descriptors on which the block must not print.
+        of_runtime: The plugin whose hooks the block calls, if these use the vendor's runtime, which may change more.
+    """
     found: list[str] = []
-    before = _State()
+    threads = psutil.Process().num_threads()
     with tempfile.TemporaryFile() as output:
-        stdout = os.dup(1)
-        os.dup2(output.fileno(), 1)
+        kept = {stream: os.dup(stream) for stream in streams}
+        before = _read_state(place)
+        events = _Events()
+        for stream in streams:
+            os.dup2(output.fileno(), stream)
         try:
             yield found
         finally:
-            sys.stdout.flush()
-            os.dup2(stdout, 1)
-            os.close(stdout)
+            with suppress(Exception):
+                sys.stdout.flush()
+                sys.stderr.flush()
+            for stream, own in kept.items():
+                os.dup2(own, stream)
+        events.is_watching = False
+        deadline_s = time.monotonic() + _THREAD_END_S
+        while psutil.Process().num_threads() > threads and not of_runtime and time.monotonic() < deadline_s:
+            time.sleep(0.02)
+        after = _read_state(place)
+        for own in kept.values():
+            os.close(own)
         output.seek(0)
         printed = output.read().decode(errors="replace").strip()
-    deadline_s = time.monotonic() + _THREAD_END_S
-    after = _State()
-    while after.native_threads > before.native_threads and time.monotonic() < deadline_s:
-        time.sleep(0.02)
-        after = _State()
-    found += [f"{action} {change}" for change in after.changes_since(before)]
+    if of_runtime is None:
+        after[_FILES] |= {path: None for path in events.written if _is_left(path)}
+    for kind, names in _changes(before, after):
+        culprits = [
+            name
+            for name in names
+            if not of_runtime or not _may_change(kind, name, before, after, of_runtime, events.authors.get(name, ""))
+        ]
+        if culprits:
+            found.append(f"{action} {kind}: {', '.join(sorted(culprits))}")
     if printed:
-        found.append(f"{action} prints {printed[:200]!r} to standard output")
+        found.append(f"{action} prints {printed[:200]!r}")
+
+
+def _may_change(kind: str, name: str, before: _State, after: _State, plugin: PluginEntry, author: str) -> bool:
+    """Return whether it is legitimate that the hooks that use the vendor's runtime make a change."""
+    if kind == _VARIABLES:
+        # A runtime sets variables for itself and adds to paths. What the plugin sets must be recorded; what was set
+        # before is the user's choice, or recorded.
+        package = package_directory(plugin)
+        is_kept = str(before[kind].get(name, "")) in str(after[kind].get(name))
+        return is_kept and not (package and Path(author).is_relative_to(package))
+    if kind == _FUNCTIONS:
+        # Extensions replace functions of torch by their own. The plugin's own would be another stack than the vendor's,
+        # and so would one operator of torch in the place of another.
+        owner = getattr(inspect.unwrap(after[kind].get(name)), "__module__", None) or ""  # type: ignore[arg-type]
+        is_swap = owner.startswith("torch") and name.startswith(_OPERATORS)
+        return not (_is_part(owner, plugin.value) or is_swap or name.startswith(installed.CORE_PACKAGE))
+    if kind == _LOGGING:
+        return name not in (_ALL_LOGGERS, _ROOT_LOGGER) and not _is_part(name, installed.CORE_PACKAGE)
+    return kind in _OF_RUNTIMES or name in _SETTINGS_OF_RUNTIMES
+
+
+def _is_part(module: str, of: str) -> bool:
+    return module.partition(".")[0] == of.partition(".")[0]
+
+
+def _is_left(path: str) -> bool:
+    """Return whether a file or directory that was written is still there, and not a compiled module."""
+    return "__pycache__" not in path and (os.path.isfile(path) or os.path.isdir(path))
+
+
+def _read_state(place: str) -> _State:
+    process = psutil.Process()
+    modules = {name: module for name, module in list(sys.modules.items()) if isinstance(module, ModuleType)}
+    umask = os.umask(0)
+    os.umask(umask)
+    limits = [name for name in dir(resource) if name.startswith("RLIMIT_")]
+    threads = threading.enumerate()
+    return {
+        _VARIABLES: dict(os.environ),
+        _MODULES: dict(modules),
+        _FUNCTIONS: dict(_functions(modules)),
+        "replaces": {f"sys.{name}": getattr(sys, name) for name in ("stdin", "stdout", "stderr")},
+        # Real-time signals have no name.
+        "changes the handling of": {
+            str(getattr(number, "name", number)): signal.getsignal(number) for number in signal.valid_signals()
+        },
+        _LOGGING: dict(_loggers()),
+        _SETTINGS: {
+            "the working directory": _directory(),
+            "sys.path": list(sys.path),
+            "import hooks": [*sys.meta_path, *sys.path_hooks],
+            "sys.argv": list(sys.argv),
+            "warnings.filters": list(warnings.filters),
+            "the start method of multiprocessing": multiprocessing.get_start_method(allow_none=True),
+            "the locale": locale.setlocale(locale.LC_ALL),
+            "the time zone": time.tzname,
+            "the umask": umask,
+            "limits of the process": {name: resource.getrlimit(getattr(resource, name)) for name in limits},
+            "the priority of the process": os.nice(0),
+            "the cores of the process": process.cpu_affinity() if hasattr(process, "cpu_affinity") else None,
+            "the recursion limit": sys.getrecursionlimit(),
+            "the switch interval of threads": sys.getswitchinterval(),
+            "the stack size of threads": threading.stack_size(),
+            "the tracing of functions": (sys.gettrace(), sys.getprofile()),
+            "the state of random": random.getstate(),
+            "the garbage collection": (gc.isenabled(), gc.get_threshold(), list(gc.callbacks)),
+            "atexit's handlers": getattr(atexit, "_ncallbacks", int)(),
+            "the time-out of sockets": socket.getdefaulttimeout(),
+            "the timer of SIGALRM": signal.getitimer(signal.ITIMER_REAL)[1],
+            **_torch_settings(),
+        },
+        _FILES: {str(path): path.lstat().st_mtime_ns for path in Path(place).rglob("*")},
+        _OPEN: _open_files(),
+        _THREADS: {thread.name: thread for thread in threads},
+        _LIBRARY_THREADS: {f"number {number}": number for number in range(process.num_threads() - len(threads))},
+        "leaves processes running": {str(child.pid): child.pid for child in process.children()},
+    }
+
+
+def _functions(modules: Mapping[str, ModuleType]) -> Iterator[tuple[str, object]]:
+    """Yield the functions and classes in modules, and the methods of classes, each with its name."""
+    for module_name, module in modules.items():
+        for key, value in list(vars(module).items()):
+            if callable(value):
+                name = f"{module_name}.{key}"
+                yield name, value
+                if isinstance(value, type) and value.__module__ == module_name:
+                    yield from (
+                        (f"{name}.{own}", method)
+                        for own, method in list(vars(value).items())
+                        if isinstance(method, FunctionType | staticmethod | classmethod | property)
+                    )
+
+
+def _loggers() -> Iterator[tuple[str, object]]:
+    """Yield what decides about messages. Libraries may give their own loggers a level, and handlers that do nothing."""
+    root = logging.root
+    yield _ALL_LOGGERS, root.manager.disable
+    yield _ROOT_LOGGER, (root.level, list(root.handlers), list(root.filters))
+    for name, logger in list(root.manager.loggerDict.items()):
+        if isinstance(logger, logging.Logger):
+            handlers = [handler for handler in logger.handlers if not isinstance(handler, logging.NullHandler)]
+            level = logger.level if _is_part(name, installed.CORE_PACKAGE) else logging.NOTSET
+            if level or handlers or logger.filters or logger.disabled or not logger.propagate:
+                yield name, (level, handlers, list(logger.filters), logger.disabled, logger.propagate)
+
+
+def _torch_settings() -> dict[str, object]:
+    torch: Any = sys.modules.get("torch")
+    # A stand-in for torch has no types.
+    if not hasattr(torch, "get_default_dtype"):
+        return {}
+    return {
+        "torch's default type": torch.get_default_dtype(),
+        "torch's default device": torch.empty(()).device,
+        "torch's gradient mode": (torch.is_grad_enabled(), torch.is_inference_mode_enabled()),
+        "torch's number of threads": torch.get_num_threads(),
+    }
+
+
+def _directory() -> str | None:
+    with suppress(FileNotFoundError):
+        return os.getcwd()
+    return None
+
+
+def _open_files() -> dict[str, object]:
+    found: dict[str, object] = {}
+    with suppress(OSError):
+        for number in os.listdir("/proc/self/fd"):
+            # The descriptor of the listing itself is closed again.
+            with suppress(OSError):
+                found[f"{os.readlink(f'/proc/self/fd/{number}')} (descriptor {number})"] = number
+    return found
+
+
+def _changes(before: _State, after: _State) -> Iterator[tuple[str, list[str]]]:
+    """Yield the kinds of changes, each with the names of what changed."""
+    replaced = set()
+    for kind, old in before.items():
+        new = after[kind]
+        if kind in (_MODULES, _FUNCTIONS):
+            names = [name for name, value in old.items() if new.get(name) is not value]
+            if kind == _MODULES:
+                replaced.update(names)
+            names = [name for name in names if kind == _MODULES or name.rpartition(".")[0] not in replaced]
+        else:
+            names = [name for name, value in new.items() if name not in old or old[name] != value]
+            if not kind.startswith("leaves"):
+                names += [name for name in old if name not in new]
+        yield kind, names

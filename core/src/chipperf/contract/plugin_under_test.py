@@ -6,13 +6,13 @@ import os
 import sys
 import traceback
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from chipperf.contract.check import Failed, NotApplicable, NotRun, find_check
 from chipperf.contract.isolation import reason_of, set_timeout_factor
-from chipperf.plugin import installed
+from chipperf.documents.card_names import SHIPPED_FILE, CardNames, Mention
 from chipperf.plugin.installed import PluginEntry
 from chipperf.plugin.probe_process import installed_infos
 from chipperf.plugin.session import Session, bind
@@ -90,13 +90,15 @@ def initialize(arguments: Mapping[str, Any]) -> dict[str, Any]:
 def carry_out(arguments: Mapping[str, Any]) -> dict[str, str]:
     """Run one check in this process and return its status, its message, and the traceback of a failure."""
     subject = _subject(arguments)
-    set_timeout_factor(arguments["timeout_factor"])
     try:
         find_check(arguments["check"]).function(subject)
     except (Failed, NotApplicable, NotRun) as result:
         statuses = {Failed: "failed", NotApplicable: "not_applicable", NotRun: "not_run"}
         return {"status": statuses[type(result)], "message": str(result)}
     except Exception as error:
+        # torch's error for an operator that a device lacks. N1 tries them all.
+        if isinstance(error, NotImplementedError) and arguments["check"] != "N1":
+            return {"status": "not_run", "message": f"the device lacks an operator, see N1: {reason_of(error)}"}
         return {"status": "failed", "message": reason_of(error), "detail": traceback.format_exc()}
     finally:
         distributed = sys.modules.get("torch.distributed")
@@ -106,6 +108,7 @@ def carry_out(arguments: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _subject(arguments: Mapping[str, Any]) -> PluginUnderTest:
+    set_timeout_factor(arguments["timeout_factor"])
     return PluginUnderTest(
         PluginEntry(**arguments["entry"]),
         Rank(**arguments["rank"]),
@@ -114,7 +117,23 @@ def _subject(arguments: Mapping[str, Any]) -> PluginUnderTest:
     )
 
 
-def other_vendors(subject: PluginUnderTest) -> list[VendorInfo]:
-    """Return the VendorInfo of every other vendor, except for the reference and for broken plugins."""
-    own = (subject.entry.name, installed.REFERENCE_VENDOR)
-    return [info for info in installed_infos() if info.name not in own]
+def foreign_names(subject: PluginUnderTest, text: str) -> list[Mention]:
+    """Return where a text mentions another vendor or its products, whether or not its plugin is installed."""
+    names, own = _card_names(subject.info)
+    # A number alone is more often a value than the name of a product.
+    return [each for each in names.find(text) if each.vendor not in own and not each.text.isdecimal()]
+
+
+@cache
+def _card_names(info: VendorInfo) -> tuple[CardNames, frozenset[str]]:
+    """Return all names of vendors and products, and the names under which the vendor of ``info`` is known."""
+    shipped = CardNames()
+    shipped.add_file(SHIPPED_FILE)
+    own_words = " / ".join((info.name, *(device.name for device in info.known_devices)))
+    names = CardNames()
+    # The first meaning of a name counts, so a name that two vendors use is this vendor's own.
+    for each in (info, *installed_infos()):
+        names.add_plugin(each)
+    names.add_file(SHIPPED_FILE)
+    own = {info.name, *(mention.vendor for mention in shipped.find(own_words))}
+    return names, frozenset(own)

@@ -1,17 +1,24 @@
-"""Sample records of runs, and sample ranks and device names, for checks that need no device."""
+"""Sample records of runs, and samples of all that hooks without a device are asked, for checks that need none."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime, timezone
+from itertools import product
 from typing import TYPE_CHECKING, Any, Final, TypeVar, get_args, get_origin
+from zlib import crc32
 
 from pydantic import BaseModel
 
-from chipperf.plugin.types import EnvironmentSettings, Rank, VendorInfo
+from chipperf.cases.registry import case_names
+from chipperf.plugin.types import EnvironmentSettings, EnvironmentVariable, Rank, VendorInfo
+from chipperf.precisions import PRECISIONS
 from chipperf.records import schema
 from chipperf.run.planned_record import vendor_record
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from chipperf.cases.base import Case
     from chipperf.cases.config import Resolved
     from chipperf.plugin.session import Session
@@ -21,22 +28,76 @@ M = TypeVar("M", bound=BaseModel)
 RANKS: Final = (Rank(), Rank(world_size=8, local_world_size=8), Rank(world_size=16, local_world_size=8))
 """Rank 0 of each reported topology: 1x1, 1x8 and 2x8."""
 
+_JOBS: Final = (
+    *RANKS,
+    *(replace(rank, rank=rank.world_size - 1, local_rank=7, node_rank=rank.node_count - 1) for rank in RANKS[1:]),
+    Rank(world_size=2, local_world_size=2),
+    Rank(world_size=24, local_world_size=8),
+)
+"""Rank 0 and the last rank of the reported topologies, and rank 0 of others that a user may choose."""
+
+_OTHER_CARD: Final = "Contract Specimen 64G"
+"""The name of a card that no vendor makes."""
+
 _NOT_RUN: Final = schema.Missing(missing="not_run")
 
 
 def device_names(info: VendorInfo) -> tuple[str, ...]:
-    """Return the device names to call hooks with: "" for an unknown device, and each known product."""
-    return ("", *(device.name for device in info.known_devices))
+    """Return the device names to call hooks with: "" if it is unknown, that of a card of nobody, and known products."""
+    return ("", _OTHER_CARD, *(device.name for device in info.known_devices))
 
 
-def full_record(session: Session, case: Case, rank: Rank, resolved: Resolved) -> schema.Record:
-    """Return the record of a run in which every value was measured. ``rank`` determines the topology."""
+def is_known(device_name: str) -> bool:
+    """Return whether one of the :func:`device_names` is the name of a product."""
+    return device_name not in ("", _OTHER_CARD)
+
+
+def environments(session: Session) -> Iterator[tuple[str, tuple[EnvironmentVariable, ...]]]:
+    """Yield the environment for each case, precision and rank, with a phrase for the situation."""
+    for case, precision, deterministic, rank in product(case_names(), PRECISIONS, (False, True), _JOBS):
+        settings = EnvironmentSettings(case=case, precision=precision, deterministic=deterministic)
+        kind = "deterministic " if deterministic else ""
+        yield f"{kind}{case} in {precision}, {_of_job(rank)}", session.environment(rank, settings)
+
+
+def constant_answers(session: Session) -> Iterator[tuple[str, object]]:
+    """Yield what depends on no machine, each with the call: the vendor's info, overrides and peaks."""
+    info = session.vendor_info()
+    # The order of a set differs between processes.
+    yield "perf_vendor_info", replace(info, capabilities=tuple(sorted(info.capabilities)))  # type: ignore[arg-type]
+    for case, rank, device_name in product(case_names(), _JOBS, device_names(info)):
+        call = f"perf_case_overrides of {case} on {device_name or 'an unknown device'}, {_of_job(rank)}"
+        yield call, session.case_overrides(case, rank, device_name)
+    for device_name, precision in product(device_names(info), PRECISIONS):
+        yield (
+            f"perf_peak_flops of {device_name or 'an unknown device'} in {precision}",
+            session.peak_flops(device_name, precision),
+        )
+
+
+def data_answers(session: Session) -> Iterator[tuple[str, object]]:
+    """Yield every answer of the hooks that need no device, each with the call."""
+    yield from constant_answers(session)
+    yield from ((f"perf_environment of {situation}", variables) for situation, variables in environments(session))
+    yield "perf_tool_commands", session.tool_commands()
+
+
+def _of_job(rank: Rank) -> str:
+    return f"rank {rank.rank} on {rank.topology}"
+
+
+def full_record(session: Session, case: Case, rank: Rank, resolved: Resolved, number: int = 0) -> schema.Record:
+    """Return the record of a run in which every value was measured. ``rank`` determines the topology.
+
+    All numbers in it differ, and differ from those of a record with another ``number``.
+    """
     info, values = session.vendor_info(), resolved.values
     card = info.known_devices[0].name if info.known_devices else "specimen device"
     short_name = info.short_name(card)
     variables = session.environment(rank, EnvironmentSettings(case=case.name, precision="fp32"))
     return _specimen(
         schema.Record,
+        number,
         kind="measured",
         created_at=datetime(2026, 1, 1, tzinfo=timezone.utc),
         status=schema.Status(state="completed"),
@@ -45,22 +106,26 @@ def full_record(session: Session, case: Case, rank: Rank, resolved: Resolved) ->
             name=case.name, version=case.version, preset="full", metric=case.metric, target=values.target
         ),
         topology=schema.Topology(nnodes=rank.node_count, nproc_per_node=rank.local_world_size),
-        precision=_specimen(schema.PrecisionRecord, requested="fp32", effective="fp32", autocast_dtype=None),
+        precision=_specimen(schema.PrecisionRecord, number, requested="fp32", effective="fp32", autocast_dtype=None),
         hyperparameters=schema.HyperparametersRecord(
             values=values.model_dump(),
             changes=list(resolved.changes),
             notes=list(resolved.notes),
             global_batch_size=values.batch_size * rank.world_size,
         ),
-        dataset=_specimen(schema.Dataset, name=case.data.reference.name),
+        dataset=_specimen(schema.Dataset, number, name=case.data.reference.name),
         environment=_specimen(
-            schema.Environment, card_title=f"{card} specimen", card_short_name=short_name, row_label=short_name
+            schema.Environment,
+            number,
+            card_title=f"{card} specimen",
+            card_short_name=short_name,
+            row_label=short_name,
         ),
         knobs=[
             schema.KnobRecord(name=each.name, value=each.value, reason=each.reason, origin="vendor")
             for each in variables
         ],
-        metrics=_specimen(schema.Metrics, quality=values.target, best_quality=values.target),
+        metrics=_specimen(schema.Metrics, number, quality=values.target - number / 1000, best_quality=values.target),
         warnings=["specimen warning"],
         evidence=schema.UNKNOWN,
     )
@@ -89,22 +154,25 @@ def empty_record(session: Session, case: Case, rank: Rank, resolved: Resolved) -
     return full.model_copy(update=changes)
 
 
-def _specimen(model: type[M], **known: Any) -> M:
+def _specimen(model: type[M], number: int, place: str = "", **known: Any) -> M:
     """Return a model with the known values, and with a value for every other field that has none by default."""
     unknown = {
-        name: _value(name, field.annotation)
+        name: _value(f"{place}.{name}", field.annotation, number)
         for name, field in model.model_fields.items()
         if name not in known and (field.is_required() or isinstance(field.default, schema.Missing))
     }
     return model.model_validate({**unknown, **known})
 
 
-def _value(name: str, annotation: Any) -> Any:
+def _value(place: str, annotation: Any, number: int) -> Any:
     """Return a value of a field's type; of several types, the first, because a missing value comes last."""
     kinds = get_args(annotation)
     if kinds:
-        value = _value(name, kinds[0])
+        value = _value(place, kinds[0], number)
         return [value] if get_origin(annotation) is list else value
     if issubclass(annotation, BaseModel):
-        return _specimen(annotation)
-    return {str: f"specimen {name}", int: 1000, float: 1.0, bool: False}[annotation]
+        return _specimen(annotation, number, place)
+    distinct = 300 + crc32(place.encode()) % 500 + number
+    # Eighths of a GiB, so that a size in another unit is another number.
+    whole = distinct * 2**27 if place.endswith("_bytes") else distinct
+    return {str: f"specimen {place.rpartition('.')[2]}", int: whole, float: distinct + 0.25, bool: False}[annotation]

@@ -5,10 +5,20 @@ Those of a training against the CPU reference are in :data:`chipperf.precisions.
 
 from __future__ import annotations
 
+import math
 from typing import Final
+
+FP32_EPSILON: Final = 2.0**-23
+"""Distance of one and the next larger number in fp32."""
 
 PROBE_S: Final = 5.0
 """Choosing a vendor waits for every probe; two calls of a management tool take less."""
+
+IDLE_PROBE_S: Final = 1.0
+"""Where there is no device and no tool, a probe reads some files, in milliseconds."""
+
+IMPORT_S: Final = 1.0
+"""Every command imports every plugin; a module that imports only what it needs takes a hundredth of it."""
 
 LEAST_REASON_WORDS: Final = 5
 """A reason says what the probe looked for and what to do; 'no /dev/x0: load the module' has six words, 'no card' has
@@ -23,15 +33,21 @@ LEAST_DEVICE_MEMORY_BYTES: Final = 2.0**26
 LEAST_PEAK_FLOPS_PER_S: Final = 1e9
 """Every accelerator is faster than 1 GFLOP/s; the number is smaller for any rate in GFLOP/s or TFLOP/s."""
 
+PEAK_OF_HALF: Final = 3.0
+"""Products of 16 bits run at twice the rate of TF32, and sparse ones at twice the rate of dense ones."""
+
 TOTAL_MEMORY: Final = 0.02
 """A driver may reserve about one percent of a card; GB instead of GiB is wrong by 7 %."""
 
 HOST_MEMORY_BYTES: Final = 2.0**20
 """Host memory reported as a card's has exactly the same size; a card's own capacity differs more."""
 
-ALLOCATION_BYTES: Final = 16 * 2.0**20
-"""A quarter of the allocated tensor: more than rounding to an allocator's segments and the noise of a process's
-resident memory, and much less than an error in the unit."""
+ALLOCATION_BYTES: Final = 6 * 2.0**20
+"""More than an allocator's rounding, which is to 2 MiB, and the noise of a process's resident memory; less than the
+difference of a kB to a KiB in a tensor of 320 MiB."""
+
+RESERVED_BYTES: Final = 24 * 2.0**20
+"""An allocator with expandable segments takes memory from the device in pieces of 20 MiB."""
 
 UNUSED_DEVICE_BYTES: Final = 2.0**20
 """A runtime may store a few constants on a card before the first tensor."""
@@ -44,8 +60,12 @@ TRAINING_GROWTH_BYTES: Final = 8 * 2.0**20
 """Over 40 steps of a network with activations of 1 MiB each: one step in five may leak one; the resident memory of a
 process changes by less."""
 
-REPEATED_INIT: Final = 0.5
-"""Threads, open files and tensors that each repeated call leaks; a real leak adds one per call."""
+KEPT_HANDLES: Final = 4
+"""Threads, open files and processes that a library may start or open late; a leak adds one in each of ten calls or
+more."""
+
+HOST_MEMORY_GROWTH_BYTES: Final = 8 * 2.0**20
+"""Caches of Python and of the host's allocator grow by less; 0.2 MiB for each of 40 steps or calls is as much."""
 
 REMAINING_WORK: Final = 0.25
 """Fraction of long work that reading the result waits for after perf_synchronize: none, but a busy host may stop the
@@ -88,17 +108,37 @@ or fp16 by 2e-4."""
 FAILED_RUN_S: Final = 20.0
 """The other ranks notice at once, and the launcher kills those that ignore SIGTERM after 25 s."""
 
-FP32_OPERATOR: Final = 2e-5
-"""Fraction of the norm of an output or gradient, against float64; the error of sums of 1000 fp32 products is 1e-6, with
-Winograd's algorithm a few times more, with 16-bit fixed point 6e-5, with TF32 3e-4."""
+FP32_FUNCTION: Final = 16 * FP32_EPSILON
+"""Part of :func:`fp32_operator` without a sum: a function is right to a few units in the last place, and some operators
+compute several; on the CPU an operator is off by 6 epsilon at most."""
 
-POWER_W: Final = (0.1, 10_000)
-"""Every card uses less than 10 kW, and an idle card more than 10 000 mW; 0 would stand for an unknown value, which must
+FP32_SUM: Final = 4 * FP32_EPSILON
+"""Part of :func:`fp32_operator` for each root of a term: rounding errors add up as a random walk, at most 0.3 epsilon
+times the root on the CPU, which adds several terms at a time; Winograd's algorithm is a few times worse."""
+
+ROUNDED_OPERATOR: Final = 2.0
+"""Error of a product, in units of the last bit that its operands keep: they are off by a third of it, the result, if it
+is stored so, by another third, and 0.65 was measured for attention. Sums are kept in fp32."""
+
+ROUNDED_LOSS: Final = 1 / 16
+"""Error of a loss in units of the last bit of what it sums: torch rounds each of 1024 logarithms to 16 bits, of which a
+mean keeps 1/50, and adds them in fp32. If the loss itself is rounded, three of four are off by more than this."""
+
+UPDATE: Final = 32 * FP32_EPSILON
+"""Fraction of the norm of weights or momenta after a step from the same numbers: formulas of ten operations, each right
+to an epsilon, and the norm of all gradients to clip them by; 5e-8 was measured. Without its weight decay, a step of SGD
+differs by 1e-5."""
+
+POWER_W: Final = (0.1, 5_000)
+"""Every card uses less than 5 kW, and an idle card more than 5000 mW; 0 would stand for an unknown value, which must
 be None."""
 
 TEMPERATURE_C: Final = (1, 130)
 """A card in use is warmer than the room, and shuts down below 130 degrees; in kelvin or tenths of a degree the number
 is higher. 0 would stand for an unknown value, which must be None."""
+
+TEMPERATURE_CHANGE_C: Final = 30.0
+"""A card warms by less within the seconds that a check loads it; power and utilization change by more."""
 
 CLOCK_MHZ: Final = (10, 10_000)
 """In GHz the number of every card is lower, in kHz or Hz higher."""
@@ -106,5 +146,24 @@ CLOCK_MHZ: Final = (10, 10_000)
 TELEMETRY_CALL_S: Final = 0.2
 """The sampler reads eight cards one after another, about once a second."""
 
+SLOW_CALLS: Final = 0.02
+"""Fraction of the calls: a busy host stops a process now and then."""
+
+USED_MEMORY: Final = 0.05
+"""Fraction of the capacity: management libraries count memory of the driver that the runtime does not."""
+
+BUSY_PERCENT: Final = 10.0
+"""Ten times what a fraction instead of a percentage can be; a device that always computes is busy nearly all the
+time, and nothing smaller is an average over its time."""
+
 SAMPLER_COST: Final = 0.02
 """Fraction of the throughput; two measurements of the same run may differ by as much."""
+
+
+def fp32_operator(terms: int) -> float:
+    """Return the largest error of an operator in fp32 whose longest sum has so many terms.
+
+    It is a fraction of the norm of an output or gradient, against float64. Sums of 500 products may be off by 1.3e-5;
+    with operands in 16-bit fixed point they are off by 6e-5, and in TF32 by 3e-4.
+    """
+    return FP32_FUNCTION + FP32_SUM * math.sqrt(terms)

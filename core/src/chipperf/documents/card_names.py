@@ -94,6 +94,19 @@ class CardNames:
             self._names.setdefault(mention.text.casefold(), mention)
         self._pattern = None
 
+    def add_file(self, path: Path) -> None:
+        """Add the names in a file; a :class:`ConfigError` says where it is not of the format."""
+        try:
+            content = _File.model_validate(parse_toml(read_bounded(path).decode()))
+        except OSError as error:
+            raise ConfigError(f"cannot read {path}: {error.strerror}", hint="check --cards") from error
+        except ValidationError as error:
+            raise ConfigError(f"{path}: {first_fault(error)}", hint=f"{SHIPPED_FILE} is an example") from error
+        except ValueError as error:
+            raise ConfigError(f"{path} is not TOML: {error}", hint=f"{SHIPPED_FILE} is an example") from error
+        for vendor, known in content.vendors.items():
+            self.add(vendor, known)
+
     def add_plugin(self, info: VendorInfo) -> None:
         """Add the names in the info of an installed plugin."""
         self._infos[info.name] = info
@@ -114,24 +127,11 @@ def read_card_names(files: Sequence[Path] = ()) -> CardNames:
     """
     names = CardNames()
     for file in files:
-        _add_file(names, file)
+        names.add_file(file)
     for info in installed_infos():
         names.add_plugin(info)
-    _add_file(names, SHIPPED_FILE)
+    names.add_file(SHIPPED_FILE)
     return names
-
-
-def _add_file(names: CardNames, path: Path) -> None:
-    try:
-        content = _File.model_validate(parse_toml(read_bounded(path).decode()))
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror}", hint="check --cards") from error
-    except ValidationError as error:
-        raise ConfigError(f"{path}: {first_fault(error)}", hint=f"{SHIPPED_FILE} is an example") from error
-    except ValueError as error:
-        raise ConfigError(f"{path} is not TOML: {error}", hint=f"{SHIPPED_FILE} is an example") from error
-    for vendor, vendor_names in content.vendors.items():
-        names.add(vendor, vendor_names)
 
 
 def _word(name: str) -> str:

@@ -262,6 +262,8 @@ class TrainingSpecs:
 
         Default: fp32 only.
 
+        A later call, for any precision, must undo what an earlier one has set [N2, N3].
+
         Example:
             from chipperf import Capability, hookimpl
             from chipperf.torchtools import precision_policy, require_precision
@@ -281,8 +283,9 @@ class TrainingSpecs:
     ) -> torch.nn.Module:
         """Change the model's memory layout for the device [N8].
 
-        Its modules, and names, shapes, values and number of its parameters and buffers do not change, and it gets no
-        hooks [N8]. Core warns in the record of results of another model. Default: the model unchanged.
+        Its modules with their settings, and names, shapes, values and number of its parameters and buffers do not
+        change, and it gets no hooks [N8]. Core warns in the record of results of another model. Default: the model
+        unchanged.
 
         Example:
             @hookimpl

@@ -57,6 +57,7 @@ CAPABILITY_HOOKS: Final = {Capability.DISTRIBUTED: "perf_distributed_setup", Cap
 """The hook of each capability. A plugin must declare the capability exactly if it implements the hook."""
 
 _VENDOR_NAME: Final = re.compile(r"[a-z][a-z0-9_]*")
+_API_VERSION: Final = re.compile(r"([0-9]+)\.([0-9]{1,9})")
 
 
 class BoundPlugin:
@@ -169,8 +170,10 @@ def name_faults(entry: PluginEntry, info: VendorInfo) -> Iterator[str]:
 
 
 def api_version_faults(info: VendorInfo) -> Iterator[str]:
-    """Yield the reason why this core cannot run a plugin of the vendor's API version."""
-    if info.api_version.partition(".")[0] != API_VERSION.partition(".")[0]:
+    """Yield the reason why this core cannot run a plugin of the vendor's API version: its major, and a later minor."""
+    major, minor = API_VERSION.split(".")
+    match = _API_VERSION.fullmatch(info.api_version)
+    if match is None or match[1] != major or int(match[2]) > int(minor):
         yield f"it is written for API version {info.api_version}, this chipperf has {API_VERSION}"
 
 

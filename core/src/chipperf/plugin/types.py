@@ -97,7 +97,8 @@ class VendorInfo:
         title: The vendor's name in a report [R4].
         report_title: Heading of a report's configuration section [R3, R4].
         device_type: ``torch.device`` type, which several vendors may share [D1].
-        api_version: The :data:`API_VERSION` that the plugin was written for [A11].
+        api_version: The :data:`API_VERSION` that the plugin was written for, of core's major version and not of a later
+            minor one [A11].
         visible_devices_env: Environment variables that restrict the visible devices, in order of precedence [B6].
         capabilities: Features that the plugin implements in addition to the required hooks [A12].
         known_devices: Products that it was written for [A10].

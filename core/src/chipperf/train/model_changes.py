@@ -25,7 +25,8 @@ def describe_model(
     """Return phrases for every module, parameter, buffer and hook of a model, by what they are about.
 
     A parameter, but of batch normalization, that a precision converts to ``parameter_type`` has a second phrase, for
-    what it may become. Values are told by a digest, and left out without ``values``.
+    what it may become. Values are told by a digest, and left out without ``values``, as are a module's settings, such
+    as the momentum of a normalization, the probability of a dropout, and whether it trains.
     """
     found: dict[str, tuple[str, ...]] = {"hooks of all modules": (str(_count(modules, "_global_", _HOOKS)),)}
     for name, module in model.named_modules():
@@ -33,14 +34,18 @@ def describe_model(
         kind, hooks = type(module), _count(module, "_", _HOOKS) + sum(map(callable, vars(module).values()))
         more = f" with {hooks} hooks" if hooks else ""
         found[f"module {name or '(root)'}"] = (f"{kind.__module__}.{kind.__qualname__}{more}",)
+        if values:
+            found[f"settings of module {name or '(root)'}"] = (_settings(module),)
     for name, buffer in model.named_buffers():
         found[f"buffer {name}"] = (_phrase(buffer, values),)
     normalizing = {p for module in model.modules() if isinstance(module, _BatchNorm) for p in module.parameters()}
-    for name, parameter in model.named_parameters():
+    names: dict[torch.nn.Parameter, str] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        shared = "" if names.setdefault(parameter, name) == name else f", the same as {names[parameter]}"
         converted = parameter_type is not None and parameter not in normalizing
         kinds = [parameter, parameter.to(getattr(torch, str(parameter_type)))] if converted else [parameter]
         hooks = _count(parameter, "", _HOOKS_OF_TENSORS)
-        more = ("" if parameter.requires_grad else ", frozen") + (f", with {hooks} hooks" if hooks else "")
+        more = shared + ("" if parameter.requires_grad else ", frozen") + (f", with {hooks} hooks" if hooks else "")
         found[f"parameter {name}"] = tuple(_phrase(each, values) + more for each in kinds)
     return found
 
@@ -66,8 +71,17 @@ def digest(*tensors: torch.Tensor) -> str:
     return found.hexdigest()
 
 
+def _settings(module: torch.nn.Module) -> str:
+    plain = {
+        name: value
+        for name, value in sorted(vars(module).items())
+        if not name.startswith("_") and (value is None or isinstance(value, (bool, int, float, str, tuple)))
+    }
+    return ", ".join(f"{name}={value}" for name, value in plain.items())
+
+
 def _phrase(tensor: torch.Tensor, values: bool) -> str:
-    kind = f"{str(tensor.dtype).removeprefix('torch.')} {tuple(tensor.shape)}"
+    kind = f"{str(tensor.dtype).removeprefix('torch.')} {tuple(tensor.shape)} on {tensor.device.type}"
     return f"{kind} of bits {digest(tensor)[:8]}" if values else kind
 
 

@@ -37,7 +37,7 @@ def register() -> None:
     torch.utils.generate_methods_for_privateuse1_backend(for_storage=True)
     _cards = management.cards()
     capacity_bytes = _cards[0].total_bytes if _cards else 0
-    _driver().open_cards(len(_cards), capacity_bytes)
+    _driver().open_cards(capacity_bytes, [management.usage_file(card.uuid) for card in _cards])
     _driver().let_sums_be_ordered(os.environ.get(_ORDER_VARIABLE) == "1")
 
 
@@ -112,9 +112,9 @@ def max_memory_reserved(device: Device = None) -> int:
 
 
 def mem_get_info(device: Device = None) -> tuple[int, int]:
-    """Return the free and the total bytes of a card; other processes' memory is not simulated."""
-    _, _, reserved_bytes, _, total_bytes = _memory(device)
-    return total_bytes - reserved_bytes, total_bytes
+    """Return the free and the total bytes of a card. What other processes hold is not free, but can be allocated."""
+    card = get_device_properties(device)
+    return card.total_bytes - management.used_bytes(card.uuid), card.total_bytes
 
 
 def reset_peak_memory_stats(device: Device = None) -> None:

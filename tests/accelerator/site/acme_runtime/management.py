@@ -2,12 +2,16 @@
 
 Environment variables stand for the machine: ``ACME_DRIVER=1`` has the driver loaded, ``ACME_CARDS`` is the number of
 cards (2), ``ACME_MEMORY_BYTES`` the memory of each (1 GiB). ``ACME_VISIBLE_CARDS`` is the user's choice among them.
+``ACME_STATE`` is the directory through which processes see each other's use of the cards; without it they see none.
 """
 
 from __future__ import annotations
 
 import os
+import struct
+import time
 from dataclasses import dataclass
+from pathlib import Path
 
 PRODUCT_NAME = "Acme A1"
 VISIBLE_VARIABLE = "ACME_VISIBLE_CARDS"
@@ -15,6 +19,9 @@ VISIBLE_VARIABLE = "ACME_VISIBLE_CARDS"
 _DRIVER_VARIABLE = "ACME_DRIVER"
 _CARDS_VARIABLE = "ACME_CARDS"
 _MEMORY_VARIABLE = "ACME_MEMORY_BYTES"
+_STATE_VARIABLE = "ACME_STATE"
+_USAGE = struct.Struct("qd")
+"""The backend's ``Usage``: bytes in use, and until when the card is busy by the monotonic clock."""
 _DRIVER_VERSION = "1.4.2"
 
 
@@ -35,11 +42,12 @@ class Card:
 
 @dataclass(frozen=True)
 class Telemetry:
-    """Made-up readings of one card; they differ from card to card."""
+    """Made-up readings of one card, which differ from card to card, and its use by all processes."""
 
     power_w: float
     temperature_c: float
     utilization_percent: float
+    memory_used_bytes: int
     clock_mhz: float
 
 
@@ -74,13 +82,39 @@ def telemetry(uuid: str) -> Telemetry:
     Raises:
         CardNotFound: There is no such card, or it is not visible.
     """
-    for card in cards():
-        if card.uuid == uuid:
-            number = int(uuid[-4:])
-            return Telemetry(
-                power_w=60.0 + number, temperature_c=40.0 + number, utilization_percent=50.0, clock_mhz=1200.0
-            )
+    if uuid in [card.uuid for card in cards()]:
+        number = int(uuid[-4:])
+        busy = max((until_s for _, until_s in _usages(uuid)), default=0.0) > time.monotonic()
+        return Telemetry(
+            power_w=60.0 + number + 40.0 * busy,
+            temperature_c=40.0 + number,
+            utilization_percent=100.0 * busy,
+            memory_used_bytes=used_bytes(uuid),
+            clock_mhz=1200.0,
+        )
     raise CardNotFound(f"no visible card has the UUID {uuid}")
+
+
+def used_bytes(uuid: str) -> int:
+    """Return the bytes of a card that all processes hold."""
+    return sum(held_bytes for held_bytes, _ in _usages(uuid))
+
+
+def usage_file(uuid: str) -> str:
+    """Return the file in which this process shows its use of a card; empty if nobody is to see it."""
+    if _STATE_VARIABLE not in os.environ:
+        return ""
+    directory = Path(os.environ[_STATE_VARIABLE])
+    directory.mkdir(exist_ok=True)
+    return str(directory / f"{uuid}.{os.getpid()}")
+
+
+def _usages(uuid: str) -> list[tuple[int, float]]:
+    """Return what every process that is alive has written about a card."""
+    if _STATE_VARIABLE not in os.environ:
+        return []
+    files = Path(os.environ[_STATE_VARIABLE]).glob(f"{uuid}.*")
+    return [_USAGE.unpack(file.read_bytes()) for file in files if Path("/proc", file.suffix[1:]).exists()]
 
 
 def _visible_numbers() -> list[int]:

@@ -48,13 +48,20 @@ def overrides_are_justified(subject: PluginUnderTest) -> None:
             )
 
 
-@check("C3", level=0, fault="the shipped configuration stops the run that uses it")
+@check("C3", level=0, fault="the shipped configuration stops the run that uses it, or a value has another type")
 def shipped_configurations_load(subject: PluginUnderTest) -> None:
-    """For every case, preset, topology and known device, the hyperparameters resolve without an error."""
+    """For every case, preset, topology and device, the hyperparameters resolve, and have the types of the case's."""
     for case, situation, shipped in _shipped(subject):
         with not_run_on(ConfigError, "an override's key cannot be set, see C1"):
             for override in shipped.overrides:
                 require_settable(case, override.key, "vendor", f"the vendor on {situation}")
+        for override in shipped.overrides:
+            # Otherwise True is a batch of one, and the record has a text as the value of a number.
+            base, value = getattr(case.base, override.key), override.value
+            require(
+                type(value) is type(base) or (type(base) is float and type(value) is int),
+                f"{situation}: {override.key}={value!r} is {type(value).__name__}, {type(base).__name__} is needed",
+            )
         for preset in case.presets:
             try:
                 resolve(case, preset=preset, vendor=subject.entry.name, vendor_overrides=shipped)

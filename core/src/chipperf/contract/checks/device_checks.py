@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import re
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING, Final
-
-import psutil
 
 from chipperf.contract import tolerances
 from chipperf.contract.check import Failed, NotApplicable, check, fail, not_run_on, require
-from chipperf.contract.devices import probed_devices, ranks_share_device, require_computes
+from chipperf.contract.devices import (
+    all_devices,
+    probed_devices,
+    ranks_share_device,
+    require_computes,
+    require_kept,
+    resources,
+)
 from chipperf.contract.isolation import patient, reason_of
-from chipperf.contract.plugin_under_test import PluginUnderTest, other_vendors
+from chipperf.contract.plugin_side_effects import watched
+from chipperf.contract.plugin_under_test import PluginUnderTest, foreign_names
 from chipperf.errors import DeviceError, PerfError, PluginError
 from chipperf.languages import in_all_languages
 from chipperf.plugin.types import Capability, Rank
@@ -23,6 +33,7 @@ if TYPE_CHECKING:
 
     import torch
 
+    from chipperf.plugin.types import DeviceInfo
 
 _REPETITIONS: Final = 10
 _SPAWN_TIMEOUT_S: Final = 150.0
@@ -66,14 +77,15 @@ def repeated_init_is_harmless(subject: PluginUnderTest) -> None:
     device = subject.device
     kept = torch.arange(1000, device=device)
     _initialize_again(subject, device, times=2)
-    before = _footprint(subject, device)
+    before, allocated_bytes = resources(), subject.session.memory_query(device).allocated_bytes or 0
     _initialize_again(subject, device, times=_REPETITIONS)
-    for what, value in _footprint(subject, device).items():
-        grown = value - before[what]
-        require(
-            grown < (tolerances.REPEATED_QUERY_BYTES if what == "bytes" else tolerances.REPEATED_INIT * _REPETITIONS),
-            f"{_REPETITIONS} more calls of perf_device_init left {grown} {what} behind: make it idempotent",
-        )
+    action = f"{_REPETITIONS} more calls of perf_device_init"
+    require_kept(before, action, "make it idempotent")
+    grown = (subject.session.memory_query(device).allocated_bytes or 0) - allocated_bytes
+    require(
+        grown < tolerances.REPEATED_QUERY_BYTES,
+        f"{action} left {grown} bytes allocated on the device: make it idempotent",
+    )
     require(torch.equal(kept.cpu(), torch.arange(1000)), "initializing again changed a tensor on the device")
 
 
@@ -84,42 +96,54 @@ def missing_device_is_named(subject: PluginUnderTest) -> None:
         raise NotApplicable("all ranks share the device")
     count = len(probed_devices(subject))
     _ = subject.runtime
-    # The rank is far out of range, so that its number in the message differs from the number of devices.
-    missing = count + 100
-    rank = Rank(rank=missing, local_rank=missing, world_size=missing + 1, local_world_size=missing + 1)
-    try:
-        device = subject.session.device_init(rank)
-    except DeviceError as error:
-        own_words = error.message.replace(str(subject.entry), "")
-        require(
-            re.search(rf"\b{count}\b", own_words),
-            f"local rank {missing} raised DeviceError, but its message does not say that {count} device(s) are "
-            f"available: {own_words.strip(': ')!r}",
-        )
-    except PerfError as error:
-        fail(f"local rank {missing} of {count} device(s) should raise chipperf.DeviceError: {error.message}")
-    else:
-        fail(f"local rank {missing} of {count} device(s) should raise chipperf.DeviceError, it returned {device}")
+    # The number of the second one differs from the number of devices, which its message must give.
+    for missing in (count, count + 100):
+        rank = Rank(rank=missing, local_rank=missing, world_size=missing + 1, local_world_size=missing + 1)
+        try:
+            device = subject.session.device_init(rank)
+        except DeviceError as error:
+            own_words = error.message.replace(str(subject.entry), "")
+            require(
+                re.search(rf"\b{count}\b", own_words),
+                f"local rank {missing} raised DeviceError, but its message does not say that {count} device(s) are "
+                f"available: {own_words.strip(': ')!r}",
+            )
+        except PerfError as error:
+            fail(f"local rank {missing} of {count} device(s) should raise chipperf.DeviceError: {error.message}")
+        else:
+            fail(f"local rank {missing} of {count} device(s) should raise chipperf.DeviceError, it returned {device}")
 
 
 @check("D5", level=1, fault="the device works only once per process, or its release fails after an incomplete run")
 def device_can_be_released_and_used_again(subject: PluginUnderTest) -> None:
-    """A released device can be initialized again, and releasing it twice does no harm."""
-    device = subject.device
-    require_computes(subject, device, "after initialization")
-    for _ in range(2):
-        subject.session.device_teardown(device)
-    again = subject.session.device_init(Rank())
-    require(again == device, f"after a teardown perf_device_init returned {again} instead of {device}")
-    require_computes(subject, again, "after a teardown")
+    """Each released device can be initialized again, and releasing it twice does no harm, also not to other devices."""
+    import torch
+
+    devices = all_devices(subject)
+    kept = [torch.arange(1000, device=device) for device in devices]
+    ranks = job_ranks(len(devices))
+    for rank, device in zip(ranks, devices, strict=True):
+        subject.session.device_init(rank)
+        require_computes(subject, device, "after initialization")
+        for _ in range(2):
+            subject.session.device_teardown(device)
+        for other, tensor in zip(devices, kept, strict=True):
+            require(
+                other == device or torch.equal(tensor.cpu(), torch.arange(1000)),
+                f"the release of {device} changed a tensor on {other}",
+            )
+        again = subject.session.device_init(rank)
+        require(again == device, f"after a teardown perf_device_init returned {again} instead of {device}")
+        require_computes(subject, again, "after a teardown")
 
 
 @check("D6", level=1, fault="the plugin depends on state of the parent process")
 def spawned_process_can_use_device(subject: PluginUnderTest) -> None:
-    """A spawned process can initialize the device and compute on it."""
+    """In a spawned process, a thread can initialize the last device and compute on it."""
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
-    fresh = PluginUnderTest(subject.entry, Rank(), subject.settings, subject.workspace)
+    last = job_ranks(len(probed_devices(subject)))[-1]
+    fresh = PluginUnderTest(subject.entry, last, subject.settings, subject.workspace)
     child = context.Process(target=_compute_in_spawned_process, args=(fresh, sender), daemon=True)
     child.start()
     sender.close()
@@ -144,12 +168,22 @@ def device_info_agrees_with_probe(subject: PluginUnderTest) -> None:
     """Runtime and probe report the same name, UUID, PCI address and capacity (within 2 %) for each device."""
     uuid_declared = Capability.UUID in subject.info.capabilities
     devices = probed_devices(subject)
+    infos: list[DeviceInfo] = []
     for rank, probed in zip(job_ranks(len(devices)), devices, strict=True):
         which = f"the device of local rank {rank.local_rank}"
         with not_run_on(PluginError, f"{which} cannot be used, see D1"):
             _ = subject.runtime
             device = subject.session.device_init(rank)
         info = subject.session.device_info(device)
+        require(
+            info.index == (device.index or 0),
+            f"perf_device_info gives {device} the index {info.index}",
+        )
+        for other in infos:
+            for key in ("uuid", "pci_bus_id"):
+                value = getattr(info, key)
+                require(value is None or value != getattr(other, key), f"two devices have the {key} {value}")
+        infos.append(info)
         for key in ("name", "uuid", "pci_bus_id"):
             said, found = getattr(info, key), getattr(probed, key)
             require(
@@ -174,27 +208,26 @@ def device_info_agrees_with_probe(subject: PluginUnderTest) -> None:
         )
 
 
-@check("D8", level=1, fault="the device has the name of the vendor, of the device type, or of another vendor's product")
+@check("D8", level=1, fault="a device has the name of the vendor, of the device type, or of another vendor's product")
 def device_has_product_name(subject: PluginUnderTest) -> None:
-    """The device has a product name, not the name of the vendor, the device type or another vendor's product."""
-    name = subject.session.device_info(subject.device).name
+    """Each device has a product name, not the name of the vendor, the device type or another vendor's product."""
     info = subject.info
     generic = {"cuda", "gpu", "device", info.device_type, info.name, *in_all_languages(info.title)}
-    require(
-        name.casefold() not in {word.casefold() for word in generic},
-        f"perf_device_info calls the device {name!r}, which names no product: ask the driver for the product's name",
-    )
-    if name.casefold() in {device.name.casefold() for device in info.known_devices}:
-        return
-    for other in other_vendors(subject):
-        names = [product.name for product in other.known_devices]
-        # A vendor of accelerators may also make the host's processor, with a name that contains an accelerator's.
-        if subject.device.type != "cpu":
-            names += [other.name, other.title.en, *(product.short_name for product in other.known_devices)]
-        for claimed in names:
+    for device in all_devices(subject):
+        name = subject.session.device_info(device).name
+        require(
+            name.isprintable() and name == name.strip(),
+            f"perf_device_info calls {device} {name!r}: take what is no part of the name off",
+        )
+        require(
+            name.casefold() not in {word.casefold() for word in generic},
+            f"perf_device_info calls {device} {name!r}, which names no product: ask the driver for the product's name",
+        )
+        for mention in foreign_names(subject, name):
+            # A vendor of accelerators may also make the host's processor.
             require(
-                not re.search(rf"(?<!\w){re.escape(claimed)}(?!\w)", name, re.IGNORECASE),
-                f"perf_device_info calls the device {name!r}, but {claimed} is {other.title.en}'s: name the real "
+                device.type == "cpu" and mention.card is None,
+                f"perf_device_info calls {device} {name!r}, but {mention.text} is {mention.vendor}'s: name the real "
                 "product",
             )
 
@@ -215,27 +248,51 @@ def device_survives_shape_error(subject: PluginUnderTest) -> None:
         fail(f"torch.mm of two 2x3 matrices on {device} should raise RuntimeError, it raised nothing")
 
 
+@check(
+    "D10",
+    level=1,
+    fault="the plugin patches torch, sets variables that no record has, or changes logging, signals or defaults",
+)
+def process_is_left_to_core(subject: PluginUnderTest) -> None:
+    """The runtime and the hooks of the device change nothing in the process that core or a case depends on."""
+    session = subject.session
+    with tempfile.TemporaryDirectory() as place:
+        os.chdir(place)
+        look = partial(watched, place=place, streams=(), of_runtime=subject.entry)
+        with look("perf_load_runtime") as changes:
+            _ = subject.runtime
+        with look("perf_device_init") as found:
+            device = all_devices(subject)[-1]
+        changes += found
+        with look("a hook of the device") as found:
+            session.device_info(device)
+            session.loader_options(device)
+            session.memory_query(device)
+            session.memory_reset_peak(device)
+            session.synchronize(device)
+            if session.step_end:
+                session.step_end(device)
+            session.device_teardown(device)
+        changes += found
+        os.chdir("/")
+    require(
+        not changes,
+        f"{'; '.join(changes)}: return variables from perf_environment, and undo what the vendor's software changes",
+    )
+
+
 def _initialize_again(subject: PluginUnderTest, device: torch.device, *, times: int) -> None:
     for _ in range(times):
         again = subject.session.device_init(Rank())
         require(again == device, f"initializing again returned {again} instead of {device}")
 
 
-def _footprint(subject: PluginUnderTest, device: torch.device) -> dict[str, int]:
-    """Return, by name, the amount of each resource that repeated calls must not increase."""
-    process = psutil.Process()
-    return {
-        "threads": process.num_threads(),
-        "open files": process.num_fds(),
-        "bytes": subject.session.memory_query(device).allocated_bytes or 0,
-    }
-
-
 def _compute_in_spawned_process(subject: PluginUnderTest, answer: Connection) -> None:
-    """Compute on the device and send the reason for a failure, or ``None``. Runs in a spawned process."""
-    try:
+    """Compute on the device in a thread and send the reason for a failure, or ``None``. Runs in a spawned process."""
+
+    def compute() -> None:
         require_computes(subject, subject.device, "after initialization")
-    except Exception as error:
-        answer.send(str(error) if isinstance(error, Failed) else reason_of(error))
-    else:
-        answer.send(None)
+
+    with ThreadPoolExecutor(1) as pool:
+        error = pool.submit(compute).exception()
+    answer.send(error and (str(error) if isinstance(error, Failed) else reason_of(error)))

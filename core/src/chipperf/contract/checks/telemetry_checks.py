@@ -7,23 +7,49 @@ import os
 import statistics
 import sys
 import time
-from contextlib import nullcontext
-from typing import TYPE_CHECKING, Final
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, nullcontext
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
 
 from chipperf.contract import tolerances
-from chipperf.contract.check import check, fail, require
-from chipperf.contract.devices import train
-from chipperf.contract.isolation import patient
-from chipperf.plugin.types import Capability
+from chipperf.contract.check import Failed, check, fail, not_run_on, require
+from chipperf.contract.devices import all_devices, require_kept, resources, train
+from chipperf.contract.isolation import ForkServer, patient
+from chipperf.errors import PluginError
+from chipperf.plugin.installed import PluginEntry
+from chipperf.plugin.session import bind
+from chipperf.plugin.types import Capability, DeviceInfo, TelemetrySample
 from chipperf.run.telemetry_process import TelemetrySampler
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterator, Mapping, Sequence
+
+    import torch
 
     from chipperf.contract.plugin_under_test import PluginUnderTest
+    from chipperf.plugin.session import Session
 
-_CALLS: Final = 7
-_TENSOR_BYTES: Final = 2**26
+_CALLS: Final = 500
+_CALLS_S: Final = 5.0
+"""Time after which no further call is made, because the management library of some devices needs 0.1 s for one."""
+
+_FIRST_CALLS: Final = 3
+"""Calls before those that count: they open the management library."""
+
+_MIB: Final = 2**20
+_BLOCKS_BYTES: Final = (320 * _MIB, 240 * _MIB, 160 * _MIB)
+_READ_S: Final = 60.0
+_SETTLE_S: Final = 4.0
+"""Longest time until a management library notices a change: they average over up to a second."""
+
+_WIDTH: Final = 512
+_CALLS_UNDER_LOAD: Final = 20
+_QUEUED_S: Final = 0.2
+"""Time between two waits for a device under load: nearly all of it has work then."""
+
+_PAUSE_S: Final = 0.02
 
 _BLOCK_S: Final = 1.5
 """Longer than the time between two readings, so that every block has one."""
@@ -39,41 +65,215 @@ _SAMPLER_START_S: Final = 60.0
     "R1",
     level=1,
     capability=Capability.TELEMETRY,
-    fault="values are in milliwatts, kelvin or MiB, unknown values are 0, or a call takes seconds",
+    fault="a value is in another unit, of another card, made up, or 0 if unknown; a call is slow, leaks or needs torch",
 )
-def readings_are_physical(subject: PluginUnderTest) -> None:
-    """Telemetry returns a value; each value is physically possible or None; a call takes at most 200 ms."""
-    import torch
+def readings_are_of_device(subject: PluginUnderTest) -> None:
+    """In a process without torch, telemetry follows the use of the device with the UUID; no call is slow or leaks.
 
-    info = subject.session.device_info(subject.device)
-    kept = torch.ones(_TENSOR_BYTES // 4, device=subject.device)
-    subject.session.synchronize(subject.device)
+    The witness is what this process does to the devices: it allocates memory, and keeps one busy.
+    """
+    devices = all_devices(subject)
+    infos = [subject.session.device_info(device) for device in devices]
+    # Without a UUID it can only be found by its index.
+    count = max(2, len(infos))
+    asked = [info if info.uuid is None else replace(info, index=(info.index + 1) % count) for info in infos]
+    with not_run_on(PluginError, "the check needs another process"):
+        server = ForkServer(os.environ, (__name__,))
+    with closing(server):
+        reader = _Reader(server, subject, asked)
+        reader.read(0, calls=_CALLS)
+        # What a host reads is everybody's use of it, and always in motion.
+        if Capability.UNIFIED_MEMORY not in subject.info.capabilities:
+            _require_load_shown(subject, reader, devices[0])
+            for number in {0, len(devices) - 1}:
+                _require_memory_followed(subject, reader, number, devices[number])
+
+
+@dataclass(frozen=True, slots=True)
+class _Reader:
+    """Calls perf_telemetry in a process without torch, with the identity of each device but the index of another."""
+
+    server: ForkServer
+    subject: PluginUnderTest
+    devices: Sequence[DeviceInfo]
+
+    def read(self, number: int, *, calls: int = 0, first: Path | None = None) -> list[TelemetrySample]:
+        """Return the readings of one device, which are possible, and were neither slow nor left anything behind.
+
+        With ``first``, they go on until they show that the device has work. That file appears after the first one.
+        """
+        device = self.devices[number]
+        arguments = {"entry": asdict(self.subject.entry), "device": asdict(device), "calls": calls}
+        arguments |= {"first": first and str(first), "settle_s": patient(_SETTLE_S)}
+        target = f"{__name__}:{call_telemetry.__name__}"
+        outcome = self.server.call(target, arguments, timeout_s=patient(_READ_S))
+        require(
+            outcome.fault is None,
+            f"perf_telemetry fails in a process without torch, for {device}: {outcome.fault}; find the device by its "
+            "UUID, whatever its index",
+        )
+        found: dict[str, Any] = outcome.value
+        require(found["fault"] is None, str(found["fault"]))
+        most_s = patient(tolerances.TELEMETRY_CALL_S)
+        slow = [seconds for seconds in found["seconds"] if seconds > most_s]
+        require(
+            len(slow) <= max(1, tolerances.SLOW_CALLS * len(found["seconds"])),
+            f"{len(slow)} of {len(found['seconds'])} calls of perf_telemetry take more than {most_s:g} s, up to "
+            f"{max(slow, default=0):.3f} s: use a management library instead of starting a tool, or keep its handle "
+            "open",
+        )
+        samples = [TelemetrySample(**sample) for sample in found["samples"]]
+        for sample in samples:
+            _require_possible(sample, self.devices[number].total_bytes)
+        return samples
+
+    def memory(self, number: int) -> int | None:
+        """Return the used memory of one device."""
+        return self.read(number)[0].memory_used_bytes
+
+
+def call_telemetry(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Call perf_telemetry; return the readings, the time of each call, and what the calls did to the process."""
+    session = bind(PluginEntry(**arguments["entry"]), purpose="inspect")
+    device = DeviceInfo(**arguments["device"])
+    samples = [session.telemetry(device)]
+    seconds: list[float] = []
+    fault = None
+    if arguments["first"]:
+        Path(arguments["first"]).touch()
+        settled_s = time.monotonic() + arguments["settle_s"]
+        while time.monotonic() < settled_s and not (len(seconds) >= arguments["calls"] and _show_load(samples)):
+            samples.append(_timed(session, device, seconds))
+            time.sleep(_PAUSE_S)
+    elif arguments["calls"]:
+        for _ in range(_FIRST_CALLS):
+            session.telemetry(device)
+        before, end_s = resources(), time.monotonic() + _CALLS_S
+        while len(seconds) < arguments["calls"] and time.monotonic() < end_s:
+            samples.append(_timed(session, device, seconds))
+        try:
+            require_kept(before, f"{len(seconds)} calls of perf_telemetry", "keep one handle open, or close each")
+        except Failed as error:
+            fault = str(error)
+    if "torch" in sys.modules:
+        fault = "perf_telemetry imports torch: a process beside the training calls it, which needs none"
+    return {"samples": [asdict(sample) for sample in samples], "seconds": seconds, "fault": fault}
+
+
+def _timed(session: Session, device: DeviceInfo, seconds: list[float]) -> TelemetrySample:
+    started_s = time.monotonic()
+    sample = session.telemetry(device)
+    seconds.append(time.monotonic() - started_s)
+    return sample
+
+
+def _show_load(samples: Sequence[TelemetrySample]) -> bool:
+    return not any(_faults_under_load(samples))
+
+
+def _faults_under_load(samples: Sequence[TelemetrySample]) -> Iterator[str]:
+    """Say what is wrong with readings of a device that was at rest in the first one, and then had work and memory."""
+    first, last = samples[0], samples[-1]
+    # Of several readings, because there is a moment without work between two waits.
+    utilizations = [each.utilization_percent or 0 for each in samples[-_CALLS_UNDER_LOAD:]]
+    if last.utilization_percent is not None and statistics.median(utilizations) < tolerances.BUSY_PERCENT:
+        yield f"utilization_percent is {statistics.median(utilizations):g} most of the time"
+    shown = {name: {getattr(sample, name) for sample in samples} for name in ("power_w", "utilization_percent")}
+    known = {name: values for name, values in shown.items() if None not in values}
+    if known and all(len(values) == 1 for values in known.values()):
+        yield f"{' and '.join(known)} stay what they were at rest"
+    temperatures = [sample.temperature_c for sample in samples if sample.temperature_c is not None]
+    if temperatures and max(temperatures) - min(temperatures) > tolerances.TEMPERATURE_CHANGE_C:
+        yield f"temperature_c went from {min(temperatures):g} to {max(temperatures):g} within seconds"
+    if first.memory_used_bytes is not None:
+        used_bytes = last.memory_used_bytes or 0
+        if used_bytes < first.memory_used_bytes + _BLOCKS_BYTES[-1] // 2:
+            yield f"memory_used_bytes was {first.memory_used_bytes} at rest and is {used_bytes}"
+
+
+def _require_possible(sample: TelemetrySample, total_bytes: int | None) -> None:
     bounds = {
         "power_w": tolerances.POWER_W,
         "temperature_c": tolerances.TEMPERATURE_C,
         "utilization_percent": (0, 100),
         "clock_mhz": tolerances.CLOCK_MHZ,
-        "memory_used_bytes": (kept.nbytes, info.total_bytes or math.inf),
+        "memory_used_bytes": (0, total_bytes or math.inf),
     }
-    durations_s = []
-    for _ in range(_CALLS):
-        started_s = time.perf_counter()
-        sample = subject.session.telemetry(info)
-        durations_s.append(time.perf_counter() - started_s)
-        known = {name: getattr(sample, name) for name in bounds if getattr(sample, name) is not None}
-        require(known, "telemetry is declared, but every reading is None")
-        for name, value in known.items():
-            least, most = bounds[name]
-            require(
-                least <= value <= most,
-                f"perf_telemetry gives {name} = {value:g}, which should be {least:g} to {most:g}: check the unit the "
-                "device reports in, and return None for unknown values",
-            )
-    median_s, most_s = statistics.median(durations_s), tolerances.TELEMETRY_CALL_S
+    known = {name: getattr(sample, name) for name in bounds if getattr(sample, name) is not None}
+    require(known, "telemetry is declared, but every reading is None")
+    for name, value in known.items():
+        least, most = bounds[name]
+        require(
+            least <= value <= most,
+            f"perf_telemetry gives {name} = {value:g}, which should be {least:g} to {most:g}: check the unit the "
+            "device reports in, and return None for unknown values",
+        )
+
+
+def _require_memory_followed(subject: PluginUnderTest, reader: _Reader, number: int, device: torch.device) -> None:
+    """Check that memory allocated on one device is used there, by its size, and on no other."""
+    import torch
+
+    if reader.memory(number) is None:
+        return
+    last = len(reader.devices) - 1
+    others = {0, last} - {number}
+    held = []
+    growths: dict[str, int] = {}
+    for size_bytes in _BLOCKS_BYTES:
+        before = [reader.memory(other) or 0 for other in (number, *others)]
+        held.append(torch.full((size_bytes // 4,), 1.0, device=device))
+        subject.session.synchronize(device)
+        deadline_s = time.monotonic() + patient(_SETTLE_S)
+        while True:
+            after = [reader.memory(other) or 0 for other in (number, *others)]
+            own, *foreign = (later - earlier for earlier, later in zip(before, after, strict=True))
+            wrong = [growth for growth in foreign if abs(growth) > tolerances.ALLOCATION_BYTES]
+            if abs(own - size_bytes) <= tolerances.ALLOCATION_BYTES and not wrong:
+                used_bytes = subject.session.memory_query(device).used_bytes
+                total_bytes = reader.devices[number].total_bytes or 0
+                require(
+                    used_bytes is None
+                    or abs(after[0] - used_bytes) <= tolerances.USED_MEMORY * total_bytes + tolerances.ALLOCATION_BYTES,
+                    f"perf_telemetry says {after[0]} bytes of {device} are used, and perf_memory_query {used_bytes}",
+                )
+                return
+            if time.monotonic() > deadline_s:
+                break
+            time.sleep(_PAUSE_S)
+        # Other processes use the devices as well, but not always just now.
+        growths[f"{size_bytes} bytes"] = own
+        if wrong:
+            growths["other devices"] = wrong[0]
+    fail(
+        f"memory_used_bytes of {device} by perf_telemetry did not follow tensors there: it grew by "
+        f"{', '.join(f'{growth} ({what})' for what, growth in growths.items())}: report the bytes in use on the device "
+        "with the UUID"
+    )
+
+
+def _require_load_shown(subject: PluginUnderTest, reader: _Reader, device: torch.device) -> None:
+    """Check that the readings of one process change when the device gets work and memory, and are of a busy device."""
+    import torch
+
+    first = subject.workspace / "first-reading"
+    first.unlink(missing_ok=True)
+    operand = torch.ones(_WIDTH, _WIDTH, device=device)
+    with ThreadPoolExecutor(1) as pool:
+        reading = pool.submit(reader.read, 0, calls=_CALLS_UNDER_LOAD, first=first)
+        while not (first.exists() or reading.done()):
+            time.sleep(_PAUSE_S)
+        _keep = torch.full((_BLOCKS_BYTES[-1] // 4,), 1.0, device=device)
+        while not reading.done():
+            queued_s = time.monotonic() + _QUEUED_S
+            while time.monotonic() < queued_s:
+                torch.mm(operand, operand)
+            subject.session.synchronize(device)
+    faults = [*_faults_under_load(reading.result())]
     require(
-        median_s <= most_s,
-        f"perf_telemetry takes {median_s:.3f} s, and may take {most_s:g} s: use a management library instead of "
-        "starting a tool, or keep its handle open",
+        not faults,
+        f"{device} computes without a pause and holds {_BLOCKS_BYTES[-1]} more bytes, but by perf_telemetry "
+        f"{'; '.join(faults)}: read the device with the UUID in each call, and report percent and bytes",
     )
 
 
@@ -116,10 +316,11 @@ def _block_s(subject: PluginUnderTest, steps: int, sampler: TelemetrySampler | N
     path.unlink(missing_ok=True)
     with sampler or nullcontext():
         # A run starts the sampling process only once, so its start does not count.
-        deadline_s = time.monotonic() + patient(_SAMPLER_START_S)
+        limit_s = patient(_SAMPLER_START_S)
+        deadline_s = time.monotonic() + limit_s
         while sampler is not None and not (path.exists() and path.stat().st_size):
             if time.monotonic() > deadline_s:
-                fail(f"the sampling process gave no reading within {patient(_SAMPLER_START_S):g} s")
+                fail(f"the sampling process gave no reading within {limit_s:g} s")
             time.sleep(0.02)
         started_s = time.perf_counter()
         train(subject, steps)

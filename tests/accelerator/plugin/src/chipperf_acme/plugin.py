@@ -170,7 +170,7 @@ def perf_synchronize(device: torch.device) -> None:
 
 @hookimpl
 def perf_memory_query(device: torch.device) -> MemoryStats:
-    """Read the allocator; other processes are not simulated, so what it reserves is what is used."""
+    """Read the allocator's counters, and what all processes use of the card."""
     free_bytes, total_bytes = _torch_acme().mem_get_info(device)
     return MemoryStats(
         source="torch.acme allocator, simulated",
@@ -251,6 +251,7 @@ def perf_telemetry(device: DeviceInfo) -> TelemetrySample:
         power_w=readings.power_w,
         temperature_c=readings.temperature_c,
         utilization_percent=readings.utilization_percent,
+        memory_used_bytes=readings.memory_used_bytes,
         clock_mhz=readings.clock_mhz,
     )
 

@@ -1,0 +1,53 @@
+"""Why some generated mutants are no worse than the good plugin: patterns of their names, each with its reason."""
+
+_CONSTANT = "the result is the same in every process and for all arguments"
+_NOTHING = "the good hook does nothing"
+_TEXT = "free text, which any vendor words for itself"
+_SEED = "every seed still has numbers of its own"
+_PREFERENCE = "a vendor may choose this value"
+
+EQUIVALENT: dict[str, str] = {
+    # Hooks whose result does not depend on the call.
+    **{
+        f"{hook}:{operator}:call": _CONSTANT
+        for hook in ("perf_vendor_info", "perf_loader_options", "perf_tool_commands")
+        for operator in ("cached", "cached_for_a_second", "previous_result")
+    },
+    **{
+        f"{hook}:{operator}:call": _CONSTANT
+        for hook in ("perf_environment", "perf_distributed_setup", "perf_case_overrides")
+        for operator in ("cached*", "previous_*", "first_arguments")
+    },
+    "perf_loader_options:*_arguments:call": _CONSTANT,
+    # Hooks that do nothing.
+    **{
+        f"perf_step_end:{operator}:call": _NOTHING
+        for operator in (
+            *("nothing", "only_first_call", "every_second_skipped", "in_background", "cached_by_arguments"),
+            *("previous_arguments", "first_arguments"),
+        )
+    },
+    # Texts.
+    "perf_probe:replaced:reason#4": _TEXT,
+    "perf_[!p]*:replaced:reason": _TEXT,
+    "perf_precision:replaced:reason": _TEXT,
+    "perf_*:replaced:*.source": _TEXT,
+    "perf_*:replaced:DeviceError.hint": _TEXT,
+    "perf_*:emptied:DeviceError.hint": "an error may do without a hint",
+    "perf_*:left_out:DeviceError.hint": "an error may do without a hint",
+    "perf_vendor_info:replaced:*itle.*": _TEXT,
+    # Choices.
+    "perf_loader_options:set_*": _PREFERENCE,
+    "perf_distributed_setup:left_out:DistributedConfig.timeout_s": _PREFERENCE,
+    "perf_distributed_setup:doubled:DistributedConfig.timeout_s": _PREFERENCE,
+    "perf_distributed_setup:plus_one:DistributedConfig.timeout_s": _PREFERENCE,
+    "perf_distributed_setup:nine_tenths:DistributedConfig.timeout_s": _PREFERENCE,
+    "perf_case_overrides:doubled:CaseOverride.value": _PREFERENCE,
+    "perf_case_overrides:plus_one:CaseOverride.value": _PREFERENCE,
+    "perf_case_overrides:nine_tenths:CaseOverride.value": _PREFERENCE,
+    "perf_case_overrides:emptied:CaseOverrides.overrides": _PREFERENCE,
+    "perf_seed:doubled:manual_seed_all(0)": _SEED,
+    "perf_seed:plus_one:manual_seed_all(0)": _SEED,
+    "perf_seed:times_*:manual_seed_all(0)": _SEED,
+    "perf_seed:negated:manual_seed_all(0)": _SEED,
+}
