@@ -221,7 +221,8 @@ def read_doctor(vendor: str, out: Path) -> tuple[list[str], list[str]]:
 def read_contract(out: Path) -> tuple[list[str], list[str]]:
     """Return the claim, and every check that found a fault."""
     results = json.loads((out / "contract.json").read_text(encoding="utf-8"))["results"]
-    found = [f"{each['check']}: {each['message']}" for each in results if each["verdict"] in ("failed", "advisory")]
+    faulty = [each for each in results if each["verdict"] in ("failed", "advisory")]
+    found = [f"{each['check']}: {each['message'].partition(chr(10))[0]}" for each in faulty]
     return [*found, *read_lines(out / "contract.txt")[-1:]], []
 
 

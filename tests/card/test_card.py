@@ -115,7 +115,8 @@ def test_doctors_part_fails_if_the_device_does_not_compute(tmp_path: Path) -> No
 
 def test_contracts_figures_are_its_faults_and_its_claim(tmp_path: Path) -> None:
     verdicts = {"A1": "passed", "M4": "failed", "S3": "not_run"}
-    results = [{"check": check, "verdict": verdict, "message": "it leaks"} for check, verdict in verdicts.items()]
+    message = "it leaks\nat line 3"
+    results = [{"check": check, "verdict": verdict, "message": message} for check, verdict in verdicts.items()]
     (tmp_path / "contract.json").write_text(json.dumps({"results": results}), encoding="utf-8")
     (tmp_path / "contract.txt").write_text("a table\ncontract 1.0 · L0 1/2\n", encoding="utf-8")
     assert card.read_contract(tmp_path) == (["M4: it leaks", "contract 1.0 · L0 1/2"], [])
