@@ -135,6 +135,7 @@ def plan(vendor: str, precisions: Sequence[str], out: Path, scale: float) -> lis
     cold = (sys.executable, str(HERE / "cold_start.py"), vendor)
     bare = (sys.executable, str(HERE.parent / "benchmarks/harness_overhead.py"), "--batch-size=32", "--vendor", vendor)
     tools = (sys.executable, str(HERE / "telemetry.py"), vendor, str(out / "tools"))
+    site = (*PERF, "site", str(out / "runs"), "--lang=en", "--out", str(out / "site"))
     certify = (*PERF, "contract", "certify", "--vendor", vendor, "--out", str(out / "certificate"))
     factor = f"--timeout-factor={max(1.0, scale):g}"
     statement = f"--statement={out / 'contract.json'}"
@@ -148,8 +149,9 @@ def plan(vendor: str, precisions: Sequence[str], out: Path, scale: float) -> lis
         Part("telemetry against the vendor's tools", 30, {"telemetry.txt": tools}),
         Part("p_train and p_core", 75, throughput),
         Part("all cases in all precisions, shortened", 110, trainings, at_once=at_once),
+        Part("pages of all runs", 10, {"site.txt": site}),
         Part("certificate", 60, {"certificate.txt": certify}),
-        Part("contract", 175, {"contract.txt": contract}, read=read_contract),
+        Part("contract", 165, {"contract.txt": contract}, read=read_contract),
     ]
 
 
