@@ -40,24 +40,27 @@ def main() -> None:
     idle = session.telemetry(info)
     has_tools = bool(session.tool_commands())
 
-    def observe() -> list[Any]:
-        time.sleep(3)
+    def observe() -> tuple[list[Any], int | None]:
+        time.sleep(2)
         first = session.telemetry(info)
+        used_bytes = session.memory_query(context.device).used_bytes
         if has_tools:
             command = ("record-tools", vendor, f"--out={out}")
             subprocess.run([sys.executable, "-m", "chipperf", *command], check=False)
-        return [first, session.telemetry(info)]
+        return [first, session.telemetry(info)], used_bytes
 
+    # What the first steps allocate would grow between the readings.
+    core_window(context, replica, batches, 0, 3)
     with ThreadPoolExecutor() as pool:
         observed = pool.submit(observe)
         while not observed.done():
             core_window(context, replica, batches, 0, 1)
-    used_bytes = session.memory_query(context.device).used_bytes
+    samples, used_bytes = observed.result()
     text = "\n".join(path.read_text(encoding="utf-8") for path in sorted(out.glob("*.txt")))
     print("tools: " + (out.name if has_tools else "the plugin lists none to compare with"))
     faults = []
     for name, units in UNITS.items():
-        readings = [value for each in observed.result() if (value := getattr(each, name)) is not None]
+        readings = [value for each in samples if (value := getattr(each, name)) is not None]
         witnesses = {"tools": nearest(text, units, readings)}
         if name == "memory_used_bytes":
             witnesses["runtime"] = used_bytes
