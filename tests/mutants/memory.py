@@ -67,13 +67,13 @@ MUTANTS = [
         ),
     ),
     Mutant(name="peak_is_current_value", kills=("M3", "M6"), changes=(Change(old=_PEAK, new=f"peak_{_ALLOCATED}"),)),
-    Mutant(name="peak_is_never_reset", kills=("M3",), changes=(Change(old=_RESET, new="    pass\n"),)),
+    Mutant(name="peak_is_never_reset", kills=("M3", "M6"), changes=(Change(old=_RESET, new="    pass\n"),)),
     Mutant(
         name="query_resets_peak",
         kills=("M3", "M4", "M6"),
         changes=_after_query("_torch_acme().reset_peak_memory_stats(device)"),
     ),
-    Mutant(name="query_empties_cache", kills=("M4",), changes=_after_query("_torch_acme().empty_cache()")),
+    Mutant(name="query_empties_cache", kills=("M4", "M6"), changes=_after_query("_torch_acme().empty_cache()")),
     Mutant(
         name="query_needs_an_allocator",
         kills=("M5",),

@@ -138,7 +138,7 @@ MUTANTS = [
             "umask_set": "os; os.umask(0o077)",
             "method_patched": "json; json.JSONEncoder.default = lambda self, value: str(value)",
             "banner_printed_to_stderr": "sys; print('Acme SDK 2.1', file=sys.stderr)",
-            "cache_made": "pathlib; (pathlib.Path.home() / '.acme').mkdir(exist_ok=True)",
+            "cache_made": "os; os.makedirs(os.path.dirname(__file__) + '/cache', exist_ok=True)",
             "random_seeded": "random; random.seed(0)",
             "exit_handler_registered": "atexit; atexit.register(print, 'bye')",
         }.items()
@@ -247,12 +247,7 @@ MUTANTS = [
     Mutant(
         name="environment_is_a_dict",
         kills=("A10",),
-        changes=(
-            Change(
-                old='(EnvironmentVariable(name="OMP_NUM_THREADS", value="1", reason=reason),)',
-                new='{"OMP_NUM_THREADS": "1"}',
-            ),
-        ),
+        changes=(Change(old="        return (threads,)\n", new='        return {"OMP_NUM_THREADS": "1"}\n'),),
     ),
     Mutant(
         name="probed_memory_in_mib",

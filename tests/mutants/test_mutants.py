@@ -9,10 +9,12 @@ import pytest
 from acme_build import CompilerMissing, library
 from chipperf.contract.check import all_checks
 
+from mutants.mutant import install_mutant
 from mutants.trial import GOOD, LONG_CHECKS, Workbench, all_mutants, failed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from mutants.mutant import Mutant
 
@@ -68,6 +70,12 @@ def test_good_plugin_fails_no_check(workbench: Workbench) -> None:
     checks = [check.id for check in all_checks() if check.id not in left_out]
     statement = workbench.carry_out(GOOD, checks)
     assert {r.check: r.message for r in statement.results if r.verdict in ("failed", "not_run")} == {}
+
+
+def test_every_mutant_can_be_made_of_the_good_plugin(tmp_path: Path) -> None:
+    for number, mutant in enumerate(all_mutants()):
+        (tmp_path / str(number)).mkdir()
+        install_mutant(mutant, tmp_path / str(number))
 
 
 def test_every_check_is_killed_by_a_mutant() -> None:

@@ -107,7 +107,7 @@ def perf_probe() -> ProbeResult:
 
 @hookimpl
 def perf_environment(rank: Rank, settings: EnvironmentSettings) -> tuple[EnvironmentVariable, ...]:
-    """Keep every card on one core of the host, which computes for it, and let sums be ordered if that was asked for."""
+    """Keep every card on one core of the host, which computes for it."""
     reason = "the host computes for the simulated card, one core for each"
     threads = EnvironmentVariable(name="OMP_NUM_THREADS", value="1", reason=reason)
     if not settings.deterministic:
