@@ -17,6 +17,7 @@ import new_vendor
 import pytest
 from chipperf.cli.main import app
 from chipperf.contract.check import CONTRACT_VERSION, all_checks
+from chipperf.contract.check_runner import Runner
 from chipperf.contract.statement import Statement
 from chipperf.errors import PerfError
 from new_vendor import FAILING, NEEDS_CAPABILITY, NEEDS_DEVICE, PASSING, VENDOR
@@ -200,6 +201,23 @@ def test_statement_is_printed_and_written(contract, vendor, tmp_path):
     assert {result.check: result.verdict for result in printed.results} == {PASSING: "passed", FAILING: "failed"}
     assert not printed.levels[0].claimed
     assert ended.code == 4
+
+
+@pytest.mark.usefixtures("few_checks")
+def test_ended_program_writes_what_it_found(contract, vendor, tmp_path, monkeypatch):
+    path = tmp_path / "conformance.json"
+    run = Runner.run
+    monkeypatch.setattr(Runner, "run", lambda self, check: run(self, check) if check.id == PASSING else sys.exit(143))
+
+    ended = contract("run", "--vendor", vendor, "--level", "1", "--statement", path)
+
+    found = Statement.model_validate_json(path.read_text(encoding="utf-8"))
+    verdicts = {result.check: (result.verdict, result.message) for result in found.results}
+    unfinished = ("not_run", "the program was ended before")
+    assert verdicts == {PASSING: ("passed", ""), FAILING: unfinished, NEEDS_DEVICE: unfinished}
+    assert not any(claim.claimed for claim in found.levels)
+    assert ended.code == 143
+    assert found.line in ended.out
 
 
 def test_full_disk_hides_no_result_and_keeps_the_old_statement(contract, vendor, small_disk):
