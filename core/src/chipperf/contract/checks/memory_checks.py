@@ -15,6 +15,7 @@ from chipperf.contract import tolerances
 from chipperf.contract.check import Failed, NotApplicable, NotRun, check, fail, require
 from chipperf.contract.devices import (
     all_devices,
+    call_between_steps,
     probed_devices,
     require_computes,
     require_kept,
@@ -185,11 +186,13 @@ def peak_is_highest_since_reset(subject: PluginUnderTest) -> None:
     start = _reset_peak(subject, device)
     for size_bytes in (large_bytes, small_bytes):
         _tensor(device, size_bytes)
+    call_between_steps(subject, device)
     emptied = _require_peaks(subject, device, start, large_bytes)
     if _counts_tensors(subject):
         # No query follows this reset at once, which must not wait for one.
         subject.session.memory_reset_peak(device)
         _tensor(device, small_bytes)
+        _empty_cache(device)
         _require_peaks(subject, device, emptied, small_bytes)
 
 
