@@ -26,6 +26,11 @@ MUTANTS = [
         changes=(Change(old=f"value=4, {_END}", new=f"value=4, {_END} * 2"),),
     ),
     Mutant(name="override_out_of_range", kills=("C3",), changes=(Change(old=_VALUE, new="value=0,"),)),
+    Mutant(
+        name="batch_size_differs_between_ranks",
+        kills=("C3",),
+        changes=(Change(old=_VALUE, new="value=4 if rank.rank == 0 else 2,"),),
+    ),
     Mutant(name="override_is_a_truth_value", kills=("C3",), changes=(Change(old=_VALUE, new="value=True,"),)),
     Mutant(name="override_is_a_text", kills=("C3",), changes=(Change(old=_VALUE, new='value="256",'),)),
     Mutant(name="override_of_another_type", kills=("C3",), changes=(Change(old=_VALUE, new='value="small",'),)),

@@ -197,6 +197,32 @@ MUTANTS = [
         ),
     ),
     Mutant(
+        name="variable_set_by_loader_options",
+        kills=("D10",),
+        changes=(
+            Change(
+                old="    return LoaderOptions()\n",
+                new='    import os\n\n    os.environ["MKL_CBWR"] = "COMPATIBLE"\n    return LoaderOptions()\n',
+            ),
+        ),
+    ),
+    Mutant(
+        name="logging_disabled_by_preparing",
+        kills=("D10",),
+        changes=(
+            Change(
+                old="    convert_parameters(model, precision.requested)\n",
+                new="    convert_parameters(model, precision.requested)\n"
+                "    import logging\n\n    logging.disable(logging.WARNING)\n",
+            ),
+        ),
+    ),
+    Mutant(
+        name="driver_version_is_a_constant",
+        kills=("D7",),
+        changes=(Change(old="        driver=acme_runtime.driver_version(),\n", new='        driver="1.3.0",\n'),),
+    ),
+    Mutant(
         name="logging_disabled_by_init",
         kills=("D10",),
         changes=(

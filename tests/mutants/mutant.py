@@ -18,11 +18,13 @@ class Change:
 
     ``file`` is relative to the directory the plugin is installed in, for example
     ``chipperf_acme-0.1.0.dist-info/METADATA``. A file that is not there is added with ``new``; ``None`` removes it.
+    Unless ``is_installed``, an added file is nobody's.
     """
 
     old: str = ""
     new: str | None
     file: str = "chipperf_acme/plugin.py"
+    is_installed: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +60,9 @@ def install_mutant(mutant: Mutant, site: Path) -> None:
         elif not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(change.new, encoding="utf-8")
+            for record in site.glob("*.dist-info/RECORD") if change.is_installed else ():
+                with record.open("a", encoding="utf-8") as listing:
+                    listing.write(f"{change.file},,\n")
         else:
             text = path.read_text(encoding="utf-8")
             if text.count(change.old) != 1:

@@ -100,7 +100,7 @@ MUTANTS = [
         name="torch_imported_at_import",
         kills=("A4",),
         # An empty module stands in for torch, whose import takes seconds.
-        changes=(*_at_import("import torch\n"), Change(file="torch.py", new="")),
+        changes=(*_at_import("import torch\n"), Change(file="torch.py", new="", is_installed=False)),
     ),
     Mutant(name="runtime_imported_at_import", kills=("A4",), changes=_at_import("import acme_runtime\n")),
     Mutant(
@@ -300,6 +300,11 @@ MUTANTS = [
         changes=(Change(old="    if device_name != _PRODUCT:\n        return None\n", new=""),),
     ),
     Mutant(
+        name="slices_have_the_peak_of_the_card",
+        kills=("A10",),
+        changes=(Change(old="    if device_name != _PRODUCT:\n", new="    if _PRODUCT not in device_name:\n"),),
+    ),
+    Mutant(
         name="tool_sets_persistence_mode",
         kills=("A10",),
         changes=(
@@ -351,6 +356,21 @@ MUTANTS = [
         name="private_name_of_core_got",
         kills=("A13",),
         changes=_at_import('import chipperf.hardware\n_CLASS = getattr(chipperf.hardware, "_DISPLAY_CLASS")\n'),
+    ),
+    Mutant(
+        name="package_brings_a_sitecustomize",
+        kills=("A14",),
+        changes=(Change(file="sitecustomize.py", new='import os\nos.environ.setdefault("ACME_RING", "1")\n'),),
+    ),
+    Mutant(
+        name="path_file_runs_code",
+        kills=("A14",),
+        changes=(Change(file="acme.pth", new='import os; os.environ.setdefault("ACME_RING", "1")\n'),),
+    ),
+    Mutant(
+        name="package_brings_a_torch",
+        kills=("A14",),
+        changes=(Change(file="torch/acme.py", new=""),),
     ),
     Mutant(name="type_marker_missing", kills=("A14",), changes=(Change(file="chipperf_acme/py.typed", new=None),)),
     Mutant(

@@ -113,6 +113,7 @@ MUTANTS = [
             Change(
                 file="torch.py",
                 new="from types import SimpleNamespace\ncuda = SimpleNamespace(is_available=lambda: False)\n",
+                is_installed=False,
             ),
         ),
         environment=_WITHOUT_DRIVER,

@@ -27,6 +27,10 @@ _LOWER: Final = re.compile(r"(>=|>|==|~=)\s*\d")
 _UPPER: Final = re.compile(r"(<=|<(?!=)|==|~=)\s*\d")
 _LICENCE: Final = re.compile(r"(licen[cs]e|copying)", re.IGNORECASE)
 
+_AT_START: Final = {"sitecustomize", "usercustomize"}
+"""Modules that Python imports when it starts."""
+
+
 _OF_CORE: Final = re.compile(rf"{CORE_PACKAGE}(\.|$)")
 _MODULE_OF_CORE: Final = re.compile(rf"{CORE_PACKAGE}(\.\w+)+")
 _PRIVATE: Final = re.compile(r"(^|\.)_(?!_)")
@@ -91,6 +95,21 @@ def license_files(of: Distribution) -> list[Path] | None:
     metadata = [file for file in of.files if file.parts[0].endswith(".dist-info")]
     candidates = [Path(str(of.locate_file(file))) for file in metadata if _LICENCE.match(file.name)]
     return [path for path in candidates if path.is_file() and path.stat().st_size]
+
+
+def imposed(of: Distribution, others: set[str]) -> list[str]:
+    """Return what a distribution makes every Python process run, and its modules that are those of ``others``."""
+    files = of.files or ()
+    found = {file.parts[0].partition(".")[0] for file in files} & (_AT_START | others)
+    for path in (Path(str(of.locate_file(file))) for file in files if len(file.parts) == 1 and file.suffix == ".pth"):
+        found |= _names_beside(path) & _AT_START
+        # The finder of an editable installation.
+        if path.is_file() and any(
+            line.startswith(("import ", "import\t")) and "editable" not in line
+            for line in path.read_text(encoding="utf-8").splitlines()
+        ):
+            found.add(f"{path.name}, which runs code")
+    return sorted(found)
 
 
 def _top_level_names(of: Distribution) -> set[str]:

@@ -12,6 +12,7 @@ from chipperf.contract.check import check, fail, not_run_on, require
 from chipperf.contract.sample_records import RANKS, device_names
 from chipperf.contract.texts import count_words
 from chipperf.errors import ConfigError, VendorHookError
+from chipperf.run.ranks import job_ranks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -48,9 +49,18 @@ def overrides_are_justified(subject: PluginUnderTest) -> None:
             )
 
 
-@check("C3", level=0, fault="the shipped configuration stops the run that uses it, or a value has another type")
+@check("C3", level=0, fault="the shipped configuration stops its run, differs between ranks, or has another type")
 def shipped_configurations_load(subject: PluginUnderTest) -> None:
-    """For every case, preset, topology and device, the hyperparameters resolve, and have the types of the case's."""
+    """For every case, preset, topology and device, all ranks' hyperparameters resolve, and have the case's types."""
+    for name, main, device_name in product(case_names(), RANKS, device_names(subject.info)):
+        for rank in job_ranks(main.local_world_size, machines=main.node_count):
+            with not_run_on(VendorHookError, "perf_case_overrides does not work, see A10"):
+                first, own = (subject.session.case_overrides(name, each, device_name) for each in (main, rank))
+            require(
+                own == first,
+                f"{name} on {rank.topology} {device_name or 'devices'}: rank {rank.rank} has {own}, rank 0 {first}: "
+                "all ranks of a job need the same hyperparameters",
+            )
     for case, situation, shipped in _shipped(subject):
         with not_run_on(ConfigError, "an override's key cannot be set, see C1"):
             for override in shipped.overrides:

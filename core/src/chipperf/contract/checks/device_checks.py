@@ -7,6 +7,7 @@ import os
 import re
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -14,6 +15,7 @@ from chipperf.contract import tolerances
 from chipperf.contract.check import Failed, NotApplicable, check, fail, not_run_on, require
 from chipperf.contract.devices import (
     all_devices,
+    begin_run,
     probed_devices,
     ranks_share_device,
     require_computes,
@@ -23,9 +25,11 @@ from chipperf.contract.devices import (
 from chipperf.contract.isolation import patient, reason_of
 from chipperf.contract.plugin_side_effects import watched
 from chipperf.contract.plugin_under_test import PluginUnderTest, foreign_names
-from chipperf.errors import DeviceError, PerfError, PluginError
+from chipperf.errors import DeviceError, PerfError, PluginError, UnsupportedPrecision
 from chipperf.languages import in_all_languages
+from chipperf.plugin.probe_process import probe_vendor
 from chipperf.plugin.types import Capability, Rank
+from chipperf.precisions import PRECISIONS
 from chipperf.run.ranks import job_ranks
 
 if TYPE_CHECKING:
@@ -165,9 +169,11 @@ def spawned_process_can_use_device(subject: PluginUnderTest) -> None:
     fault="perf_device_info reports another card, a capacity in another unit, or nothing",
 )
 def device_info_agrees_with_probe(subject: PluginUnderTest) -> None:
-    """Runtime and probe report the same name, UUID, PCI address and capacity (within 2 %) for each device."""
+    """Runtime and probe report the same driver, and for each device name, UUID, PCI address and capacity (to 2 %)."""
     uuid_declared = Capability.UUID in subject.info.capabilities
-    devices = probed_devices(subject)
+    with not_run_on(PluginError, "the probe fails, see B1"):
+        probe = probe_vendor(subject.entry)
+    devices = probe.devices
     infos: list[DeviceInfo] = []
     for rank, probed in zip(job_ranks(len(devices)), devices, strict=True):
         which = f"the device of local rank {rank.local_rank}"
@@ -206,6 +212,11 @@ def device_info_agrees_with_probe(subject: PluginUnderTest) -> None:
             uuid_declared or info.uuid is None,
             f"{info.name} has UUID {info.uuid}, but Capability.UUID is not declared",
         )
+    driver = subject.runtime.driver
+    require(
+        None in (driver, probe.driver_version) or _numbers(driver) == _numbers(probe.driver_version),
+        f"the driver is {driver!r} by perf_load_runtime, but {probe.driver_version!r} by the probe: ask the driver",
+    )
 
 
 @check("D8", level=1, fault="a device has the name of the vendor, of the device type, or of another vendor's product")
@@ -265,13 +276,15 @@ def process_is_left_to_core(subject: PluginUnderTest) -> None:
             device = all_devices(subject)[-1]
         changes += found
         with look("a hook of the device") as found:
-            session.device_info(device)
+            info = session.device_info(device)
             session.loader_options(device)
-            session.memory_query(device)
-            session.memory_reset_peak(device)
-            session.synchronize(device)
-            if session.step_end:
-                session.step_end(device)
+            session.distributed_setup(subject.rank, device)
+            for precision in PRECISIONS:
+                with suppress(UnsupportedPrecision):
+                    session.precision(precision, device)
+            begin_run(subject, device)
+            with suppress(PerfError):
+                session.telemetry(info)
             session.device_teardown(device)
         changes += found
         os.chdir("/")
@@ -279,6 +292,10 @@ def process_is_left_to_core(subject: PluginUnderTest) -> None:
         not changes,
         f"{'; '.join(changes)}: return variables from perf_environment, and undo what the vendor's software changes",
     )
+
+
+def _numbers(version: str | None) -> list[str]:
+    return re.findall(r"\d+", version or "")
 
 
 def _initialize_again(subject: PluginUnderTest, device: torch.device, *, times: int) -> None:

@@ -52,12 +52,12 @@ _OWN_PLACE: Final = re.compile("VISIBLE|AFFINITY|PLACES|IFNAME|HCA|CACHE|DIR|PAT
 
 _SHAPES: Final = ((), (1,), (2,), (1021,), (33, 31))
 _TURNS: Final = 3
-_REPETITIONS: Final = 200
-"""More than a counter of eight bits can count, with the turns before."""
+_REPETITIONS: Final = 1100
+"""More than a counter of ten bits can count."""
 
 _BEYOND_A_BUCKET_BYTES: Final = 2**20
 _LARGEST_BUCKET_BYTES: Final = 64 * 2**20
-_LATE_S: Final = (0.6, *(0.08,) * 7)
+_LATE_S: Final = (6.0, *(0.08,) * 7)
 """How late a rank comes to each barrier. The first one finds a barrier that waits, but not for long."""
 
 _BATCHES: Final = (2, 1)

@@ -57,6 +57,9 @@ _SPARSE: Final = re.compile("spars|2:4|稀疏", re.IGNORECASE)
 _DENSE: Final = re.compile("half|dense|without|not? |non-|稠密|一半", re.IGNORECASE)
 """Matches what the source of a peak says if it mentions sparse products but does not give their rate."""
 
+_PART: Final = "1/7"
+"""What follows a card's name in the name of a slice of it."""
+
 _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 _RUNNERS: Final = frozenset({"sh", "bash", "sudo", "env", "su", "python", "python3", "rm", "modprobe", "insmod"})
@@ -234,10 +237,13 @@ def only_public_core_is_used(subject: PluginUnderTest) -> None:
     require(not used, f"{'; '.join(used)}: import from chipperf and its public modules only")
 
 
-@_entry_check("A14", fault="the installed plugin lacks files that exist in its source")
+@_entry_check("A14", fault="the installed plugin lacks files, or has some that every Python process runs")
 def files_are_complete(subject: PluginUnderTest) -> None:
-    """The distribution contains its license, py.typed, and the templates that it names."""
+    """The distribution contains its license, py.typed and the templates that it names, and only its own code."""
     provider = distribution(subject.entry.distribution)
+    others = _BUILDS_OF_TORCH | ({CORE_PACKAGE} - {installed.normal_name(subject.entry.distribution)})
+    imposed = plugin_files.imposed(provider, others)
+    require(not imposed, f"{subject.entry.source} installs {', '.join(imposed)}: leave all but its own package out")
     package = package_directory(subject.entry)
     if package is None:
         _load(subject)
@@ -314,6 +320,8 @@ def _require_sound_answers(session: Session) -> None:
         )
     for device_name in device_names(session.vendor_info()):
         _require_plausible_peaks(session, device_name)
+        of_part = [precision for precision in PRECISIONS if session.peak_flops(f"{device_name} {_PART}", precision)]
+        require(not of_part, f"perf_peak_flops gives a part of {device_name!r} the peak of the card: return None")
 
 
 def _changing_words(argv: Sequence[str]) -> Iterator[str]:
