@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from chipperf.contract.plugin_files import (
     importable_names,
+    imposed,
     license_files,
     named_templates,
     private_names,
@@ -84,6 +85,23 @@ def test_importable_names_of_an_editable_installation(tmp_path: Path) -> None:
 
 def test_importable_names_without_a_list_of_files_are_guessed(tmp_path: Path) -> None:
     assert importable_names(distribution(tmp_path, record=None)) == {"board"}
+
+
+@pytest.mark.parametrize(
+    ("line", "beside", "expected"),
+    [
+        ("import __editable___board_finder; __editable___board_finder.install()", "board", []),
+        ("{source}", "torch", []),
+        ("{source}", "sitecustomize.py", ["sitecustomize"]),
+        ("import board.start", "board", ["_board.pth, which runs code"]),
+    ],
+)
+def test_what_a_path_file_imposes(tmp_path: Path, line: str, beside: str, expected: list[str]) -> None:
+    source = tmp_path / "src"
+    (source / beside).mkdir(parents=True)
+    (tmp_path / "_board.pth").write_text(line.format(source=source) + "\n")
+    provider = distribution(tmp_path, record=["_board.pth", "board/__init__.py", "../../bin/torch"])
+    assert imposed(provider, {"torch"}) == expected
 
 
 def test_licence_is_one_that_is_there_and_belongs_to_the_metadata(tmp_path: Path) -> None:
