@@ -15,7 +15,7 @@ INSTALL_lowest = $(INSTALL_newest) uv && \
 	$(BIN)/uv pip install --python $(BIN)/python --resolution lowest-direct --no-build
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format bench docs mutants faults
+.PHONY: help setup demo test lint format bench card docs mutants faults
 
 help:
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -38,7 +38,7 @@ test: $(INSTALLED) ## run all tests; PYTEST_ARGS="-m 'not slow'" leaves out the 
 lint: $(INSTALLED) ## check style, types, the direction of imports and the hosted workflow
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy core/src $(addsuffix src,$(PLUGINS))
+	$(BIN)/mypy core/src $(addsuffix src,$(PLUGINS)) benchmarks card
 	$(BIN)/lint-imports --no-cache --no-logo
 	$(BIN)/zizmor --offline --no-progress --strict-collection .github
 
@@ -48,6 +48,9 @@ format: $(INSTALLED) ## put style right
 
 bench: $(INSTALLED) ## measure speed against plain loops, side by side
 	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
+
+card: $(INSTALLED) ## show on an accelerator what cannot be shown without one, in 9 minutes; CARD_ARGS="--vendor NAME"
+	$(BIN)/python card/card.py $(CARD_ARGS)
 
 mutants: $(INSTALLED) ## hold every broken plugin to the contract; GENERATED_ARGS="--only perf_seed --sample 20" for a part
 	PYTHONPATH=tests:tests/accelerator $(BIN)/python -m mutants.trial

@@ -15,6 +15,7 @@ import json
 import tempfile
 import time
 from contextlib import redirect_stdout
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,7 +60,7 @@ def main() -> None:
         for name, other in others.items():
             if not np.allclose(ours(), other(), rtol=0, atol=1e-9):
                 raise SystemExit(f"{name}: other figures")
-            cost = compare_in_turn(lambda way=other: cpu_s(way), lambda: cpu_s(ours), arguments.rounds)
+            cost = compare_in_turn(partial(cpu_s, other), partial(cpu_s, ours), arguments.rounds)
             print(f"plain pycocotools, {name}: costs {cost} over chipperf's evaluation")
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from chipperf.cases.detr.loss import match, set_loss
@@ -61,8 +61,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=4)
     parser.add_argument("--steps", type=int, default=10)
     arguments = parser.parse_args()
-    if arguments.vendor == "cpu":
-        apply_environment()
+    apply_environment(arguments.vendor)
     session = bind(find_vendor(arguments.vendor))
     session.load_runtime()
     device = session.device_init(Rank())
@@ -77,9 +76,11 @@ def build_workload(session: Session, device: torch.device, resolution: int, batc
     """Return DETR on the generated sample, its whole backbone trained, with data read in this process."""
     case = find_case("detr")
     changes = {"resolution": resolution, "batch_size": batch_size, "backbone_weights": "", "backbone_lr_factor": 1.0}
+    if case.data.ensure_sample is None:
+        raise SystemExit("detr generates no sample")
     root: Path = case.data.ensure_sample(lambda done, total: None)
     torch.manual_seed(0)
-    workload: DetrWorkload = case.load_workload()(
+    workload = case.load_workload()(
         WorkloadContext(
             hyperparameters=case.base.model_copy(update=changes),
             reference=case.data.reference,
@@ -90,7 +91,7 @@ def build_workload(session: Session, device: torch.device, resolution: int, batc
             loader_workers=0,
         )
     )
-    return workload
+    return cast("DetrWorkload", workload)
 
 
 def run_steps(workload: DetrWorkload, device: torch.device, laps: Laps, steps: int) -> None:

@@ -9,19 +9,21 @@ import tempfile
 import time
 from itertools import cycle
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from chipperf.run.plan import RunPlan
     from chipperf.train.context import RunContext
     from chipperf.train.replica import Replica
 
 _RESTARTED = "CHIPPERF_BENCHMARK_RESTARTED"
 
 
-def apply_environment() -> None:
-    """Restart this program with the variables a worker on the CPU reference would have."""
+def apply_environment(vendor: str = "cpu") -> None:
+    """Restart this program with the variables a worker of the vendor would have."""
     if _RESTARTED in os.environ:
         return
     from chipperf.plugin.installed import find_vendor
@@ -29,7 +31,7 @@ def apply_environment() -> None:
     from chipperf.plugin.types import EnvironmentSettings, Rank
 
     settings = EnvironmentSettings(case="mobilenetv2", precision="fp32")
-    variables = bind(find_vendor("cpu")).environment(Rank(), settings)
+    variables = bind(find_vendor(vendor)).environment(Rank(), settings)
     environment = os.environ | {variable.name: variable.value for variable in variables} | {_RESTARTED: "1"}
     os.execve(sys.executable, [sys.executable, *sys.argv], environment)
 
@@ -55,7 +57,7 @@ def compare_in_turn(changed: Callable[[], float], plain: Callable[[], float], ro
     return f"median {statistics.median(costs):+.2%}, {middle_half}"
 
 
-def build_training(batch_size: int) -> tuple[RunContext, Replica, Iterator[Any]]:
+def build_training(batch_size: int, vendor: str = "cpu") -> tuple[RunContext, Replica, Iterator[Any]]:
     """Return what a rank trains MobileNetV2 with, the model, and an endless iterator over device-resident batches."""
     import torch
     from chipperf.cases.registry import find_case
@@ -66,13 +68,14 @@ def build_training(batch_size: int) -> tuple[RunContext, Replica, Iterator[Any]]
     from chipperf.plugin.types import Rank
     from chipperf.records.schema import Limits
     from chipperf.run.collectives import Collectives
+    from chipperf.run.directory import RunDirectory
     from chipperf.run.events import EventLog
     from chipperf.run.progress import ProgressFile
     from chipperf.train.context import RunContext, Spans
     from chipperf.train.core_pass import POOL_BATCHES
     from chipperf.train.replica import Replica
 
-    session, rank = bind(find_vendor("cpu")), Rank()
+    session, rank = bind(find_vendor(vendor)), Rank()
     session.load_runtime()
     device = session.device_init(rank)
     case = find_case("mobilenetv2")
@@ -89,12 +92,13 @@ def build_training(batch_size: int) -> tuple[RunContext, Replica, Iterator[Any]]
         )
     )
     torch.manual_seed(0)
+    scratch = Path(tempfile.mkdtemp())
     context = RunContext(
-        run_id="benchmark",
+        plan=cast("RunPlan", SimpleNamespace(run_id="benchmark", limits=Limits())),
+        directory=RunDirectory(scratch),
         session=session,
         workload=workload,
         hyperparameters=hyperparameters,
-        limits=Limits(),
         target=None,
         metric=case.metric,
         precision=session.precision("fp32", device),
@@ -102,7 +106,7 @@ def build_training(batch_size: int) -> tuple[RunContext, Replica, Iterator[Any]]
         device=device,
         rank=rank,
         collectives=Collectives(rank, device),
-        events=EventLog(Path(tempfile.mkdtemp()) / "events.jsonl", 0),
+        events=EventLog(scratch / "events.jsonl", 0),
         progress=ProgressFile(None, 1),
         spans=Spans(time.monotonic()),
     )

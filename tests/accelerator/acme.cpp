@@ -21,6 +21,7 @@
 #include <optional>
 #include <string>
 #include <thread>
+#include <tuple>
 #include <vector>
 
 #include <ATen/CPUGeneratorImpl.h>
@@ -32,6 +33,11 @@
 #include <c10/core/GeneratorImpl.h>
 #include <c10/core/impl/DeviceGuardImplInterface.h>
 #include <torch/library.h>
+#include <torch/version.h>
+
+#if __has_include(<c10/core/CachingDeviceAllocator.h>)
+#include <c10/core/CachingDeviceAllocator.h>
+#endif
 
 namespace {
 
@@ -288,8 +294,15 @@ void release_block(void* context) {
   }
 }
 
-// Allocates on the current card.
-struct Allocator final : c10::Allocator {
+#if TORCH_VERSION_MAJOR > 2 || TORCH_VERSION_MINOR >= 9
+#define ACME_SERVES_TORCH_ACCELERATOR
+using AllocatorOfTorch = c10::DeviceAllocator;
+#else
+using AllocatorOfTorch = c10::Allocator;
+#endif
+
+// Allocates on the current card. From torch 2.9 on, torch.accelerator reads its counters.
+struct Allocator final : AllocatorOfTorch {
   c10::DataPtr allocate(size_t bytes) override {
     const c10::Device device(kAcme, current_card);
     if (bytes == 0) {
@@ -301,6 +314,27 @@ struct Allocator final : c10::Allocator {
   void copy_data(void* destination, const void* source, size_t bytes) const override {
     default_copy_data(destination, source, bytes);
   }
+
+#ifdef ACME_SERVES_TORCH_ACCELERATOR
+  bool initialized() override { return !cards.empty(); }
+  void recordStream(const c10::DataPtr&, c10::Stream) override {}
+  void resetAccumulatedStats(c10::DeviceIndex) override {}
+  void resetPeakStats(c10::DeviceIndex index) override { card(index).reset_peaks(); }
+  void emptyCache(c10::MempoolId_t) override {
+    for (const auto& each : cards) {
+      each->empty_cache();
+    }
+  }
+  c10::CachingDeviceAllocator::DeviceStats getDeviceStats(c10::DeviceIndex index) override {
+    const std::vector<int64_t> memory = card(index).memory();
+    c10::CachingDeviceAllocator::DeviceStats stats;
+    auto& allocated = stats.allocated_bytes[static_cast<size_t>(c10::CachingAllocator::StatType::AGGREGATE)];
+    auto& reserved = stats.reserved_bytes[static_cast<size_t>(c10::CachingAllocator::StatType::AGGREGATE)];
+    std::tie(allocated.current, allocated.peak) = std::tie(memory[0], memory[1]);
+    std::tie(reserved.current, reserved.peak) = std::tie(memory[2], memory[3]);
+    return stats;
+  }
+#endif
 };
 
 Allocator allocator;

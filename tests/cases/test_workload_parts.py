@@ -43,6 +43,23 @@ def test_optimizer_is_fused_where_a_kernel_is() -> None:
     assert all(torch.equal(one, other) for one, other in zip(before, model.parameters(), strict=True))
 
 
+def test_skipped_first_step_leaves_the_next_ones_right() -> None:
+    trained = []
+    for build in (fused_if_possible, lambda optimizer, *args, **options: optimizer(*args, **options)):
+        weight = torch.nn.Parameter(torch.ones(64, 64))
+        optimizer = build(torch.optim.SGD, [weight], lr=0.5, momentum=0.9)
+        scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
+        # Memory that is used again holds what was there.
+        del [torch.full((64, 64), 1e30) for _ in range(64)][:]
+        for factor in (float("inf"), 1.0, 2.0):
+            optimizer.zero_grad()
+            scaler.scale((weight * factor).sum()).backward()
+            scaler.step(optimizer)
+            scaler.update()
+        trained.append(weight.detach())
+    assert torch.equal(*trained)
+
+
 def test_scaler_of_torch_before_2_3_does_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(torch.amp, "GradScaler")
     older = torch.cuda.amp.GradScaler.__mro__[1]

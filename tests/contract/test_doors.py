@@ -17,6 +17,7 @@ import new_vendor
 import pytest
 from chipperf.cli.main import app
 from chipperf.contract.check import CONTRACT_VERSION, all_checks
+from chipperf.contract.check_runner import Runner
 from chipperf.contract.statement import Statement
 from chipperf.errors import PerfError
 from new_vendor import FAILING, NEEDS_CAPABILITY, NEEDS_DEVICE, PASSING, VENDOR
@@ -96,7 +97,8 @@ def test_list_has_every_check(contract):
 def test_check_that_passes_ends_with_0(contract, vendor):
     ended = contract("run", "--vendor", vendor, "--check", PASSING)
 
-    assert (ended.code, ended.error) == (0, "")
+    assert ended.code == 0
+    assert re.fullmatch(rf"1/1 {PASSING} ok \d+\.\d s\n", ended.error)
     assert re.search(rf"^{PASSING} +L0 +ok +\d+\.\d s", ended.out, re.MULTILINE)
     assert ended.out.splitlines()[-1] == f"contract {CONTRACT_VERSION}"
 
@@ -201,6 +203,23 @@ def test_statement_is_printed_and_written(contract, vendor, tmp_path):
     assert ended.code == 4
 
 
+@pytest.mark.usefixtures("few_checks")
+def test_ended_program_writes_what_it_found(contract, vendor, tmp_path, monkeypatch):
+    path = tmp_path / "conformance.json"
+    run = Runner.run
+    monkeypatch.setattr(Runner, "run", lambda self, check: run(self, check) if check.id == PASSING else sys.exit(143))
+
+    ended = contract("run", "--vendor", vendor, "--level", "1", "--statement", path)
+
+    found = Statement.model_validate_json(path.read_text(encoding="utf-8"))
+    verdicts = {result.check: (result.verdict, result.message) for result in found.results}
+    unfinished = ("not_run", "the program was ended before")
+    assert verdicts == {PASSING: ("passed", ""), FAILING: unfinished, NEEDS_DEVICE: unfinished}
+    assert not any(claim.claimed for claim in found.levels)
+    assert ended.code == 143
+    assert found.line in ended.out
+
+
 def test_full_disk_hides_no_result_and_keeps_the_old_statement(contract, vendor, small_disk):
     path = small_disk / "conformance.json"
     path.write_text("old")
@@ -221,7 +240,9 @@ def test_program_ends_with_the_code_and_one_line(perf, tmp_path):
     ended = perf("contract", "run", "--vendor", VENDOR, "--check", FAILING, PYTHONPATH=path)
 
     assert ended.returncode == 4
-    assert ended.stderr.splitlines() == [
+    progress, *error = ended.stderr.splitlines()
+    assert progress.startswith(f"1/1 {FAILING} FAILED ")
+    assert error == [
         f"perf: error: vendor '{VENDOR}' (chipperf-{VENDOR} 1.2) does not conform",
         "  hint: each message above says what to correct",
     ]

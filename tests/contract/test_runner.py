@@ -8,9 +8,10 @@ from dataclasses import replace
 
 import pytest
 from chipperf.contract.check import each_precision, find_check
-from chipperf.contract.check_runner import Runner
+from chipperf.contract.check_runner import PluginReadiness, Runner
 from chipperf.contract.isolation import CallOutcome
 from chipperf.plugin.installed import find_vendor
+from chipperf.plugin.types import Capability
 from chipperf.precisions import PRECISIONS
 
 PASSED = {"status": "passed", "message": ""}
@@ -58,6 +59,18 @@ def test_message_names_the_rank_that_failed(monkeypatch, reports, status, messag
         result = runner.run(find_check("P2"))
 
     assert (result.status, result.message) == (status, message)
+
+
+@pytest.mark.parametrize(("device_type", "status"), [("cpu", "passed"), ("acme", "not_run")])
+def test_ranks_share_the_cpu_and_no_card_even_if_its_memory_is_the_hosts(monkeypatch, device_type, status):
+    standing = PluginReadiness(
+        device_type=device_type, device_count=1, capabilities=("distributed", Capability.UNIFIED_MEMORY)
+    )
+    monkeypatch.setattr(Runner, "readiness", standing)
+    monkeypatch.setattr(Runner, "_server", lambda *_: Server(PASSED))
+
+    with Runner(find_vendor("cpu")) as runner:
+        assert runner.run(find_check("P2")).status == status
 
 
 @pytest.fixture

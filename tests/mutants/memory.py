@@ -67,13 +67,34 @@ MUTANTS = [
         ),
     ),
     Mutant(name="peak_is_current_value", kills=("M3", "M6"), changes=(Change(old=_PEAK, new=f"peak_{_ALLOCATED}"),)),
-    Mutant(name="peak_is_never_reset", kills=("M3", "M6"), changes=(Change(old=_RESET, new="    pass\n"),)),
+    Mutant(name="peak_is_never_reset", kills=("M3",), changes=(Change(old=_RESET, new="    pass\n"),)),
     Mutant(
         name="query_resets_peak",
         kills=("M3", "M4", "M6"),
         changes=_after_query("_torch_acme().reset_peak_memory_stats(device)"),
     ),
     Mutant(name="query_empties_cache", kills=("M4", "M6"), changes=_after_query("_torch_acme().empty_cache()")),
+    Mutant(
+        name="end_of_step_resets_the_peaks",
+        kills=("M3",),
+        changes=(Change(old=_STEP_END, new=f"{_STEP_END}{_RESET}"),),
+    ),
+    Mutant(
+        name="peak_of_reserved_only_if_a_query_saw_it",
+        kills=("M3",),
+        changes=(
+            Change(
+                old="peak_reserved_bytes=_torch_acme().max_memory_reserved(device),",
+                new="peak_reserved_bytes=_TOP.setdefault(device, 0),",
+            ),
+            Change(
+                old=_QUERY,
+                new=f"{_QUERY}    _TOP[device] = max(_TOP.get(device, 0), _torch_acme().memory_reserved(device))\n",
+            ),
+            Change(old=_RESET, new=f"{_RESET}    _TOP[device] = _torch_acme().memory_reserved(device)\n"),
+            Change(old="_PEAK_FLOPS_PER_S: Final = 100e9\n", new="_PEAK_FLOPS_PER_S: Final = 100e9\n_TOP: Any = {}\n"),
+        ),
+    ),
     Mutant(
         name="query_needs_an_allocator",
         kills=("M5",),

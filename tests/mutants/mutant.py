@@ -1,4 +1,4 @@
-"""Making a broken plugin of the good one, the simulated accelerator's, by changing one thing."""
+"""Making another plugin of the good one, the simulated accelerator's, most often a broken one by one change."""
 
 from __future__ import annotations
 
@@ -27,19 +27,21 @@ class Change:
 
 @dataclass(frozen=True, kw_only=True)
 class Mutant:
-    """A plugin with one fault, and the checks that must find it.
+    """A plugin with one fault and the checks that must find it, or a good one of another shape.
 
     Attributes:
         name: What is wrong, in a few words with underscores.
-        kills: Ids of the checks that fail; all others pass or do not run.
+        kills: Ids of the checks that fail; all others pass or do not run. A good plugin fails none.
         changes: What makes it broken.
         environment: Variables of the machine it runs on, beside those of the simulated accelerator.
+        not_run: Ids of the checks that a good plugin's machine lacks something for; it passes all others.
     """
 
     name: str
     kills: tuple[str, ...]
     changes: tuple[Change, ...]
     environment: Mapping[str, str] = field(default_factory=dict)
+    not_run: tuple[str, ...] = ()
 
 
 def install_mutant(mutant: Mutant, site: Path) -> None:

@@ -138,7 +138,7 @@ MUTANTS = [
             "umask_set": "os; os.umask(0o077)",
             "method_patched": "json; json.JSONEncoder.default = lambda self, value: str(value)",
             "banner_printed_to_stderr": "sys; print('Acme SDK 2.1', file=sys.stderr)",
-            "cache_made": "os; home = os.environ['HOME']; os.access(home, os.W_OK) and os.makedirs(home + '/.acme')",
+            "cache_made": "os; os.makedirs(os.path.dirname(__file__) + '/cache', exist_ok=True)",
             "random_seeded": "random; random.seed(0)",
             "exit_handler_registered": "atexit; atexit.register(print, 'bye')",
         }.items()

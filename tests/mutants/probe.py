@@ -80,7 +80,7 @@ MUTANTS = [
     ),
     Mutant(
         name="probe_stumbles_over_a_tool",
-        kills=("B2",),
+        kills=("B1", "B2"),
         changes=_in_probe(
             '    import shutil\n    if shutil.which("sh"):\n        raise ValueError("unknown output")\n'
         ),

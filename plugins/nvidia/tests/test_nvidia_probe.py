@@ -334,7 +334,8 @@ def test_driver_version_is_read_from_the_kernels_line(machine: FakeMachine, text
     assert read_driver_version(machine.root) == version
 
 
-def test_recorded_files_are_those_the_probe_parses() -> None:
+def test_recorded_files_are_those_the_probe_parses_and_the_tool_shows_the_sensors() -> None:
     commands = {command.name: command.argv for command in perf_tool_commands()}
     assert commands["driver-version"][-1] == "/proc/driver/nvidia/version"
     assert {"/proc/driver/nvidia/gpus", "information"} <= set(commands["driver-gpus"])
+    assert "power.draw" in commands["nvidia-smi"][1]

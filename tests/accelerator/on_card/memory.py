@@ -94,3 +94,15 @@ def test_exhausted_memory_is_an_out_of_memory_error_and_the_card_stays_usable() 
     assert backend.memory_allocated(0) == 60 * MIB
     assert tensor.fill_(3)[0].item() == 3
     assert block(3 * MIB).numel() == 3 * MIB
+
+
+@pytest.mark.skipif(not hasattr(torch, "accelerator") or not hasattr(torch.accelerator, "memory_stats"), reason="old")
+def test_counters_of_torch_accelerator_are_the_cards() -> None:
+    tensor = block(16 * MIB)
+    stats = torch.accelerator.memory_stats(0)
+    assert stats["allocated_bytes.all.current"] == backend.memory_allocated(0) >= tensor.numel()
+    assert torch.accelerator.max_memory_reserved(0) == backend.max_memory_reserved(0)
+    del tensor
+    torch.accelerator.empty_cache()
+    torch.accelerator.reset_peak_memory_stats(0)
+    assert counters(0) == (0, 0, 0, 0)

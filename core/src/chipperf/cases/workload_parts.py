@@ -93,4 +93,9 @@ def fused_if_possible(
         optimizer([one], **arguments, fused=True).step()
     except (RuntimeError, TypeError, ValueError):
         return plain
-    return optimizer(parameters, **arguments, fused=True)
+    fused = optimizer(parameters, **arguments, fused=True)
+    # torch leaves the momenta of SGD as memory was, if the scaler of gradients skips the first step.
+    for group in fused.param_groups:
+        for parameter in group["params"] if group.get("momentum") else ():
+            fused.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    return fused

@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
@@ -25,8 +25,8 @@ from chipperf.contract.certificate import Certificate, write_plot
 from chipperf.contract.check import LEVELS, Check, all_checks, find_check
 from chipperf.contract.check_runner import CheckResult, Runner
 from chipperf.contract.isolation import ForkServer
-from chipperf.contract.statement import Statement, make_statement
-from chipperf.contract.waivers import read_waivers
+from chipperf.contract.statement import Statement, judge, make_statement
+from chipperf.contract.waivers import Waiver, read_waivers
 from chipperf.errors import CheckFailed, PluginError, UsageError
 from chipperf.plugin import installed, selection
 from chipperf.plugin.installed import PluginEntry
@@ -163,12 +163,15 @@ def run(
     # Before the checks take minutes.
     if statement and (statement.is_dir() or not os.access(statement.absolute().parent, os.W_OK)):
         raise UsageError(f"cannot write {statement}", hint="name a file in a directory that exists and is yours")
-    # When a scheduler ends the job, the checks' files must be removed.
+    # When a scheduler ends the job, the checks' files must be removed, and what was found must stay.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     with Runner(entry, timeout_factor=timeout_factor) as runner:
-        results = _carry_out(runner, checks, quiet=as_json)
-        highest = max(check.level for check in checks)
-        readiness = runner.readiness if highest else runner.static_readiness
+        results, end = _carry_out(runner, checks, known_failures, quiet=as_json)
+        reached = max(result.check.level for result in results)
+        readiness = runner.readiness if reached else runner.static_readiness
+    highest = max(check.level for check in checks)
+    ended = "the program was ended before"
+    results += [CheckResult(check=check, status="not_run", message=ended) for check in checks[len(results) :]]
     report = make_statement(entry, readiness, results, known_failures, level=None if only else highest)
     if as_json:
         typer.echo(report.model_dump_json(indent=2))
@@ -177,6 +180,8 @@ def run(
     # Written last, so that the results are shown even if the disk is full.
     if statement:
         write_atomically(statement, report.model_dump_json(indent=2) + "\n")
+    if end:
+        raise end
     if not report.succeeded:
         raise CheckFailed(f"{entry} does not conform", hint="each message above says what to correct")
     asked = (only or level is not None) and highest > 0
@@ -196,17 +201,30 @@ def _chosen(only: list[str], level: int | None) -> list[Check]:
     return sorted((check for check in all_checks() if check.level <= highest), key=lambda check: check.level)
 
 
-def _carry_out(runner: Runner, checks: Sequence[Check], *, quiet: bool) -> list[CheckResult]:
+def _carry_out(
+    runner: Runner, checks: Sequence[Check], waivers: Mapping[str, Waiver], *, quiet: bool
+) -> tuple[list[CheckResult], SystemExit | None]:
+    """Run checks, and return the results up to a signal that ends the program, with what it ends with."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    results = []
+    results: list[CheckResult] = []
     console = Console(stderr=True)
     with Progress(*columns, console=console, transient=True, disable=quiet or not console.is_terminal) as progress:
         task = progress.add_task("checking", total=len(checks))
-        for check in checks:
+        for number, check in enumerate(checks, 1):
             progress.update(task, description=f"{check.id} {check.summary}"[:60])
-            results.append(runner.run(check))
+            try:
+                result = runner.run(check)
+            except SystemExit as end:
+                if not results:
+                    raise
+                return results, end
+            results.append(result)
             progress.advance(task)
-    return results
+            # In a log the bar would only be noise, and silence of minutes looks like a hang.
+            if not (quiet or console.is_terminal):
+                mark = _MARKS[judge(result, waivers.get(check.id)).verdict]
+                typer.echo(f"{number}/{len(checks)} {check.id} {mark} {result.seconds:.1f} s", err=True)
+    return results, None
 
 
 def _print(report: Statement, results: Sequence[CheckResult]) -> None:

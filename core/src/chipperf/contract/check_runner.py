@@ -14,7 +14,7 @@ from chipperf.contract import plugin_under_test
 from chipperf.contract.check import Check, all_checks, find_check, fp32
 from chipperf.contract.isolation import CallOutcome, ForkServer, ForkServers
 from chipperf.errors import PluginError
-from chipperf.plugin.probe_process import probe_vendor
+from chipperf.plugin.probe_process import PROBE_TIMEOUT_S, probe_vendor
 from chipperf.plugin.types import EnvironmentSettings, Rank
 from chipperf.run.ranks import job_ranks, rank_variables
 from chipperf.run.rendezvous import LOOPBACK, listen
@@ -73,6 +73,7 @@ class PluginReadiness:
     device_fault: str | None = None
     no_device: str | None = None
     simulated: bool = False
+    device_type: str = ""
     capabilities: Sequence[str] = ()
     device_count: int = 0
     device: Mapping[str, Any] = field(default_factory=dict)
@@ -115,7 +116,7 @@ class Runner:
         if found.session_fault:
             return found
         try:
-            probe = probe_vendor(self.entry)
+            probe = probe_vendor(self.entry, timeout_s=PROBE_TIMEOUT_S * self._timeout_factor)
             if not probe.available:
                 return replace(found, no_device=probe.reason)
             found = replace(found, device_count=len(probe.devices))
@@ -187,8 +188,8 @@ class Runner:
             return _not_run(check, f"no device: {readiness.no_device}")
         if check.needs == "device" and readiness.device_fault:
             return _not_run(check, f"the device cannot be used, see D1 and D7: {readiness.device_fault}")
-        # Several ranks may share a device that is the whole host.
-        if check.ranks > max(1, readiness.device_count) and "unified_memory" not in readiness.capabilities:
+        # Ranks on the CPU share it.
+        if check.ranks > max(1, readiness.device_count) and readiness.device_type != "cpu":
             return _not_run(check, f"the check needs {check.ranks} devices, this machine has {readiness.device_count}")
         return None
 

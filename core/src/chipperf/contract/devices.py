@@ -15,9 +15,9 @@ import psutil
 
 from chipperf.contract import tolerances
 from chipperf.contract.check import NotRun, not_run_on, require
+from chipperf.contract.isolation import patient
 from chipperf.errors import PluginError, UnsupportedPrecision
-from chipperf.plugin.probe_process import probe_vendor
-from chipperf.plugin.types import Capability, ProbedDevice
+from chipperf.plugin.probe_process import PROBE_TIMEOUT_S, probe_vendor
 from chipperf.run.programs import program
 from chipperf.run.ranks import job_ranks
 from chipperf.torchtools import DETERMINISTIC_ALGORITHMS, MATMUL_PRECISION, read_switch
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import torch
 
     from chipperf.contract.plugin_under_test import PluginUnderTest
-    from chipperf.plugin.types import PrecisionPolicy
+    from chipperf.plugin.types import PrecisionPolicy, ProbedDevice
 
 SEED: Final = 7
 """Seed of runs that need no other."""
@@ -75,12 +75,12 @@ _SWITCH_OWNERS: Final = (
 def probed_devices(subject: PluginUnderTest) -> tuple[ProbedDevice, ...]:
     """Return the devices that the probe finds in its own process, as under a launcher; :class:`NotRun` if it fails."""
     with not_run_on(PluginError, "the probe fails, see B1"):
-        return probe_vendor(subject.entry).devices
+        return probe_vendor(subject.entry, timeout_s=patient(PROBE_TIMEOUT_S)).devices
 
 
 def ranks_share_device(subject: PluginUnderTest) -> bool:
-    """Return whether all ranks may use the same device: the host, if it is the only device."""
-    return Capability.UNIFIED_MEMORY in subject.info.capabilities and len(probed_devices(subject)) == 1
+    """Return whether all ranks use the same device, the host itself."""
+    return subject.info.device_type == "cpu"
 
 
 def all_devices(subject: PluginUnderTest) -> list[torch.device]:

@@ -67,9 +67,14 @@ class PluginUnderTest:
 
 
 def describe(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Bind the plugin, and return its capabilities and whether it is simulated."""
+    """Bind the plugin, and return its device type, its capabilities and whether it is simulated."""
     session = _subject(arguments).session
-    return {"simulated": session.simulated, "capabilities": sorted(map(str, session.vendor_info().capabilities))}
+    info = session.vendor_info()
+    return {
+        "simulated": session.simulated,
+        "device_type": info.device_type,
+        "capabilities": sorted(map(str, info.capabilities)),
+    }
 
 
 def environment(arguments: Mapping[str, Any]) -> dict[str, str]:

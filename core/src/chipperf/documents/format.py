@@ -104,16 +104,20 @@ def quality(value: float | Missing, *, as_percent: bool, exact: bool = False) ->
 def gib(value_bytes: int | Missing, *, trim: bool = False, exact: bool = False) -> str | Missing:
     """Return bytes in GiB (2^30) with one decimal. ``trim`` omits the decimal if it is 0.
 
-    ``exact`` writes as many decimals as are needed to recover the number of bytes.
+    A little memory has as many decimals as are needed to differ from none. ``exact`` writes as many as are needed to
+    recover the number of bytes.
 
-    >>> gib(32 * 2**30), gib(64 * 2**30, trim=True)
-    ('32.0', '64')
+    >>> gib(32 * 2**30), gib(64 * 2**30, trim=True), gib(35 * 2**20)
+    ('32.0', '64', '0.03')
     """
     if isinstance(value_bytes, Missing):
         return value_bytes
+
+    def is_enough(text: str) -> bool:
+        return round(Decimal(text) * _GIB) == value_bytes if exact else bool(float(text)) or value_bytes == 0
+
     texts = (f"{value_bytes / _GIB:.{decimals}f}" for decimals in range(1, _GIB_DECIMALS + 1))
-    exactly = f"{Decimal(value_bytes) / _GIB:f}"
-    text = next((text for text in texts if not exact or round(Decimal(text) * _GIB) == value_bytes), exactly)
+    text = next(filter(is_enough, texts), f"{Decimal(value_bytes) / _GIB:f}")
     return text.removesuffix(".0") if trim else text
 
 

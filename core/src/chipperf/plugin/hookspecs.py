@@ -356,10 +356,10 @@ class MonitoringSpecs:
 
     @hookspec(firstresult=True)
     def perf_tool_commands(self) -> tuple[ToolCommand, ...]:
-        """Return the calls of management tools whose output the plugin parses; default none [A10].
+        """Return the calls of management tools that the plugin parses or that show its sensors; default none [A10].
 
-        Core's ``perf record-tools`` runs them and stores their output as test data for the plugin's parsers. No call
-        changes a device [A10].
+        Core's ``perf record-tools`` runs them and stores their output as test data for the plugin's parsers, and to
+        compare telemetry with. No call changes a device [A10].
 
         Example:
             from chipperf import ToolCommand, hookimpl

@@ -252,7 +252,7 @@ class Session:
         return self._checked("perf_telemetry", TelemetrySample, device_info)
 
     def tool_commands(self) -> tuple[ToolCommand, ...]:
-        """Return the calls of management tools whose output the plugin parses."""
+        """Return the calls of management tools that the plugin parses or that show its sensors."""
         return self._checked("perf_tool_commands", tuple[ToolCommand, ...])
 
     def peak_flops(self, device_name: str, precision: str) -> PeakFlops | None:

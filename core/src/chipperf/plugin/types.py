@@ -421,7 +421,7 @@ class TelemetrySample:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToolCommand:
-    """A call of a management tool whose output the plugin parses; it does not change the device [A10].
+    """A call of a management tool that the plugin parses or that shows its sensors; it changes no device [A10].
 
     Attributes:
         name: Name of the recording, for example ``acme-smi-query`` [A10].

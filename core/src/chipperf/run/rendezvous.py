@@ -12,6 +12,8 @@ from contextlib import suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from chipperf.errors import PluginError
+
 if TYPE_CHECKING:
     from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
@@ -45,7 +47,10 @@ def listen(host: str, port: int = 0) -> socket.socket:
 
 
 def open_store(rank: Rank, timeout_s: float) -> TCPStore:
-    """Return the ranks' store, which rank 0 holds; ``RuntimeError`` if it does not answer in time."""
+    """Return the ranks' store, which rank 0 holds; ``RuntimeError`` if it does not answer in time.
+
+    torch 2.0 has no such store: :class:`PluginError`.
+    """
     if not rank.is_main:
         return connect_store(timeout_s)
     from torch.distributed import TCPStore  # type: ignore[attr-defined]
@@ -53,14 +58,19 @@ def open_store(rank: Rank, timeout_s: float) -> TCPStore:
     host, port = _address()
     given = os.environ.pop(SOCKET_VARIABLE, None)
     descriptor = int(given) if given is not None else listen(host, port).detach()
-    return TCPStore(
-        host,
-        port,
-        is_master=True,
-        wait_for_workers=False,
-        timeout=timedelta(seconds=timeout_s),
-        master_listen_fd=descriptor,
-    )
+    try:
+        return TCPStore(
+            host,
+            port,
+            is_master=True,
+            wait_for_workers=False,
+            timeout=timedelta(seconds=timeout_s),
+            master_listen_fd=descriptor,
+        )
+    except TypeError as error:
+        raise PluginError(
+            "this torch cannot give the ranks a store that listens on one address", hint="use torch 2.1 or one rank"
+        ) from error
 
 
 def connect_store(timeout_s: float) -> TCPStore:

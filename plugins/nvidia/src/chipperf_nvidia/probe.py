@@ -55,11 +55,13 @@ def probe(root: Path = Path("/"), *, timeout_s: float = START_TIMEOUT_S) -> Prob
 
 @hookimpl
 def perf_tool_commands() -> tuple[ToolCommand, ...]:
-    """List the driver's files that the probe parses; NVML answers in numbers, not in text."""
+    """List the driver's files that the probe parses, and the tool that says what NVML answers in numbers."""
+    sensors = "index,name,pci.bus_id,power.draw,temperature.gpu,utilization.gpu,clocks.sm,memory.used,memory.total"
     find_gpus = ("find", "/proc/driver/nvidia/gpus", "-name", "information", "-exec", "cat", "{}", "+")
     return (
         ToolCommand(name="driver-version", argv=("cat", "/proc/driver/nvidia/version")),
         ToolCommand(name="driver-gpus", argv=find_gpus),
+        ToolCommand(name="nvidia-smi", argv=("nvidia-smi", f"--query-gpu={sensors}", "--format=csv")),
     )
 
 

@@ -231,7 +231,7 @@ def ranks_have_devices_of_their_own(subject: PluginUnderTest) -> None:
     from chipperf.run.collectives import Collectives
 
     if ranks_share_device(subject):
-        raise NotApplicable("all ranks share the device, the only one, as unified_memory declares")
+        raise NotApplicable("all ranks share the CPU")
     _join(subject)
     found = Collectives(subject.rank, subject.device).gather(subject.session.device_info(subject.device))
     try:

@@ -10,7 +10,7 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING, Any, Final
 
-from chipperf.contract.check import check, fail, not_run_on, require
+from chipperf.contract.check import NotRun, check, fail, not_run_on, require
 from chipperf.contract.devices import TRAINED_CASE, training_command
 from chipperf.contract.isolation import patient
 from chipperf.errors import PerfError
@@ -52,6 +52,8 @@ def record_is_valid(subject: PluginUnderTest) -> None:
     except PerfError as error:
         fail(f"the run's record cannot be read: {error.message}; the run's last words: {words}")
     failure = record.status.failure
+    if failure and failure.failure_class == NotImplementedError.__name__:
+        raise NotRun(f"the device lacks an operator of training, see N1: {failure.message}")
     require(
         record.status.state == "completed",
         f"the run {record.status.state}: {failure.message if failure else 'no reason given'}; its last words: {words}",
