@@ -154,4 +154,29 @@ MUTANTS = [
         kills=("S4",),
         changes=(Change(old=_PREPARE, new=f"{_PREPARE}    torch.set_autocast_cache_enabled(False)\n"),),
     ),
+    *(
+        Mutant(
+            name=f"end_of_every_tenth_step_{name}",
+            kills=(kill,),
+            changes=(
+                Change(old="@hookimpl\ndef perf_step_end", new="_steps = []\n\n\n@hookimpl\ndef perf_step_end"),
+                Change(
+                    old=_STEP_END,
+                    new=f"{_STEP_END}    import torch\n\n    _steps.append(device)\n"
+                    f"    if len(_steps) % 10 == 0:\n        {action}\n",
+                ),
+            ),
+        )
+        for name, kill, action in (
+            ("disturbs_host", "S2", "torch.rand(1)"),
+            ("disturbs_device", "S1", "torch.rand(1, device=device)"),
+        )
+    ),
+    Mutant(
+        name="deterministic_runs_draw_other_numbers",
+        kills=("S3",),
+        changes=(
+            Change(old=_SEED, new="    _torch_acme().manual_seed_all(seed ^ 0x5EED if deterministic else seed)\n"),
+        ),
+    ),
 ]

@@ -125,4 +125,35 @@ MUTANTS = [
             ),
         ),
     ),
+    Mutant(
+        name="unknown_uuid_gives_the_first_card",
+        kills=("R1",),
+        changes=(
+            Change(
+                old=_READ,
+                new=_READ.replace(
+                    "device.uuid",
+                    "next((each.uuid for each in acme_runtime.cards() if each.uuid == device.uuid), "
+                    "acme_runtime.cards()[0].uuid)",
+                ),
+            ),
+        ),
+    ),
+    Mutant(
+        name="used_memory_of_the_largest_process",
+        kills=("R1",),
+        changes=(
+            Change(
+                old=_MEMORY,
+                new="        memory_used_bytes=max(\n"
+                "            (held for held, _ in acme_runtime.management._usages(device.uuid)), default=0\n"
+                "        ),\n",
+            ),
+        ),
+    ),
+    Mutant(
+        name="power_is_the_limit_of_the_board",
+        kills=("R1",),
+        changes=(Change(old=_POWER, new="        power_w=110.0,\n"),),
+    ),
 ]

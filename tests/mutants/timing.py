@@ -174,4 +174,60 @@ MUTANTS = [
             ),
         ),
     ),
+    Mutant(
+        name="synchronize_polls_with_doubling_pauses",
+        kills=("T2",),
+        changes=(
+            Change(
+                old=_SYNCHRONIZE,
+                new=f"""    import time
+
+    import torch
+
+    pause_s = 0.001
+    while not torch.accelerator.current_stream(device).query():
+        time.sleep(pause_s)
+        pause_s *= 2
+{_SYNCHRONIZE}""",
+            ),
+        ),
+    ),
+    *(
+        Mutant(
+            name=f"synchronize_does_nothing_{name}",
+            kills=("T1",),
+            changes=(Change(old=_SYNCHRONIZE, new=f"    import torch\n\n    if {condition}:\n    {_SYNCHRONIZE}"),),
+        )
+        for name, condition in (
+            ("without_gradients", "torch.is_grad_enabled()"),
+            ("in_inference", "not torch.is_inference_mode_enabled()"),
+        )
+    ),
+    Mutant(
+        name="synchronize_does_nothing_every_256th_time",
+        kills=("T1",),
+        changes=(
+            Change(old=_HOOK, new=f"_calls = []\n\n\n{_HOOK}"),
+            Change(
+                old=_SYNCHRONIZE,
+                new=f"    _calls.append(device)\n    if len(_calls) % 256:\n    {_SYNCHRONIZE}",
+            ),
+        ),
+    ),
+    Mutant(
+        name="synchronize_sleeps_every_256th_time",
+        kills=("T4",),
+        changes=(
+            Change(old=_HOOK, new=f"_calls = []\n\n\n{_HOOK}"),
+            Change(
+                old=_SYNCHRONIZE,
+                new=_SYNCHRONIZE
+                + """    import time
+
+    _calls.append(device)
+    time.sleep(0.0 if len(_calls) % 256 else 0.3)
+""",
+            ),
+        ),
+    ),
 ]

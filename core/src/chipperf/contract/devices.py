@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 import sys
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from inspect import isfunction, signature
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final
@@ -22,7 +24,7 @@ from chipperf.torchtools import DETERMINISTIC_ALGORITHMS, MATMUL_PRECISION, read
 from chipperf.train.preparation import seed_everything
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     import torch
@@ -94,6 +96,37 @@ def two_devices(subject: PluginUnderTest) -> tuple[torch.device, torch.device]:
     return first, second
 
 
+@contextmanager
+def other_process(subject: PluginUnderTest, size_bytes: int) -> Iterator[Callable[[], None]]:
+    """Let another process hold memory of the subject's device, which this one has not used, and yield how to end it."""
+    import torch
+
+    at_work, its_word = os.pipe()
+    child = os.fork()
+    if child == 0:
+        with suppress(BaseException):
+            _keep = torch.full((size_bytes // 4,), 1.0, device=subject.device)
+            subject.session.synchronize(subject.device)
+            os.write(its_word, b"\n")
+            signal.pause()
+        os._exit(1)
+    os.close(its_word)
+
+    def end() -> None:
+        with suppress(ProcessLookupError):
+            os.kill(child, signal.SIGKILL)
+        with suppress(ChildProcessError):
+            os.waitpid(child, 0)
+
+    try:
+        if not os.read(at_work, 1):
+            raise NotRun("a forked process cannot use the device, see B3")
+        yield end
+    finally:
+        end()
+        os.close(at_work)
+
+
 def begin_run(subject: PluginUnderTest, device: torch.device) -> PrecisionPolicy | None:
     """Call the hooks that a run calls between the initialization of its device and its first step.
 
@@ -115,13 +148,14 @@ def begin_run(subject: PluginUnderTest, device: torch.device) -> PrecisionPolicy
     return policy
 
 
-def call_between_steps(subject: PluginUnderTest, device: torch.device) -> None:
-    """Call the hooks that a run calls after a step."""
+def call_between_steps(subject: PluginUnderTest, device: torch.device, steps: int = 1) -> None:
+    """Call the hooks that a run calls after each of some steps."""
     session = subject.session
-    if session.step_end:
-        session.step_end(device)
-    session.synchronize(device)
-    session.memory_query(device)
+    for _ in range(steps):
+        if session.step_end:
+            session.step_end(device)
+        session.synchronize(device)
+        session.memory_query(device)
 
 
 def several_devices(subject: PluginUnderTest) -> list[torch.device]:

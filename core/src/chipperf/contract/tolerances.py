@@ -77,6 +77,10 @@ DOUBLED_WORK_LEAST: Final = 1.5
 DOUBLED_WORK_MOST: Final = 2.6
 """Larger products may fall out of a cache, and a warm card may lower its clock."""
 
+LATE_RETURN: Final = 0.15
+"""Fraction of a wait of tenths of a second: it is microseconds too long, but a busy host delays single ones. If each
+pause between two looks is twice as long as the last, a quarter of one of two waits comes after the work."""
+
 WINDOW_TIME: Final = 0.02
 """Totals and windows in a report may differ by this fraction."""
 

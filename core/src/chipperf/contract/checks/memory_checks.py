@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import time
-from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,6 +13,7 @@ from chipperf.contract.check import Failed, NotApplicable, NotRun, check, fail, 
 from chipperf.contract.devices import (
     all_devices,
     call_between_steps,
+    other_process,
     probed_devices,
     require_computes,
     require_kept,
@@ -28,8 +26,6 @@ from chipperf.run.failure import describe
 from chipperf.torchtools import call_if_there
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
     import torch
 
     from chipperf.contract.plugin_under_test import PluginUnderTest
@@ -341,37 +337,8 @@ def _tensor(device: torch.device, size_bytes: int, dtype: torch.dtype | None = N
     return torch.full((size_bytes // element_bytes,), 1, dtype=dtype or torch.float32, device=device)
 
 
-@contextmanager
-def _other_process(subject: PluginUnderTest) -> Iterator[Callable[[], None]]:
-    """Let another process hold memory of the subject's device, which this one has not used, and yield how to end it."""
-    at_work, its_word = os.pipe()
-    child = os.fork()
-    if child == 0:
-        with suppress(BaseException):
-            _keep = _tensor(subject.device, _BLOCKS_BYTES[0])
-            subject.session.synchronize(subject.device)
-            os.write(its_word, b"\n")
-            signal.pause()
-        os._exit(1)
-    os.close(its_word)
-
-    def end() -> None:
-        with suppress(ProcessLookupError):
-            os.kill(child, signal.SIGKILL)
-        with suppress(ChildProcessError):
-            os.waitpid(child, 0)
-
-    try:
-        if not os.read(at_work, 1):
-            raise NotRun("a forked process cannot use the device, see B3")
-        yield end
-    finally:
-        end()
-        os.close(at_work)
-
-
 def _require_use_of_all_processes(subject: PluginUnderTest) -> None:
-    with _other_process(subject) as end:
+    with other_process(subject, _BLOCKS_BYTES[0]) as end:
         device = subject.device
         _keep = _tensor(device, _SMALL_BYTES)
         during = subject.session.memory_query(device)

@@ -48,6 +48,9 @@ if TYPE_CHECKING:
 
 _SAMPLES: Final = 4096
 _STEPS: Final = 3
+_UNTRAINED_STEPS: Final = 50
+"""Steps of which only the hooks after them are called, one of which may act in one step of several."""
+
 _REPEATS: Final = 4
 _LARGEST_SEED: Final = 2**32 - 1
 """Of those that a run may have."""
@@ -90,7 +93,7 @@ def seed_controls_device(subject: PluginUnderTest) -> None:
 
 @check("S2", level=1, fault="a hook reseeds or advances the host's generators")
 def seed_controls_host(subject: PluginUnderTest) -> None:
-    """No hook between seeding and the second step changes the generators of Python, NumPy and torch on the CPU."""
+    """No hook between seeding and the first steps' ends changes the generators of Python, NumPy and torch's CPU."""
     device = subject.device
     for variables in ({}, _SECOND_RANK):
         os.environ.update(variables)
@@ -102,6 +105,7 @@ def seed_controls_host(subject: PluginUnderTest) -> None:
     seed_host(SEED)
     seeded = _host_generators()
     begin_run(subject, device)
+    call_between_steps(subject, device, _UNTRAINED_STEPS)
     _require_unchanged(seeded, "perf_seed, perf_precision, perf_prepare_model or a hook between steps")
 
 
@@ -143,7 +147,11 @@ def deterministic_runs_are_equal(subject: PluginUnderTest) -> None:
         seed_everything(subject.session, seed, subject.device, True)
         drawn.append(torch.rand(_SAMPLES, device=subject.device).cpu())
     require(not torch.equal(*drawn), "in a deterministic run, two seeds give the same random numbers")
-    subject.session.seed(SEED, subject.device, False)
+    seed_everything(subject.session, SEED, subject.device, False)
+    require(
+        torch.equal(drawn[0], torch.rand(_SAMPLES, device=subject.device).cpu()),
+        f"seed {SEED} gives other random numbers in a deterministic run than in others: nothing else may take part",
+    )
     require(
         not torch.are_deterministic_algorithms_enabled(),
         "perf_seed was called without determinism after a call with it, and torch's deterministic mode is still on",
@@ -232,7 +240,7 @@ def _draw(
     seed(1)
     again = draw()
     require(torch.equal(first, again), f"seeding twice with 1 gave different random numbers by {name} on {device}")
-    call_between_steps(subject, device)
+    call_between_steps(subject, device, _UNTRAINED_STEPS if name == "rand" else 1)
     require(
         torch.equal(second, draw()),
         f"the hooks between two steps change the next random numbers by {name} on {device}: only perf_seed may",

@@ -8,14 +8,14 @@ import statistics
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, nullcontext
+from contextlib import closing, nullcontext, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from chipperf.contract import tolerances
 from chipperf.contract.check import Failed, check, fail, not_run_on, require
-from chipperf.contract.devices import all_devices, require_kept, resources, train
+from chipperf.contract.devices import all_devices, other_process, require_kept, resources, train
 from chipperf.contract.isolation import ForkServer, patient
 from chipperf.errors import PluginError
 from chipperf.plugin.installed import PluginEntry
@@ -51,6 +51,10 @@ _QUEUED_S: Final = 0.2
 
 _PAUSE_S: Final = 0.02
 
+_OTHER_DIGITS: Final = str.maketrans("0123456789abcdefABCDEF", "9876543210fedcbaFEDCBA")
+_CHANGED_DIGITS: Final = 4
+"""At the end of a UUID, in which those of two cards differ too."""
+
 _BLOCK_S: Final = 1.5
 """Longer than the time between two readings, so that every block has one."""
 
@@ -70,8 +74,18 @@ _SAMPLER_START_S: Final = 60.0
 def readings_are_of_device(subject: PluginUnderTest) -> None:
     """In a process without torch, telemetry follows the use of the device with the UUID; no call is slow or leaks.
 
-    The witness is what this process does to the devices: it allocates memory, and keeps one busy.
+    The witness is what this process does to the devices: it allocates memory, and keeps one busy. Another process holds
+    as much memory.
     """
+    # What a host reads is everybody's use of it, and always in motion.
+    if Capability.UNIFIED_MEMORY in subject.info.capabilities:
+        _require_readings(subject, follow_use=False)
+    else:
+        with other_process(subject, _BLOCKS_BYTES[-1]):
+            _require_readings(subject, follow_use=True)
+
+
+def _require_readings(subject: PluginUnderTest, *, follow_use: bool) -> None:
     devices = all_devices(subject)
     infos = [subject.session.device_info(device) for device in devices]
     # Without a UUID it can only be found by its index.
@@ -82,8 +96,7 @@ def readings_are_of_device(subject: PluginUnderTest) -> None:
     with closing(server):
         reader = _Reader(server, subject, asked)
         reader.read(0, calls=_CALLS)
-        # What a host reads is everybody's use of it, and always in motion.
-        if Capability.UNIFIED_MEMORY not in subject.info.capabilities:
+        if follow_use:
             _require_load_shown(subject, reader, devices[0])
             for number in {0, len(devices) - 1}:
                 _require_memory_followed(subject, reader, number, devices[number])
@@ -155,6 +168,7 @@ def call_telemetry(arguments: Mapping[str, Any]) -> dict[str, Any]:
             require_kept(before, f"{len(seconds)} calls of perf_telemetry", "keep one handle open, or close each")
         except Failed as error:
             fault = str(error)
+        fault = fault or _fault_of_unknown_device(session, device)
     if "torch" in sys.modules:
         fault = "perf_telemetry imports torch: a process beside the training calls it, which needs none"
     return {"samples": [asdict(sample) for sample in samples], "seconds": seconds, "fault": fault}
@@ -165,6 +179,22 @@ def _timed(session: Session, device: DeviceInfo, seconds: list[float]) -> Teleme
     sample = session.telemetry(device)
     seconds.append(time.monotonic() - started_s)
     return sample
+
+
+def _fault_of_unknown_device(session: Session, device: DeviceInfo) -> str | None:
+    """Say what is wrong with the reading of a device with another UUID, which no device has."""
+    if device.uuid is None:
+        return None
+    start, end = device.uuid[:-_CHANGED_DIGITS], device.uuid[-_CHANGED_DIGITS:]
+    unknown = replace(device, uuid=start + end.translate(_OTHER_DIGITS), pci_bus_id=None)
+    with suppress(Exception):
+        sample = session.telemetry(unknown)
+        if replace(sample, source="") != TelemetrySample(source=""):
+            return (
+                f"perf_telemetry gives {sample} for {unknown}, which does not exist, after it was asked for "
+                f"{device.uuid}: raise an error, or return None for each value"
+            )
+    return None
 
 
 def _show_load(samples: Sequence[TelemetrySample]) -> bool:
@@ -178,10 +208,13 @@ def _faults_under_load(samples: Sequence[TelemetrySample]) -> Iterator[str]:
     utilizations = [each.utilization_percent or 0 for each in samples[-_CALLS_UNDER_LOAD:]]
     if last.utilization_percent is not None and statistics.median(utilizations) < tolerances.BUSY_PERCENT:
         yield f"utilization_percent is {statistics.median(utilizations):g} most of the time"
-    shown = {name: {getattr(sample, name) for sample in samples} for name in ("power_w", "utilization_percent")}
-    known = {name: values for name, values in shown.items() if None not in values}
-    if known and all(len(values) == 1 for values in known.values()):
-        yield f"{' and '.join(known)} stay what they were at rest"
+    # Others may keep the device busy, which leaves its utilization as it was, but not its power.
+    for name in ("power_w", "utilization_percent"):
+        values = {getattr(sample, name) for sample in samples}
+        if None not in values:
+            if len(values) == 1:
+                yield f"{name} stays what it was at rest"
+            break
     temperatures = [sample.temperature_c for sample in samples if sample.temperature_c is not None]
     if temperatures and max(temperatures) - min(temperatures) > tolerances.TEMPERATURE_CHANGE_C:
         yield f"temperature_c went from {min(temperatures):g} to {max(temperatures):g} within seconds"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -34,6 +35,12 @@ if TYPE_CHECKING:
 
 _SHORT_S: Final = 0.1
 _COMPARED_S: Final = 0.3
+_FRACTIONS: Final = (0.5, 0.375)
+"""Of that work. If pauses between two looks double, one of the two ends long before a look."""
+
+_LATE_TRIES: Final = 5
+_LOOK_S: Final = 0.001
+
 _WINDOW_S: Final = 0.2
 _CLOCKED_S: Final = 1.5
 """The clock of os.times has a hundred ticks a second."""
@@ -53,7 +60,11 @@ _WIDTH: Final = 1024
 _SMALL_WIDTH: Final = 16
 _FEWEST_ROWS: Final = 64
 _MOST_ROWS: Final = 2**18
-_IDLE_CALLS: Final = 30
+_IDLE_CALLS: Final = 1000
+_BUSY_CALLS: Final = 300
+_SHORTER: Final = 16
+"""Part of the rows for work that is repeated so often."""
+
 _NO_DEVICE: Final = 100
 """Index of a device that no machine has."""
 
@@ -122,9 +133,9 @@ class Work:
         """Return the same number of products, each twice as long."""
         return Work(self._subject, self.device, 2 * self.rows, self.launches)
 
-    def repeated(self, times: int) -> Work:
+    def repeated(self, times: float) -> Work:
         """Return a multiple of the products."""
-        return Work(self._subject, self.device, self.rows, times * self.launches)
+        return Work(self._subject, self.device, self.rows, round(times * self.launches))
 
     def measure(self, *, launch: _Launch = _directly, synchronized: torch.device | None = None) -> Timing:
         """Launch the products in some way, synchronize their device or another one, and read the result."""
@@ -193,6 +204,10 @@ def synchronize_waits_for_queued_work(subject: PluginUnderTest) -> None:
         require_complete("work that another thread launched", launch=lambda function: thread.submit(function).result())
     require_complete("many small products", Work(subject, device, _SMALL_WIDTH, _MANY_LAUNCHES, _SMALL_WIDTH))
     require_complete(f"{_LONG_S:g} s of work", work.repeated(math.ceil(_LONG_S / _SHORT_S)))
+    for mode in (torch.no_grad, torch.inference_mode):
+        with mode():
+            require_complete(f"work under torch.{mode.__name__}")
+    _require_every_call_waits(subject, Work(subject, device, max(1, work.rows // _SHORTER), 1))
     for precision in PRECISIONS:
         with suppress(UnsupportedPrecision):
             policy = session.precision(precision, device)
@@ -210,13 +225,24 @@ def synchronize_waits_for_queued_work(subject: PluginUnderTest) -> None:
     require_complete("work after a teardown and another initialization")
 
 
+def _require_every_call_waits(subject: PluginUnderTest, work: Work) -> None:
+    """Check many calls by events, if the device has them; the calls between them have nothing to wait for."""
+    if _event_behind_work(work.device) is None:
+        return
+    for _ in range(2):
+        # Else only every second call of all would have work to wait for.
+        subject.session.synchronize(work.device)
+        early = sum(work.measure().done is False for _ in range(_BUSY_CALLS))
+        require(early == 0, f"perf_synchronize returned before the work was done in {early} of {_BUSY_CALLS} calls")
+
+
 @check(
     "T2",
     level=1,
     fault="the measured time is not proportional to the work, because it covers only launches or a polling interval",
 )
 def measured_time_follows_work(subject: PluginUnderTest) -> None:
-    """Twice the work between two calls of ``perf_synchronize`` takes 1.5 to 2.6 times as long."""
+    """Twice the work takes 1.5 to 2.6 times as long until ``perf_synchronize`` returns, which is not late."""
     least, most = tolerances.DOUBLED_WORK_LEAST, tolerances.DOUBLED_WORK_MOST
     work = _work_of_run(subject, subject.device, _COMPARED_S)
     twice = work.doubled()
@@ -226,11 +252,52 @@ def measured_time_follows_work(subject: PluginUnderTest) -> None:
         single_s = min(single_s, work.measure().measured_s)
         double_s = min(double_s, twice.measure().measured_s)
         if least <= double_s / single_s <= most:
-            return
-    fail(
+            break
+    require(
+        least <= double_s / single_s <= most,
         f"work of {single_s:.3f} s took {double_s:.3f} s after it was doubled, {double_s / single_s:.2f} times as long "
         f"instead of {least:g} to {most:g} times: perf_synchronize must return when the work is done, and not later",
     )
+    for fraction in _FRACTIONS:
+        _require_no_late_return(subject, work.repeated(fraction))
+
+
+def _require_no_late_return(subject: PluginUnderTest, work: Work) -> None:
+    """Check, if the device has events, that most waits end when an event behind the work says that it is done."""
+    late: list[str] = []
+    for tries in range(1, _LATE_TRIES + 1):
+        wait_s, late_s = _wait_and_lateness_s(subject, work)
+        if late_s > max(tolerances.LATE_RETURN * wait_s, tolerances.IDLE_SYNCHRONIZE_S):
+            late.append(f"{late_s:.3f} of {wait_s:.3f} s")
+        if 2 * (tries - len(late)) > _LATE_TRIES:
+            return
+    fail(
+        f"perf_synchronize returned late, measured by an event behind the work: by {', '.join(late)}: do not poll with "
+        "pauses that grow",
+    )
+
+
+def _wait_and_lateness_s(subject: PluginUnderTest, work: Work) -> tuple[float, float]:
+    """Return how long perf_synchronize waited for some work, and how long of that after the work was done."""
+    returned = threading.Event()
+
+    def done_s(event: Any) -> float:
+        while not event.query() and not returned.wait(_LOOK_S):
+            pass
+        return time.monotonic()
+
+    subject.session.synchronize(work.device)
+    work.queue()
+    event = _event_behind_work(work.device)
+    if event is None or event.query():
+        return 0.0, 0.0
+    with ThreadPoolExecutor(1) as pool:
+        done = pool.submit(done_s, event)
+        launched_s = time.monotonic()
+        subject.session.synchronize(work.device)
+        returned_s = time.monotonic()
+        returned.set()
+    return returned_s - launched_s, returned_s - done.result()
 
 
 @check("T3", level=1, fault="the clock has another unit, or a window does not include all of its work")
