@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import time
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -133,7 +134,9 @@ _OTHER_TRAIN_MODULES = ("PIL", "numpy", "pycocotools", "scipy", "simplejpeg")
 
 def missing_package(error: ModuleNotFoundError) -> PluginError | None:
     """Return the error for a package that training needs, or ``None`` for another one. No hint may replace torch."""
-    hint = _TORCH_HINTS.get(error.name or "")
-    if error.name in _OTHER_TRAIN_MODULES:
-        hint = "pip install 'chipperf[train-notorch]', which leaves torch as it is"
-    return PluginError(f"{error.name} is not installed", hint=hint) if hint else None
+    module = error.name or ""
+    hint = _TORCH_HINTS.get(module)
+    if module in _OTHER_TRAIN_MODULES:
+        beside_torch = "pip install 'chipperf[train-notorch]', which leaves torch as it is"
+        hint = beside_torch if find_spec("torch") else _TORCH_HINTS["torch"]
+    return PluginError(f"{module} is not installed", hint=hint) if hint else None
