@@ -30,10 +30,10 @@ demo: $(INSTALLED) ## train MobileNetV2 on the CPU with sample data and write it
 	$(BIN)/perf report $$run --lang en --out demo/report.en.md && \
 	printf '\nreport:  demo/report.zh.md  demo/report.en.md\nrecord:  %s/record.json\n' $$run
 
-# Two processes more than the two cores that are asked for: tests that wait for a time-out leave theirs to others.
+# One process more than the two cores that are asked for: tests that wait for a time-out leave theirs to others.
 # Without bytecode, each of the hundreds of processes would compile what it imports.
 test: $(INSTALLED) ## run all tests; PYTEST_ARGS="-m 'not slow'" leaves out the slow ones
-	env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
+	env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 lint: $(INSTALLED) ## check style, types, the direction of imports and the hosted workflow
 	$(BIN)/ruff check .
