@@ -93,7 +93,7 @@ MUTANTS = [
     Mutant(
         name="number_typed_into_a_table",
         kills=("R3",),
-        changes=_block("licence", "| Item | Value |\n| --- | --- |\n| speed-up | 1.83 |"),
+        changes=_block("licence", "\n\n| Item | Value |\n| --- | --- |\n| speed-up | 18.3746 |\n"),
     ),
     Mutant(
         name="report_title_of_a_vendor_without_plugin",
