@@ -71,7 +71,7 @@ class _Overdue(BaseException):
     """The time limit of a block passed. No handler of an observer's own errors catches it."""
 
 
-def _require_torch() -> None:
+def _require_recent_torch() -> None:
     """Refuse a torch that is too old by its metadata: to import it may already fail."""
     with suppress(PackageNotFoundError, ValueError):
         found = version("torch")
@@ -166,7 +166,7 @@ class Session:
 
     def load_runtime(self) -> RuntimeInfo:
         """Import torch and the vendor's extension."""
-        _require_torch()
+        _require_recent_torch()
         try:
             return self._checked("perf_load_runtime", RuntimeInfo)
         except VendorHookError as error:
