@@ -46,6 +46,16 @@ def _remembering(before: str, after: str) -> tuple[Change, ...]:
     )
 
 
+def _seen_by_queries(peak: str, current: str) -> tuple[Change, ...]:
+    """Let the peak of this line be the highest value that a query has read with ``current`` since the last reset."""
+    now = f"_torch_acme().{current}(device)"
+    return (
+        *_remembering(f"    _kept[device] = max(_kept.get(device, 0), {now})\n", "pass"),
+        *_field(peak, "_kept[device]"),
+        Change(old=_RESET, new=f"    _kept[device] = {now}\n{_RESET}"),
+    )
+
+
 MUTANTS = [
     Mutant(
         name="host_memory_as_card_memory",
@@ -78,22 +88,6 @@ MUTANTS = [
         name="end_of_step_resets_the_peaks",
         kills=("M3",),
         changes=(Change(old=_STEP_END, new=f"{_STEP_END}{_RESET}"),),
-    ),
-    Mutant(
-        name="peak_of_reserved_only_if_a_query_saw_it",
-        kills=("M3",),
-        changes=(
-            Change(
-                old="peak_reserved_bytes=_torch_acme().max_memory_reserved(device),",
-                new="peak_reserved_bytes=_TOP.setdefault(device, 0),",
-            ),
-            Change(
-                old=_QUERY,
-                new=f"{_QUERY}    _TOP[device] = max(_TOP.get(device, 0), _torch_acme().memory_reserved(device))\n",
-            ),
-            Change(old=_RESET, new=f"{_RESET}    _TOP[device] = _torch_acme().memory_reserved(device)\n"),
-            Change(old="_PEAK_FLOPS_PER_S: Final = 100e9\n", new="_PEAK_FLOPS_PER_S: Final = 100e9\n_TOP: Any = {}\n"),
-        ),
     ),
     Mutant(
         name="query_needs_an_allocator",
@@ -214,15 +208,12 @@ MUTANTS = [
     Mutant(
         name="peak_is_what_queries_saw",
         kills=("M3", "M6"),
-        changes=(
-            *_remembering(
-                "    now = _torch_acme().memory_allocated(device)\n"
-                "    _kept[device] = max(_kept.get(device, 0), now)\n",
-                "pass",
-            ),
-            *_field(_PEAK, "_kept[device]"),
-            Change(old=_RESET, new="    _kept[device] = _torch_acme().memory_allocated(device)\n" + _RESET),
-        ),
+        changes=_seen_by_queries(_PEAK, "memory_allocated"),
+    ),
+    Mutant(
+        name="peak_of_reserved_only_if_a_query_saw_it",
+        kills=("M3",),
+        changes=_seen_by_queries(_PEAK_RESERVED, "memory_reserved"),
     ),
     Mutant(
         name="reset_empties_cache",
