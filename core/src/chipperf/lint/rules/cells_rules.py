@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from chipperf.documents import cells, wording
 from chipperf.languages import in_all_languages
-from chipperf.lint.rule import LintedDocument, NotChecked, Problem, rule
+from chipperf.lint.rule import LintedDocument, NotChecked, Problem, majority_against, rule
 from chipperf.records.columns import THROUGHPUTS, columns_of
 from chipperf.records.schema import Missing
 
@@ -95,7 +95,7 @@ def one_unit_per_metric(subject: LintedDocument) -> Iterator[Problem]:
 
 def _metric(subject: LintedDocument) -> Iterator[Problem]:
     header = subject.document.headers.get("quality")
-    kind = wording.quality_kind(header.text) if header else None
+    kind = subject.quality_kind
     if subject.case:
         report = subject.case.report
         own = wording.quality_kind(report.quality_column)
@@ -109,11 +109,14 @@ def _metric(subject: LintedDocument) -> Iterator[Problem]:
                 task.value.place, f"task {task.value.text!r} is not that of {subject.case.name}: {report.task.en}"
             )
     elif header and kind and subject.case_name:
-        kinds = subject.corpus.quality_kinds.get(subject.case_name, {})
-        others = sorted(other for other in kinds if other != kind)
-        if others:
-            name = kinds[others[0]][0].document.name
-            yield Problem(header.place, f"{header.text!r} is {kind}, in {name} it is {others[0]}")
+        targets = {wording.quality_kind(target.metric) for target in subject.base.targets} if subject.base else set()
+        own = next(iter(targets)) if len(targets) == 1 else None
+        kinds = subject.corpus.quality_kinds[subject.case_name]
+        if own and own != "other":
+            if kind != own:
+                yield Problem(header.place, f"{header.text!r} is {kind}, the target of the base configuration is {own}")
+        elif most := majority_against(kinds, kind):
+            yield Problem(header.place, f"{header.text!r} is {kind}, in {kinds[most]} other reports it is {most}")
 
 
 @rule(
