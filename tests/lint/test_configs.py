@@ -310,3 +310,32 @@ def test_precision_with_a_level_is_in_the_legend(tmp_path):
     found, _ = messages(tmp_path, "L14", report(good(precision='fp16, level="O2"')), {})
 
     assert found == []
+
+
+def test_precision_of_the_row_and_of_the_general_table(tmp_path):
+    found, _ = messages(tmp_path, "L14", report(good(precision="bf16"), 数据精度="amp"), {})
+
+    assert found == ["'bf16', 'amp' in the general table"]
+
+
+def test_precision_that_a_configuration_names(tmp_path):
+    found, _ = messages(tmp_path, "L08", report(good(precision="fp16")), {CONFIG_NAME: "precision = 'bf16'"})
+
+    assert found == ["no configuration for 1x8 sets fp16: config_A100x1x8.py"]
+
+
+@pytest.mark.parametrize(("value", "found"), [(1, 1), (8, 0)])
+def test_value_that_the_text_says_a_configuration_has(tmp_path, value, found):
+    text = nvidia(general={"模型": "zeta"}, after=f"1. local_batchsize，为config_A100x1x8.py中所写，默认为**{value}**")
+
+    problems, _ = messages(tmp_path, "L07", text, {CONFIG_NAME: "batchsize = 8"})
+
+    assert problems == ["local_batchsize 1, but config_A100x1x8.py has 8"] * found
+
+
+def test_configuration_that_only_the_text_has(tmp_path):
+    text = nvidia(after="见config_A800x1x8.py，config_A100x1x8.py与benchmarks/zeta/config_A30x1x8.py")
+
+    found, _ = messages(tmp_path, "L08", text, {CONFIG_NAME: ""})
+
+    assert found == ["there is no configuration config_A800x1x8.py; there are config_A100x1x8.py"]

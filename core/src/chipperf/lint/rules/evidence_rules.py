@@ -10,6 +10,7 @@ from chipperf.documents.markdown import read_text
 from chipperf.errors import DocumentError
 from chipperf.languages import pattern, phrase
 from chipperf.lint.rule import LintedDocument, NotChecked, Problem, rule
+from chipperf.precisions import PRECISIONS
 from chipperf.records.schema import METRICS_VERSION, Missing
 
 _LEGEND: Final = re.compile(pattern(phrase("one of %(precisions)s"), precisions=r"\s*(.+)"), re.IGNORECASE)
@@ -41,6 +42,10 @@ def precisions_are_declared(subject: LintedDocument) -> Iterator[Problem]:
                 _PRECISION.findall(row.precision) or [row.precision]
             ):
                 yield Problem(row.cells["precision"].place, f"{row.precision!r} is not in the legend {listed!r}")
+    said = general.value.text.casefold() if general else ""
+    for row in subject.rows:
+        if said in PRECISIONS and said not in (_PRECISION.findall(row.precision) or [said]):
+            yield Problem(row.cells["precision"].place, f"{row.precision!r}, {said!r} in the general table")
     full = next((row for row in subject.rows if row.precision == "fp32"), None)
     if full is None or subject.configs is None:
         return

@@ -8,6 +8,7 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, Any, Final
 
 from chipperf.cases.base import Case, Role
+from chipperf.documents.markdown import Place
 from chipperf.documents.wording import lower_is_better
 from chipperf.errors import did_you_mean
 from chipperf.lint.configs import (
@@ -41,6 +42,13 @@ _PARALLEL_KEYS: Final = {
     "PP": ["pipeline_parallel", "pipeline_parallel_degree"],
 }
 _PARALLEL: Final = re.compile(r"(?:[A-Z]P\d+[\s,，]*){2,}")
+_DEFAULT_KEYS: Final = {"local_batchsize": BATCH_SIZE_KEYS, "seqlength": ["seqlength", "seq_length"]}
+_DEFAULT: Final = re.compile(
+    rf"({'|'.join(_DEFAULT_KEYS)})\b.*?(config_[\w.-]+?\.py).*?(?:默认为|default (?:is|of))\W{{0,3}}(\d+)", re.ASCII
+)
+"""Text that says what a configuration sets: the value's name, the configuration and the value."""
+
+_CONFIG_FILE: Final = re.compile(r"(?<![\w./-])config_[\w.-]*?\d+x\d+\w*\.py", re.ASCII)
 _SAMPLES_KEYS: Final = ["max_samples_termination"]
 _MAX_SAMPLES_SHARE: Final = 0.1
 """A limit of samples is far above what convergence takes, unless it is this share of the base's."""
@@ -95,6 +103,7 @@ def fix_hp_is_what_ran(subject: LintedDocument) -> Iterator[Problem]:
                 f"{', '.join(differences[0])}",
             )
     yield from _parallel(subject)
+    yield from _defaults_in_text(subject)
     subject.need_base()
 
 
@@ -129,6 +138,17 @@ def _parallel(subject: LintedDocument) -> Iterator[Problem]:
     for problems in differing.values():
         if problems[0] and all(problems):
             yield problems[0]
+
+
+def _defaults_in_text(subject: LintedDocument) -> Iterator[Problem]:
+    configs = {config.path.name: config for config in subject.need_configs().configs}
+    for number, line in enumerate(subject.document.markdown.lines, start=1):
+        for match in _DEFAULT.finditer(line):
+            name, file, said = match.groups()
+            value = configs[file].value(_DEFAULT_KEYS[name]) if file in configs else None
+            if is_number(value) and value != int(said):
+                place = Place(number, match.start(3) + 1)
+                yield Problem(place, f"{name} {said}, but {file} has {value:g}")
 
 
 def _differences(stated: Mapping[str, Any], config: Config, base: BaseValues | None) -> list[str]:
@@ -196,6 +216,7 @@ def every_row_has_a_configuration(subject: LintedDocument) -> Iterator[Problem]:
         yield Problem(subject.start, f"{path.name} cannot be loaded: {reason}")
     if not configs.configs:
         raise NotChecked(f"no configuration in {configs.path}")
+    yield from _files_in_text(subject, {config.path.name for config in configs.configs})
     unknown = ""
     for row in subject.rows:
         # Another rule reports a card of another vendor.
@@ -219,14 +240,26 @@ def every_row_has_a_configuration(subject: LintedDocument) -> Iterator[Problem]:
         raise NotChecked(f"neither the configurations nor a base configuration have a switch for {unknown}")
 
 
+def _files_in_text(subject: LintedDocument, files: set[str]) -> Iterator[Problem]:
+    named: dict[str, Place] = {}
+    for number, line in enumerate(subject.document.markdown.lines, start=1):
+        for match in _CONFIG_FILE.finditer(line):
+            named.setdefault(match[0], Place(number, match.start() + 1))
+    for file, place in named.items():
+        if file not in files:
+            yield Problem(place, f"there is no configuration {file}; there are {', '.join(sorted(files))}")
+
+
 def _switch(config: Config, subject: LintedDocument, precision: str) -> str | bool | None:
     """Return the switch that turns on a precision, for fp32 a reduced one, ``False``, or ``None`` if none is known."""
     if config.path.suffix == ".toml":
         return None
     wanted = {_ANY_REDUCED_KEY, *_REDUCED}
     if precision in _REDUCED:
-        if precision in config.path.stem.casefold() or str(config.value(["precision"])).casefold() == precision:
+        if precision in config.path.stem.casefold():
             return precision
+        if (named := str(config.value(["precision"])).casefold()) in PRECISIONS:
+            return precision if named == precision else False
         arithmetic = PRECISIONS[precision_of(precision)].arithmetic
         wanted = {_ANY_REDUCED_KEY, *(name for name in _REDUCED if PRECISIONS[name].arithmetic == arithmetic)}
     base = subject.base
