@@ -331,11 +331,3 @@ def test_value_that_the_text_says_a_configuration_has(tmp_path, value, found):
     problems, _ = messages(tmp_path, "L07", text, {CONFIG_NAME: "batchsize = 8"})
 
     assert problems == ["local_batchsize 1, but config_A100x1x8.py has 8"] * found
-
-
-def test_configuration_that_only_the_text_has(tmp_path):
-    text = nvidia(after="见config_A800x1x8.py，config_A100x1x8.py与benchmarks/zeta/config_A30x1x8.py")
-
-    found, _ = messages(tmp_path, "L08", text, {CONFIG_NAME: ""})
-
-    assert found == ["there is no configuration config_A800x1x8.py; there are config_A100x1x8.py"]

@@ -52,7 +52,7 @@ class Problem:
     severity: Severity | None = None
 
 
-@dataclass(slots=True, kw_only=True, eq=False)
+@dataclass(kw_only=True, eq=False)
 class LintedDocument:
     """A document, its evidence, ``None`` where there is none, and all documents of the same lint."""
 
@@ -96,19 +96,19 @@ class LintedDocument:
         beside = (self.configs.path if self.configs else self.path).absolute()
         return beside.parent if beside.is_dir() or beside == self.path.absolute() else beside.parent.parent
 
-    @property
+    @cached_property
     def benchmark(self) -> Path | None:
         """FlagPerf's directory of the case's trainers, which is beside the vendors' directories; or ``None``."""
         return find_benchmark(self.case_directory)
 
-    @property
+    @cached_property
     def names_read(self) -> frozenset[str]:
         """Names that the sources of the case's trainers may read; empty if there are no such sources."""
         benchmark = self.benchmark
         found = (benchmark, benchmark.parent.parent / "driver", self.case_directory) if benchmark else ()
         return frozenset().union(*(names_read(directory) for directory in found))
 
-    @property
+    @cached_property
     def base(self) -> BaseValues | None:
         """Base values of the case: those of the tree, otherwise those of the installed case."""
         tree = base_of_tree(self.benchmark) if self.benchmark else None

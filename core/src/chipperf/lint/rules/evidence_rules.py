@@ -63,7 +63,7 @@ def precisions_are_declared(subject: LintedDocument) -> Iterator[Problem]:
     "framework-version",
     why="the framework's version changes speed and numerics",
     fix="write the version that ran",
-    evidence="FlagPerf's test_conf.py above the report, or records",
+    evidence="a key for the vendor's cards in FlagPerf's test_conf.py, or records",
 )
 def framework_is_that_of_the_case(subject: LintedDocument) -> Iterator[Problem]:
     """The framework's version is that of the case's key or of the records."""

@@ -48,7 +48,6 @@ _DEFAULT: Final = re.compile(
 )
 """Text that says what a configuration sets: the value's name, the configuration and the value."""
 
-_CONFIG_FILE: Final = re.compile(r"(?<![\w./-])config_[\w.-]*?\d+x\d+\w*\.py", re.ASCII)
 _SAMPLES_KEYS: Final = ["max_samples_termination"]
 _MAX_SAMPLES_SHARE: Final = 0.1
 """A limit of samples is far above what convergence takes, unless it is this share of the base's."""
@@ -216,7 +215,6 @@ def every_row_has_a_configuration(subject: LintedDocument) -> Iterator[Problem]:
         yield Problem(subject.start, f"{path.name} cannot be loaded: {reason}")
     if not configs.configs:
         raise NotChecked(f"no configuration in {configs.path}")
-    yield from _files_in_text(subject, {config.path.name for config in configs.configs})
     unknown = ""
     for row in subject.rows:
         # Another rule reports a card of another vendor.
@@ -238,16 +236,6 @@ def every_row_has_a_configuration(subject: LintedDocument) -> Iterator[Problem]:
             unknown = row.precision
     if unknown:
         raise NotChecked(f"neither the configurations nor a base configuration have a switch for {unknown}")
-
-
-def _files_in_text(subject: LintedDocument, files: set[str]) -> Iterator[Problem]:
-    named: dict[str, Place] = {}
-    for number, line in enumerate(subject.document.markdown.lines, start=1):
-        for match in _CONFIG_FILE.finditer(line):
-            named.setdefault(match[0], Place(number, match.start() + 1))
-    for file, place in named.items():
-        if file not in files:
-            yield Problem(place, f"there is no configuration {file}; there are {', '.join(sorted(files))}")
 
 
 def _switch(config: Config, subject: LintedDocument, precision: str) -> str | bool | None:
@@ -310,7 +298,7 @@ def shortened_runs_are_declared(subject: LintedDocument) -> Iterator[Problem]:
     evidence="configurations",
 )
 def targets_are_not_lowered(subject: LintedDocument) -> Iterator[Problem]:
-    """No configuration of the vendor sets a lower target than the case's."""
+    """No configuration of the vendor sets a target that is easier to meet than the case's."""
     configs, base = subject.need_configs(), subject.need_base()
     if not base.targets:
         raise NotChecked(f"{base.origin} has no target")

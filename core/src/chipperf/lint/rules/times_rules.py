@@ -148,7 +148,7 @@ def _samples_per_epoch(subject: LintedDocument) -> int:
     evidence="the case's target",
 )
 def results_below_target_say_so(subject: LintedDocument) -> Iterator[Problem]:
-    """A result below the case's target is declared as such."""
+    """A result that misses the case's target is declared as such."""
     subject.need_reference_dataset()
     results = [(row, met) for row in subject.rows if (met := subject.meets_target(row)) is not None]
     lines = [line for line in subject.document.markdown.lines if _BELOW.search(line)]
