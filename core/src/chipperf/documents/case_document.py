@@ -49,7 +49,7 @@ class GeneralRow:
 class DocumentRow:
     """A row of the performance table: its cells by column, and those of unknown columns, each after its header.
 
-    A cell that the row lacks is not there. FlagPerf's ``old_layout`` has no ``p_*`` columns. ``section`` is the heading
+    A cell that the row lacks is not there. FlagPerf's ``old_layout`` has one throughput, in samples. ``section`` is the heading
     within the table above the row, and ``headers`` are the headers of its known columns.
     """
 
@@ -155,6 +155,7 @@ class CaseDocument:
         facts: Environment by field of the record's environment.
         general: General table by the kind of the row.
         headers: Header of the performance table by column.
+        header_cells: All headers of performance tables, also those of unknown columns.
         remarks: All other text.
         not_understood: Text in the layout's places that does not fit the layout.
         faults: What could not be read as it is meant.
@@ -169,6 +170,7 @@ class CaseDocument:
     facts: dict[str, Located] = field(default_factory=dict)
     general: dict[str, GeneralRow] = field(default_factory=dict)
     headers: dict[str, Located] = field(default_factory=dict)
+    header_cells: list[Located] = field(default_factory=list)
     rows: list[DocumentRow] = field(default_factory=list)
     remarks: list[Located] = field(default_factory=list)
     not_understood: list[Located] = field(default_factory=list)
@@ -443,6 +445,7 @@ class _Reader:
         for column, cell in zip(columns, header, strict=True):
             if column:
                 document.headers.setdefault(column, cell)
+        document.header_cells += header
         section = ""
         for row in rows:
             if len(row) == 1 and len(header) > 1 and row[0].text and parse_row_label(row[0].text) is None:
@@ -478,7 +481,7 @@ class _Reader:
                 topology=parse_row_label(label.text if label else "", config_file.text if config_file else ""),
                 cells=known,
                 unknown=unknown,
-                old_layout=not {*WINDOWED, "tokens"} & set(columns),
+                old_layout=not {*WINDOWED, "tokens", "parallel"} & set(columns),
                 headers=texts,
                 section=section,
             )

@@ -66,9 +66,12 @@ def no_cell_is_blank(subject: LintedDocument) -> Iterator[Problem]:
             yield Problem(fact.place, f"{key} is blank")
     facts = subject.document.facts
     lacking = [name for key, name in _ESSENTIAL_FACTS.items() if key not in facts]
-    if facts and lacking:
+    if subject.rows and facts and lacking:
         place = next(iter(facts.values())).place
         yield Problem(place, f"the environment does not name the {', '.join(lacking)}", severity="warning")
+    measured = any(row.known(column) for row in subject.rows for column in _NUMERIC)
+    if subject.rows and not subject.document.generated and not measured:
+        yield Problem(subject.start, "no row has a measured value, and nothing says why", severity="warning")
     on_one_card = {_settings(row) for row in subject.rows if row.card_count == 1 and row.text("e2e_time") == ""}
     for row in subject.rows:
         if row.shape == "1x8" and row.text("e2e_time") == "/" and _settings(row) in on_one_card:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote
 
 from chipperf.documents import markdown, wording
-from chipperf.documents.markdown import Table
 from chipperf.errors import DocumentError
 from chipperf.lint.rule import LintedDocument, NotChecked, Problem, rule
 from chipperf.records.columns import THROUGHPUTS
@@ -96,7 +95,7 @@ def layout_is_the_current_one(subject: LintedDocument) -> Iterator[Problem]:
     if not document.headers:
         raise NotChecked("there is no performance table")
     lacking = [column for column in reversed(THROUGHPUTS) if column not in document.headers]
-    if "tokens" in document.headers:
+    if not {"tokens", "parallel"}.isdisjoint(document.headers):
         # The layout of large language models has one throughput, in tokens.
         lacking = []
     elif any(row.old_layout for row in document.rows) or len(lacking) == len(THROUGHPUTS):
@@ -109,16 +108,11 @@ def layout_is_the_current_one(subject: LintedDocument) -> Iterator[Problem]:
 
 def _columns_that_are_not_there(subject: LintedDocument) -> Iterator[Problem]:
     document = subject.document
-    headers = {
-        wording.normal(wording.without_unit(cell.text))
-        for block in document.markdown.blocks
-        if isinstance(block, Table)
-        for cell in block.header
-    }
+    headers = {wording.normal(wording.without_unit(cell.text)) for cell in document.header_cells}
     for row in document.general.values():
         named = wording.refers_to_column(row.value.text)
         name = wording.without_unit(named) if named else ""
-        if named and not document.faults and wording.normal(name) not in headers:
+        if named and wording.normal(name) not in headers:
             known = wording.column_name(name)
             if known is None or known not in document.headers:
                 yield Problem(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 from chipperf.documents import wording
 from chipperf.documents.document_identity import case_of_directory, installed_cases
 from chipperf.documents.markdown import Located, Place
+from chipperf.documents.topology import parse_config_name
 from chipperf.lint.rule import LintedDocument, NotChecked, Problem, rule
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
     from chipperf.documents.card_names import Mention
 
-_CONFIG_IN_TEXT: Final = re.compile(r"config_[\w.+-]*?\d+[x×]\d+")
+_CONFIG_IN_TEXT: Final = re.compile(r"config_[A-Za-z0-9_.+-]*\d+x\d+")
 _MODEL_NUMBER: Final = re.compile(r"[A-Za-z][A-Za-z-]*\d[A-Za-z0-9-]*")
 _SPELLING_CUTOFF: Final = 0.8
 _MIN_SHARED_FACTS: Final = 5
@@ -37,21 +38,22 @@ _MIN_KERNELS: Final = 3
 def cards_are_the_vendors_own(subject: LintedDocument) -> Iterator[Problem]:
     """The short name, the rows' labels and the configurations' names are of the report's vendor."""
     vendor = subject.need_vendor()
-    for what, located in (*subject.card_places(), *_first_foreign_config(subject)):
+    for what, located in (*subject.card_places(), *_configs_in_text(subject)):
         if name := _foreign_name(subject, located):
             yield Problem(
                 located.place, f"{what} {located.text!r} names {name.text!r} of {name.vendor}; the report is {vendor}'s"
             )
 
 
-def _first_foreign_config(subject: LintedDocument) -> Iterator[tuple[str, Located]]:
-    """Yield the first configuration of another vendor that the text refers to."""
+def _configs_in_text(subject: LintedDocument) -> Iterator[tuple[str, Located]]:
+    """Yield the card of each configuration that the text refers to, once."""
+    seen = set()
     for number, line in enumerate(subject.document.markdown.lines, start=1):
-        for match in _CONFIG_IN_TEXT.finditer(line):
-            located = Located(match[0], Place(number, match.start() + 1))
-            if "|" not in line and _foreign_name(subject, located):
-                yield "the text's configuration", located
-                return
+        for match in () if "|" in line else _CONFIG_IN_TEXT.finditer(line):
+            name = parse_config_name(match[0])
+            if name and name.card not in seen:
+                seen.add(name.card)
+                yield "the configuration in the text,", Located(name.card, Place(number, match.start() + 1))
 
 
 def _foreign_name(subject: LintedDocument, located: Located) -> Mention | None:
@@ -70,7 +72,7 @@ def card_models_agree(subject: LintedDocument) -> Iterator[Problem]:
     vendor = subject.need_vendor()
     named: list[tuple[str, set[str]]] = []
     said_before: set[tuple[str, str]] = set()
-    for what, located in subject.card_places():
+    for what, located in (*subject.card_places(), *_configs_in_text(subject)):
         if (what, located.text) in said_before:
             continue
         said_before.add((what, located.text))
@@ -85,11 +87,10 @@ def card_models_agree(subject: LintedDocument) -> Iterator[Problem]:
                 message = f"{said} is no card of {vendor} that is known; {known} is"
                 yield Problem(located.place, message, severity="warning")
             continue
-        for other, its_cards in named:
-            if not any(_is_same_card(one, two) for one in cards for two in its_cards):
-                message = f"{said} is {' and '.join(sorted(cards))}, {other} is {' and '.join(sorted(its_cards))}"
-                yield Problem(located.place, message)
-                break
+        if named and not any(_is_same_card(one, two) for _, others in named for one in cards for two in others):
+            other, its_cards = named[0]
+            message = f"{said} is {' and '.join(sorted(cards))}, {other} is {' and '.join(sorted(its_cards))}"
+            yield Problem(located.place, message)
         named.append((said, cards))
 
 

@@ -22,7 +22,9 @@ _MAX_ROWS: Final = 100
 """Maximum number of rows to compare with each other. A real report has a dozen."""
 
 _SLACK: Final = 1.05
-_MEMORY_TOLERANCE: Final = 1.1
+_MEMORY_TOLERANCE: Final = 1.25
+"""What buffers for communication and images of several sizes explain between rows of one batch size."""
+
 _DEGREES_OF_CARDS: Final = ("TP", "PP", "DP", "CP")
 """Kinds of parallelism that multiply to the number of cards; others, such as EP, divide one of them."""
 
