@@ -137,10 +137,10 @@ class LintedDocument:
             target = self.need_target()
         except NotChecked:
             return None
-        if wording.lower_is_better(target.metric):
-            value, goal, sign = row.number("quality"), target.value, -1
-        else:
-            value, goal, sign = row.quality, target.value / 100 if target.value > 1 else target.value, 1
+        value, goal = row.quality, target.value
+        if wording.is_fraction(row.metric) and goal > 1:
+            goal /= 100
+        sign = -1 if wording.lower_is_better(target.metric) else 1
         return None if value is None else value * sign >= goal * sign or math.isclose(value, goal, rel_tol=1e-9)
 
     def configs_of(self, row: DocumentRow) -> list[Config]:

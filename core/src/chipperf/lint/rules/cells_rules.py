@@ -8,6 +8,7 @@ from functools import reduce
 from typing import TYPE_CHECKING, Final
 
 from chipperf.documents import cells, wording
+from chipperf.documents.markdown import Table
 from chipperf.languages import in_all_languages
 from chipperf.lint.rule import LintedDocument, NotChecked, Problem, majority_against, rule
 from chipperf.records.columns import THROUGHPUTS, columns_of
@@ -17,17 +18,32 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from chipperf.documents.case_document import DocumentRow
+    from chipperf.documents.markdown import Place
     from chipperf.plugin.types import KnownDevice
 
 _FOREIGN_MARKS: Final = re.compile(r"\\|-+|—+|n/?a", re.IGNORECASE)
+_ESSENTIAL_FACTS: Final = {
+    "card_title": "accelerator",
+    "os": "OS",
+    "kernel": "kernel",
+    "driver": "driver",
+    "container": "container",
+    "framework": "framework",
+}
+_VERSIONS: Final = {"os", "kernel", "driver", "framework", "compiler"}
+_DIGIT: Final = re.compile(r"\d")
 _PLACEHOLDER: Final = re.compile(
     r"\b(?:\w*placeholder\w*|todo|tbd|fixme|lorem ipsum)\b|\bx{3,}\b|待补充|待填|待定|占位", re.IGNORECASE
 )
 _PERCENT: Final = re.compile("[%％]")
+_IN_PERCENT: Final = ("accuracy", "mean average precision", "panoptic quality")
+_NUMERIC: Final = (*(column.key for column in columns_of("report")), "tokens", "mfu")
+_FORMAT: Final = re.compile("格式|format", re.IGNORECASE)
 _MIN_DIGITS: Final = 3
 _GIB: Final = 2**30
 _FULL: Final = 0.985
 _MOST_OF_DATA_SHEET: Final = 1.05
+_MOST_OF_ANY_CARD: Final = 2**40
 
 
 @rule(
@@ -51,6 +67,18 @@ def no_cell_is_blank(subject: LintedDocument) -> Iterator[Problem]:
     for key, fact in subject.document.facts.items():
         if not fact.text:
             yield Problem(fact.place, f"{key} is blank")
+    facts = subject.document.facts
+    lacking = [name for key, name in _ESSENTIAL_FACTS.items() if key not in facts]
+    if subject.rows and facts and lacking:
+        place = next(iter(facts.values())).place
+        yield Problem(place, f"the environment does not name the {', '.join(lacking)}", severity="warning")
+    for key in _VERSIONS & facts.keys():
+        text = facts[key].text
+        if subject.rows and cells.marker(text) is None and not wording.says_nothing(text) and not _DIGIT.search(text):
+            yield Problem(facts[key].place, f"{key} {text!r} names no version", severity="warning")
+    measured = any(row.known(column) for row in subject.rows for column in _NUMERIC)
+    if subject.rows and not subject.document.generated and not measured:
+        yield Problem(subject.start, "no row has a measured value, and nothing says why", severity="warning")
     on_one_card = {_settings(row) for row in subject.rows if row.card_count == 1 and row.text("e2e_time") == ""}
     for row in subject.rows:
         if row.shape == "1x8" and row.text("e2e_time") == "/" and _settings(row) in on_one_card:
@@ -80,8 +108,10 @@ def one_unit_per_metric(subject: LintedDocument) -> Iterator[Problem]:
         cell = row.cells["quality"]
         said = f"{_row(row)}: {cell.text!r}"
         has_sign = _PERCENT.search(cell.text) is not None
-        if "&" in cell.text:
+        if cell.text.count("&&") > row.headers["quality"].count("&&"):
             yield Problem(cell.place, f"{said} is two results in one cell")
+        elif not wording.is_fraction(row.metric):
+            continue
         elif any_sign and not has_sign:
             yield Problem(cell.place, f"{said} has no %, other rows have")
         elif subject.case and row.quality is not None and not row.old_layout:
@@ -90,7 +120,29 @@ def one_unit_per_metric(subject: LintedDocument) -> Iterator[Problem]:
                 yield Problem(cell.place, f"{said} has no %, case {subject.case.name} has")
             elif has_sign and not as_percent:
                 yield Problem(cell.place, f"{said} is a percentage, case {subject.case.name}'s a fraction")
+        elif subject.case is None and row.metric in _IN_PERCENT and not has_sign and (row.number("quality") or 0) > 1:
+            yield Problem(cell.place, f"{said} is more than 1 and has no %")
+    if written and subject.case is None:
+        yield from _odd_notation(subject, written[0])
     yield from _metric(subject)
+
+
+def _odd_notation(subject: LintedDocument, row: DocumentRow) -> Iterator[Problem]:
+    """Yield the notation of results that differs from that of most other reports of the case."""
+    alike = [each for each in subject.corpus.subjects if subject.case_name and each.case_name == subject.case_name]
+    first = [next((row for row in each.rows if row.quality is not None), None) for each in alike]
+    counts = Counter(_notation(each) for each in first if each and each.metric == row.metric)
+    own = _notation(row)
+    most = majority_against(counts, own)
+    if most and row.metric in _IN_PERCENT and row.quality is not None:
+        yield Problem(
+            row.cells["quality"].place,
+            f"{row.known('quality')!r} is {own}, in {counts[most]} other reports of {subject.case_name} it is {most}",
+        )
+
+
+def _notation(row: DocumentRow) -> str:
+    return "a percentage" if _PERCENT.search(row.known("quality")) or (row.number("quality") or 0) > 1 else "a fraction"
 
 
 def _metric(subject: LintedDocument) -> Iterator[Problem]:
@@ -134,9 +186,14 @@ def memory_fits_the_card(subject: LintedDocument) -> Iterator[Problem]:
             continue
         cell = row.cells["mem"]
         _, separator, total = cell.text.partition("/")
-        if separator and len(cell.text.split()) > 1:
+        if value.other_unit:
+            yield Problem(cell.place, f"mem {cell.text!r} is in {value.other_unit}, reports are in GiB")
+        elif separator and len(cell.text.split()) > 1:
             yield Problem(cell.place, f"mem {cell.text!r} has spaces in it")
         if isinstance(value.total_bytes, Missing):
+            continue
+        if value.total_bytes > _MOST_OF_ANY_CARD:
+            yield Problem(cell.place, f"mem {cell.text!r} is more than any card has, perhaps in MiB")
             continue
         if value.used_bytes > value.total_bytes:
             yield Problem(cell.place, f"mem {cell.text!r} uses more than there is")
@@ -144,7 +201,7 @@ def memory_fits_the_card(subject: LintedDocument) -> Iterator[Problem]:
             yield Problem(
                 cell.place, f"mem {cell.text!r} is full to the last percent; the total is perhaps not the device's"
             )
-        totals[row.card][total.strip()] = row
+        totals[f"{row.card} {row.topology.note}" if row.topology else ""][total.strip()] = row
         products = _products(subject, row.card)
         if products and not any(_may_have(product, value.total_bytes) for product in products):
             known = " or ".join(sorted({f"{(product.memory_bytes or 0) / _GIB:g} GiB" for product in products}))
@@ -152,9 +209,12 @@ def memory_fits_the_card(subject: LintedDocument) -> Iterator[Problem]:
                 cell.place, f"total {value.total_bytes / _GIB:g} GiB; {row.card} has {known} by its data sheet"
             )
     for card, spellings in totals.items():
-        if len(spellings) > 1:
+        # A card may exist in several sizes, and a report on both.
+        sizes = {round(float(number)) for text in spellings if (number := cells.number(text)) is not None}
+        if len(spellings) > 1 and (len(sizes) == 1 or len(_sizes(subject, card.strip())) < len(sizes)):
             last = list(spellings.values())[-1]
-            yield Problem(last.cells["mem"].place, f"totals of {card or 'the card'} differ: {', '.join(spellings)}")
+            name = card.strip() or "the card"
+            yield Problem(last.cells["mem"].place, f"totals of {name} differ: {', '.join(spellings)}")
     yield from subject.implausible("memory")
 
 
@@ -162,12 +222,24 @@ def _may_have(product: KnownDevice, total_bytes: int) -> bool:
     return not product.is_more_than(total_bytes) and total_bytes <= (product.memory_bytes or 0) * _MOST_OF_DATA_SHEET
 
 
+def _sizes(subject: LintedDocument, card: str) -> set[int | None]:
+    return {product.memory_bytes for product in _products(subject, card)}
+
+
 def _products(subject: LintedDocument, card: str) -> tuple[KnownDevice, ...]:
-    """Return the products with known memory that ``card`` names; a longer name is that of a part or another card."""
+    """Return the products with known memory that ``card`` names; a longer name is that of a part or another card.
+
+    A short name stands for every size of the card, unless the environment names the product itself.
+    """
     mentions = [mention for mention in subject.names.find(card) if mention.vendor == subject.vendor]
     named = [mention for mention in mentions if mention.card]
     rest = reduce(lambda text, mention: text.replace(mention.text, "", 1), mentions, card)
-    return subject.names.products(named[0]) if len(named) == 1 and not re.search(r"[^\W_]", rest) else ()
+    if len(named) != 1 or re.search(r"[^\W_]", rest):
+        return ()
+    sizes = subject.names.sizes(named[0])
+    fact = subject.document.facts.get("card_title")
+    exact = [product for product in sizes if fact and wording.normal(product.name) in wording.normal(fact.text)]
+    return tuple(exact) or sizes
 
 
 @rule(
@@ -179,14 +251,10 @@ def _products(subject: LintedDocument, card: str) -> tuple[KnownDevice, ...]:
 def numbers_are_numbers(subject: LintedDocument) -> Iterator[Problem]:
     """What stands in a column of numbers is a number or a marker, and has digits enough."""
     for row in subject.rows:
-        for column in columns_of("report"):
-            text = row.known(column.key)
-            if not text or "&" in text:
-                continue
-            # Results that are not a fraction, such as a perplexity, are numbers too.
-            is_number = column.unit == "fraction" and cells.number(text) is not None
-            if cells.in_unit(text, column.unit) is None and not is_number:
-                yield Problem(row.cells[column.key].place, f"{_row(row)}: {column.key} {text!r} is not a number")
+        for column in _NUMERIC:
+            text = row.known(column)
+            if text and "&" not in text and not _is_number(row, column):
+                yield Problem(row.cells[column].place, f"{_row(row)}: {column} {text!r} is not a number")
         values = [(name, row.cells[name]) for name in THROUGHPUTS if row.number(name) is not None]
         same = Counter(cell.text for _, cell in values)
         for name, cell in values:
@@ -195,6 +263,13 @@ def numbers_are_numbers(subject: LintedDocument) -> Iterator[Problem]:
                     cell.place, f"{_row(row)}: {name} {cell.text!r} is rounded until it equals another throughput"
                 )
                 break
+
+
+def _is_number(row: DocumentRow, column: str) -> bool:
+    if column == "mem":
+        return row.memory is not None
+    # A result that is no fraction, such as a perplexity, is a number too.
+    return cells.number(row.known(column).rstrip("%％ ")) is not None
 
 
 @rule("L30", "placeholder", why="the author meant to come back", fix="write the value, or why there is none")
@@ -210,9 +285,22 @@ def no_placeholder_is_left(subject: LintedDocument) -> Iterator[Problem]:
         texts += [general.value, general.remark]
     for row in subject.rows:
         texts += row.cells.values()
+    described = _descriptions_of_formats(subject)
     for located in texts:
-        if match := _PLACEHOLDER.search(located.text):
+        if located.place not in described and (match := _PLACEHOLDER.search(located.text)):
             yield Problem(located.place, f"{match[0]!r} is left in {located.text[:60]!r}")
     short = document.general.get("card_short_name")
     if short and re.fullmatch(r".*\w\s*[/\\]", short.value.text):
         yield Problem(short.value.place, f"short name {short.value.text!r} has a mark for nothing behind it")
+
+
+def _descriptions_of_formats(subject: LintedDocument) -> set[Place]:
+    """Return the places of cells that say how something is written, such as ``xxx W``."""
+    return {
+        cell.place
+        for block in subject.document.markdown.blocks
+        if isinstance(block, Table)
+        for row in block.rows
+        for header, cell in zip(block.header, row, strict=False)
+        if _FORMAT.search(header.text)
+    }

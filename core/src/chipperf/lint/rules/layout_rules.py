@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote
 
-from chipperf.documents import markdown
+from chipperf.documents import markdown, wording
 from chipperf.errors import DocumentError
 from chipperf.lint.rule import LintedDocument, NotChecked, Problem, rule
 from chipperf.records.columns import THROUGHPUTS
@@ -21,6 +21,16 @@ if TYPE_CHECKING:
     from chipperf.documents.markdown import Markdown
 
 _NOT_IN_SLUG: Final = re.compile(r"[^\w\- ]")
+_GENERAL: Final = {
+    "task": "task",
+    "model": "model",
+    "dataset": "dataset",
+    "precision": "precision",
+    "fix_hp": "hyperparameters",
+    "card_short_name": "short name of the device",
+}
+"""Rows of the general table that every layout has."""
+
 _SCHEME: Final = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*:|//")
 
 
@@ -90,12 +100,34 @@ def _anchors(page: Markdown) -> frozenset[str]:
     fix="import the report and render it anew: perf report import",
 )
 def layout_is_the_current_one(subject: LintedDocument) -> Iterator[Problem]:
-    """The performance table has the columns of the current layout."""
+    """The performance table has the columns of the current layout, and those that the general table refers to."""
     document = subject.document
     if not document.headers:
         raise NotChecked("there is no performance table")
     lacking = [column for column in reversed(THROUGHPUTS) if column not in document.headers]
-    if any(row.old_layout for row in document.rows) or len(lacking) == len(THROUGHPUTS):
+    if not {"tokens", "parallel"}.isdisjoint(document.headers):
+        # The layout of large language models has one throughput, in tokens.
+        lacking = []
+    elif any(row.old_layout for row in document.rows) or len(lacking) == len(THROUGHPUTS):
         yield Problem(subject.start, "the performance table is of the first layout, without p_* columns")
-    elif lacking:
+        lacking = []
+    if lacking:
         yield Problem(subject.start, f"the performance table has no column {', '.join(lacking)}")
+    yield from _general_table_fits(subject)
+
+
+def _general_table_fits(subject: LintedDocument) -> Iterator[Problem]:
+    document = subject.document
+    headers = {wording.normal(wording.without_unit(cell.text)) for cell in document.header_cells}
+    for row in document.general.values():
+        named = wording.refers_to_column(row.value.text)
+        name = wording.without_unit(named) if named else ""
+        if named and wording.normal(name) not in headers:
+            header = document.headers.get(wording.column_name(name) or "")
+            rest = f", where it is {header.text!r}" if header else ""
+            message = f"{row.label.text} refers to {name!r}, which the performance table lacks{rest}"
+            yield Problem(row.value.place, message)
+    lacking = [label for key, label in _GENERAL.items() if key not in document.general]
+    if document.general and lacking:
+        place = next(iter(document.general.values())).label.place
+        yield Problem(place, f"the general table has no row for the {', '.join(lacking)}")
