@@ -136,6 +136,11 @@ def read_text(path: Path) -> str:
         content = read_bounded(path, MAX_BYTES)
     except OSError as error:
         raise DocumentError(f"cannot read {path}: {error.strerror}", hint="name a document of a page or two") from error
+    return decode(content, path)
+
+
+def decode(content: bytes, path: Path) -> str:
+    """Return the text of a document; a :class:`DocumentError` says where it is not UTF-8."""
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
