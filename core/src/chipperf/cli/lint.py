@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sys
@@ -13,7 +14,7 @@ import typer
 
 from chipperf.cli.command_groups import group_with_default
 from chipperf.cli.command_options import JSON_OPTION
-from chipperf.cli.output import counted, note, print_json, print_table, require_directory, write_file
+from chipperf.cli.output import counted, note, print_json, require_directory, write_file
 from chipperf.errors import CheckFailed, UsageError
 
 if TYPE_CHECKING:
@@ -77,11 +78,9 @@ def check(
     chosen = (_ids(select), _ids(ignore), _ids(extend_select))
     if list_rules:
         rules = choose_rules(chosen[0] or [rule.id for rule in all_rules()], chosen[1])
-        if form == "json":
-            print_json([describe(rule) for rule in rules])
-        else:
-            columns = ("rule", "name", "severity", "default", "needs", "in a good document")
-            print_table(columns, [_row(rule) for rule in rules])
+        content = [describe(rule) for rule in rules]
+        as_text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+        _write(as_text if form.startswith("json") else "".join(map(_listed, rules)), output_file)
         return
     choose_rules(*chosen)
     if not paths:
@@ -185,9 +184,10 @@ def _with_standard_input(paths: list[Path], filename: Path | None) -> tuple[list
     return [place if path == _STANDARD_INPUT else path for path in paths], {place: text}
 
 
-def _row(rule: Rule) -> tuple[str, ...]:
-    default = "off" if rule.off_because else "on"
-    return rule.id, rule.name, rule.severity, default, rule.evidence or "-", rule.summary
+def _listed(rule: Rule) -> str:
+    off = ", off by default" if rule.off_because else ""
+    needs = f" Needs {rule.evidence}." if rule.evidence else ""
+    return f"{rule.id} {rule.name}, {rule.severity}{off}: {rule.summary}{needs}\n"
 
 
 def _show(result: Result, form: str, output_file: Path | None) -> None:

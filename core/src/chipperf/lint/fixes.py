@@ -70,16 +70,16 @@ def fix(lint: Callable[[Mapping[Path, str]], Result], texts: Mapping[Path, str])
 
 
 def _edited(text: str, edits: Iterable[Edit]) -> tuple[str, int]:
-    """Return a text after the edits that fit it and do not touch each other, and their number."""
+    """Return a text after the edits that do not touch each other, and their number."""
     pieces = _LINE_END.split(text)
     made = 0
     last: tuple[int, int] | None = None
     for edit in sorted(edits, key=lambda each: (each.place, each.new), reverse=True):
         index, start = 2 * (edit.place.line - 1), edit.place.column - 1
         end = start + len(edit.old)
-        line = pieces[index]
-        if line[start:end] != edit.old or (last and last[0] == index and last[1] <= end):
+        if last and last[0] == index and last[1] <= end:
             continue
+        line = pieces[index]
         pieces[index] = line[:start] + edit.new + line[end:]
         last = index, start
         made += 1

@@ -173,10 +173,11 @@ def _check(subject: LintedDocument, rules: Sequence[Rule], result: Result) -> No
 
     def add(rule: Rule, problem: Problem, reason: str | None = None) -> None:
         place, severity = problem.place, problem.severity or rule.severity
-        line = lines[place.line - 1]
-        found.append(
-            Finding(rule.id, severity, subject.document.name, place, problem.message, line, problem.edit, reason)
-        )
+        line, edit = lines[place.line - 1], problem.edit
+        # The text of a cell may lack emphasis or an escape that its source has.
+        if edit and not lines[edit.place.line - 1].startswith(edit.old, edit.place.column - 1):
+            edit = None
+        found.append(Finding(rule.id, severity, subject.document.name, place, problem.message, line, edit, reason))
 
     checked = result.checked[subject.document.name] = {DOCUMENT_RULE.id}
     for rule in rules:

@@ -250,7 +250,7 @@ DOCUMENT_RULE: Final = Rule(
     severity="error",
     summary="The document can be read, and its comments for lint accept something, with a reason.",
     why="what was not read was not checked, and a comment that accepts nothing hides the next mistake",
-    fix="save the file as UTF-8; write a comment as <!-- perf lint: ignore L04: reason -->, or remove it",
+    fix="save the file as UTF-8; write a comment as `<!-- perf lint: ignore L04: reason -->`, or remove it",
     evidence="",
     function=lambda subject: iter(()),
 )

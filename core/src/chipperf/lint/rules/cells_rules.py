@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from chipperf.documents import cells, wording
 from chipperf.languages import in_all_languages
-from chipperf.lint.rule import LintedDocument, NotChecked, Problem, rule
+from chipperf.lint.rule import Edit, LintedDocument, NotChecked, Problem, rule
 from chipperf.records.columns import THROUGHPUTS, columns_of
 from chipperf.records.schema import Missing
 
@@ -24,6 +24,8 @@ _PLACEHOLDER: Final = re.compile(
     r"\b(?:\w*placeholder\w*|todo|tbd|fixme|lorem ipsum)\b|\bx{3,}\b|待补充|待填|待定|占位", re.IGNORECASE
 )
 _PERCENT: Final = re.compile("[%％]")
+_HALF_WIDTH: Final = {0x3000: " ", **{code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)}}
+_IDEOGRAPH: Final = re.compile(r"[\u3400-\u9fff]")
 _MIN_DIGITS: Final = 3
 _GIB: Final = 2**30
 _FULL: Final = 0.985
@@ -132,7 +134,9 @@ def memory_fits_the_card(subject: LintedDocument) -> Iterator[Problem]:
         cell = row.cells["mem"]
         _, separator, total = cell.text.partition("/")
         if separator and len(cell.text.split()) > 1:
-            yield Problem(cell.place, f"mem {cell.text!r} has spaces in it")
+            joined = "".join(cell.text.split())
+            edit = Edit(cell.place, cell.text, joined) if cells.memory(joined) == value else None
+            yield Problem(cell.place, f"mem {cell.text!r} has spaces in it", edit=edit)
         if isinstance(value.total_bytes, Missing):
             continue
         if value.used_bytes > value.total_bytes:
@@ -184,6 +188,11 @@ def numbers_are_numbers(subject: LintedDocument) -> Iterator[Problem]:
             is_number = column.unit == "fraction" and cells.number(text) is not None
             if cells.in_unit(text, column.unit) is None and not is_number:
                 yield Problem(row.cells[column.key].place, f"{_row(row)}: {column.key} {text!r} is not a number")
+        for column, cell in row.cells.items():
+            plain = cell.text.translate(_HALF_WIDTH)
+            if column != "configuration" and plain != cell.text and not _IDEOGRAPH.search(plain):
+                message = f"{_row(row)}: {column} {cell.text!r} has full-width characters"
+                yield Problem(cell.place, message, "warning", Edit(cell.place, cell.text, plain))
         values = [(name, row.cells[name]) for name in THROUGHPUTS if row.number(name) is not None]
         same = Counter(cell.text for _, cell in values)
         for name, cell in values:

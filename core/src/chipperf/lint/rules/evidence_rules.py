@@ -9,7 +9,8 @@ from typing import Final
 from chipperf.documents.markdown import read_text
 from chipperf.errors import DocumentError
 from chipperf.languages import pattern, phrase
-from chipperf.lint.rule import LintedDocument, NotChecked, Problem, rule
+from chipperf.lint.rule import Edit, LintedDocument, NotChecked, Problem, rule
+from chipperf.precisions import PRECISIONS
 from chipperf.records.schema import METRICS_VERSION, Missing
 
 _LEGEND: Final = re.compile(pattern(phrase("one of %(precisions)s"), precisions=r"\s*(.+)"), re.IGNORECASE)
@@ -34,7 +35,11 @@ def precisions_are_declared(subject: LintedDocument) -> Iterator[Problem]:
         allowed = {part.strip().casefold() for part in re.split(r"[/、,，]", listed)}
         for row in subject.rows:
             if row.precision and row.precision not in allowed:
-                yield Problem(row.cells["precision"].place, f"{row.precision!r} is not in the legend {listed!r}")
+                named = {*allowed, row.precision} <= set(PRECISIONS)
+                remark = general.remark
+                edit = Edit(remark.place, remark.text, f"{remark.text}/{row.precision}") if named else None
+                message = f"{row.precision!r} is not in the legend {listed!r}"
+                yield Problem(row.cells["precision"].place, message, edit=edit)
     full = next((row for row in subject.rows if row.precision == "fp32"), None)
     if full is None or subject.configs is None:
         return
