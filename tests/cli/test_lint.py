@@ -69,7 +69,7 @@ def test_full_shows_every_finding_with_its_line_and_what_was_accepted(invoke, re
         "hyperparameters"
     )
     source, mark = lines[shown + 1 : shown + 3]
-    assert source.endswith("| 32.2/64.0 |")
+    assert source.endswith("| 32.2/64 |")
     assert width_of(source[: source.index("32.2")]) == mark.index("^")
     assert any(line.startswith(f"accepted: {report}:29:14: L01: ") and line.endswith("[kept]") for line in lines)
 
@@ -84,13 +84,10 @@ def test_concise_has_a_finding_in_a_line(invoke, report):
 def test_reasons_of_several_documents_are_counted(invoke, report):
     (report.parent / "b.md").write_text(report.read_text(encoding="utf-8"), encoding="utf-8")
 
-    lines = invoke("lint", report.parent).out.splitlines()
-    full = invoke("lint", report.parent, "--format", "full").out
+    lines = invoke("lint", report.parent, "--select", "L07,L28").out.splitlines()
+    full = invoke("lint", report.parent, "--select", "L07,L28", "--format", "full").out
 
-    assert (
-        "not checked, of 2 documents: L07, L08, L09, L10, L19, L21, L22, L27, L28, L29 in 2 (--format full: why)"
-        in (lines)
-    )
+    assert "not checked, of 2 documents: L07, L28 in 2 (--format full: why)" in lines
     assert f"{report}: not checked: L28: no records: --against RUN\n" in full
 
 
@@ -259,10 +256,7 @@ def test_rules_are_explained(invoke):
     assert ended.out == page(find_rule("L12")) + "\n" + page(find_rule("L00"))
     (content,) = json.loads(invoke("lint", "explain", "L12", "--json").out)
     assert content["name"] == "below-target"
-    assert content["examples"] == {
-        "wrong": read_examples()["L12"].wrong,
-        "right": read_examples()["L12"].right,
-    }
+    assert content["examples"] == read_examples()["L12"]._asdict()
 
 
 def test_unknown_rule_is_not_explained(invoke):

@@ -12,7 +12,7 @@ LEGEND = {"数据精度": ("precision,见“性能指标”", "可选fp32/amp")}
 
 
 def fixed(path: Path, *, select=("L14", "L15", "L25")):
-    result, changes = fix(lambda texts: run(path, select=select, texts=texts), {})
+    result, changes = fix(lambda contents: run(path, select=select, contents=contents), {})
     for change in changes:
         change.write()
     return result
@@ -53,8 +53,28 @@ def test_legend_is_left_as_it_is_where_a_word_is_no_precision(tmp_path, row, leg
 
     result = fixed(path)
 
-    assert [(finding.rule, finding.edit) for finding in result.findings] == [("L14", None)]
+    assert [(finding.rule, finding.edits) for finding in result.findings] == [("L14", ())]
     assert path.read_text(encoding="utf-8") == text
+
+
+def test_bars_of_a_chinese_keyboard_make_a_table(tmp_path):
+    text = nvidia(good(mem="30.9/ 40.0"))
+    before, label, table = text.partition("* 性能指标")
+    path = put(tmp_path, before + label + table.replace("|", "｜"))
+
+    assert fixed(path).findings == []
+    assert path.read_text(encoding="utf-8") == nvidia(good(mem="30.9/40.0"))
+
+
+def test_document_that_is_not_utf_8_is_left_as_it_is(tmp_path):
+    path = put(tmp_path, "")
+    path.write_bytes(nvidia(good(mem="30.9/ 40.0")).encode("gbk"))
+    before = path.read_bytes()
+
+    result = fixed(path)
+
+    assert {(finding.rule, finding.edits) for finding in result.findings} == {("L00", ()), ("L15", ())}
+    assert path.read_bytes() == before
 
 
 @pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
@@ -84,7 +104,7 @@ def test_text_with_markup_is_not_touched(tmp_path):
 
     (finding,) = fixed(path).findings
 
-    assert (finding.rule, finding.edit) == ("L15", None)
+    assert (finding.rule, finding.edits) == ("L15", ())
     assert path.read_text(encoding="utf-8") == text
 
 
@@ -99,7 +119,7 @@ def test_accepted_finding_is_not_corrected(tmp_path):
 def test_patch_shows_what_would_change(tmp_path):
     path = put(tmp_path, nvidia(good(mem="30.9/ 40.0")).replace("\n", "\r\n"))
 
-    _, (change,) = fix(lambda texts: run(path, select="L15", texts=texts), {})
+    _, (change,) = fix(lambda contents: run(path, select="L15", contents=contents), {})
 
     lines = list(change.patch())
     assert lines[:2] == [f"--- {path}", f"+++ {path}"]

@@ -87,8 +87,8 @@ def check(
         raise UsageError("there is nothing to check", hint="name files or directories: perf lint README.md")
     for file in (output_file, write_baseline):
         require_directory(file)
-    paths, texts = _with_standard_input(paths, stdin_filename)
-    if texts and fix and not diff:
+    paths, contents = _with_standard_input(paths, stdin_filename)
+    if contents and fix and not diff:
         raise UsageError("--fix cannot write standard input", hint="--diff shows what it would change, as a patch")
 
     settings = (lambda path: Settings(Path.cwd())) if isolated else settings_of
@@ -98,7 +98,7 @@ def check(
 
     names, records = read_card_names(cards), [read_record(path) for path in against]
 
-    def find(texts: Mapping[Path, str]) -> Result:
+    def find(contents: Mapping[Path, bytes]) -> Result:
         result = run_lint(
             paths,
             all_rules(),
@@ -108,13 +108,13 @@ def check(
             config=config,
             records=records,
             ignored=ignored,
-            texts=texts,
+            contents=contents,
         )
         if write_baseline is None:
             accept_known(result, lambda file: baseline or settings(Path(file)).baseline)
         return result
 
-    result, changes = make_fixes(find, texts) if fix or diff else (find(texts), [])
+    result, changes = make_fixes(find, contents) if fix or diff else (find(contents), [])
     if diff:
         _write("".join(f"{line}\n" for change in changes for line in change.patch()), output_file)
         if changes and not exit_zero:
@@ -155,7 +155,7 @@ def explain(
 
     found = [find_rule(id) for id in _ids(rules)]
     if as_json:
-        print_json([{**describe(rule), "examples": read_examples()[rule.id]} for rule in found])
+        print_json([{**describe(rule), "examples": read_examples()[rule.id]._asdict()} for rule in found])
     else:
         typer.echo("\n".join(page(rule) for rule in found), nl=False)
 
@@ -173,15 +173,17 @@ def _format(named: Format | None, as_json: bool, statistics: bool) -> str:
     return {"text": "statistics", "json": "json-statistics"}[output] if statistics else output
 
 
-def _with_standard_input(paths: list[Path], filename: Path | None) -> tuple[list[Path], dict[Path, str]]:
-    """Return the paths with the name of standard input in its place, and its text."""
-    from chipperf.documents.markdown import MAX_BYTES, decode
-
+def _with_standard_input(paths: list[Path], filename: Path | None) -> tuple[list[Path], dict[Path, bytes]]:
+    """Return the paths with the name of standard input in its place, and its content."""
     if _STANDARD_INPUT not in paths:
         return paths, {}
+    from chipperf.documents.markdown import MAX_BYTES
+
     place = filename or _STANDARD_INPUT
-    text = decode(sys.stdin.buffer.read(MAX_BYTES + 1), place)
-    return [place if path == _STANDARD_INPUT else path for path in paths], {place: text}
+    content = sys.stdin.buffer.read(MAX_BYTES + 1)
+    if len(content) > MAX_BYTES:
+        raise UsageError("standard input is larger than a document may be", hint="name a document of a page or two")
+    return [place if path == _STANDARD_INPUT else path for path in paths], {place: content}
 
 
 def _listed(rule: Rule) -> str:

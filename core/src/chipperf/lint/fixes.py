@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from chipperf.documents.markdown import read_text
+from chipperf.documents.markdown import MAX_BYTES, decoded
+from chipperf.records.files import read_bounded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -25,46 +26,49 @@ _MAX_PASSES: Final = 10
 
 @dataclass(slots=True)
 class Change:
-    """A document's text before and after all edits."""
+    """A document's content before and after all edits."""
 
     path: Path
-    old: str
-    new: str
+    old: bytes
+    new: bytes
+
+    def edit(self, edits: Iterable[Edit]) -> int:
+        """Make edits, and return how many."""
+        mark = codecs.BOM_UTF8 if self.old.startswith(codecs.BOM_UTF8) else b""
+        text, count = _edited(decoded(self.new)[0], edits)
+        self.new = mark + text.encode()
+        return count
 
     def write(self) -> None:
-        """Replace the document in place, so that its mark of byte order, its owner and links to it stay."""
-        mark = codecs.BOM_UTF8 if self.path.read_bytes().startswith(codecs.BOM_UTF8) else b""
-        self.path.write_bytes(mark + self.new.encode())
+        """Replace the document's content in place, so that its owner and the links to it stay."""
+        self.path.write_bytes(self.new)
 
     def patch(self) -> Iterator[str]:
         """Yield the lines of a patch that makes the change."""
-        old, new = (_LINE_END.sub("\n", text).split("\n") for text in (self.old, self.new))
+        old, new = (_LINE_END.sub("\n", decoded(content)[0]).split("\n") for content in (self.old, self.new))
         return difflib.unified_diff(old, new, str(self.path), str(self.path), lineterm="")
 
 
-def fix(lint: Callable[[Mapping[Path, str]], Result], texts: Mapping[Path, str]) -> tuple[Result, list[Change]]:
+def fix(lint: Callable[[Mapping[Path, bytes]], Result], contents: Mapping[Path, bytes]) -> tuple[Result, list[Change]]:
     """Make the edits of all open findings, and those that they uncover, and return what is found then; write nothing.
 
-    ``lint`` checks the documents, of which it does not read those whose texts it is given; ``texts`` are the first.
+    ``lint`` checks the documents with what it is given in place of files' content, of which ``contents`` is the first.
     """
     changes: dict[Path, Change] = {}
-    result, made = lint(texts), 0
+    result, made = lint(contents), 0
     for _ in range(_MAX_PASSES):
         edits: dict[Path, set[Edit]] = defaultdict(set)
         for finding in result.open:
-            if finding.edit:
-                edits[Path(finding.file)].add(finding.edit)
-        before = made
-        for path, its_edits in edits.items():
-            old = texts[path] if path in texts else read_text(path)
-            change = changes.get(path) or Change(path, old, old)
-            change.new, count = _edited(change.new, its_edits)
-            if count:
-                changes[path] = change
-                made += count
-        if made == before:
+            if finding.edits:
+                edits[Path(finding.file)].update(finding.edits)
+        if not edits:
             break
-        result = lint({**texts, **{path: change.new for path, change in changes.items()}})
+        for path, its_edits in edits.items():
+            if path not in changes:
+                content = contents[path] if path in contents else read_bounded(path, MAX_BYTES)
+                changes[path] = Change(path, content, content)
+            made += changes[path].edit(its_edits)
+        result = lint({**contents, **{path: change.new for path, change in changes.items()}})
     result.fixed = made
     return result, list(changes.values())
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from itertools import takewhile
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from chipperf.documents.case_document import read_document
-from chipperf.documents.document_identity import identify_case, identify_vendor, installed_cases
-from chipperf.documents.markdown import Markdown, Place, read_text
+from chipperf.documents.document_identity import identify_case, identify_vendor, installed_cases, is_place_of_a_case
+from chipperf.documents.markdown import Fault, Markdown, Place, decoded, decoded_text, has_full_width_bars
 from chipperf.errors import DocumentError, UsageError
 from chipperf.lint.configs import read_configs
 from chipperf.lint.rule import (
@@ -57,7 +58,7 @@ class Finding:
     place: Place
     message: str
     line: str = ""
-    edit: Edit | None = None
+    edits: tuple[Edit, ...] = ()
     reason: str | None = None
     in_baseline: bool = False
 
@@ -115,28 +116,35 @@ def lint(
     config: Path | None = None,
     records: Sequence[Record] = (),
     ignored: Callable[[Path], Collection[str]] = lambda path: (),
-    texts: Mapping[Path, str] = MappingProxyType({}),
+    contents: Mapping[Path, bytes] = MappingProxyType({}),
 ) -> Result:
     """Check documents, and all Markdown files in directories and their subdirectories.
 
     Named files are always checked. A Markdown file found in a directory is skipped if it is not a case document. Vendor
     and case are by default detected for each document, and the configurations of its runs are by default those in the
     directory ``config`` next to it. ``ignored`` gives the ids of the rules that are not checked on a document, and
-    ``texts`` the content of documents that are not read. A path or ``config`` that does not exist is a
+    ``contents`` what stands in place of files' content. A path or ``config`` that does not exist is a
     :class:`UsageError`.
     """
     result = Result()
     corpus = Corpus()
-    for path, named in _files(paths, texts):
+    not_utf_8 = set()
+    for path, named in _files(paths, contents):
         name = str(path)
         try:
-            document = read_document(texts[path] if path in texts else read_text(path), name)
+            text, fault = decoded(contents[path]) if path in contents else decoded_text(path)
+            document = read_document(text, name)
         except DocumentError as error:
             result.findings.append(_unreadable(name, error))
             result.files.append(name)
             result.checked[name] = {DOCUMENT_RULE.id}
             continue
-        if not named and not document.is_report:
+        if fault:
+            document.faults.insert(0, fault)
+            not_utf_8.add(name)
+        if named or is_place_of_a_case(path, names):
+            document.require_performance_table()
+        elif not document.is_report:
             result.skipped.append(name)
             continue
         case_name = case or identify_case(document, path)
@@ -160,24 +168,24 @@ def lint(
     for subject in corpus.subjects:
         without = ignored(subject.path)
         own = [rule for rule in rules if rule.id not in without]
-        _check(subject, own, result)
+        _check(subject, own, result, may_edit=subject.document.name not in not_utf_8)
         used.update(own)
     result.rules += tuple(rule for rule in rules if rule in used)
     return result
 
 
-def _check(subject: LintedDocument, rules: Sequence[Rule], result: Result) -> None:
+def _check(subject: LintedDocument, rules: Sequence[Rule], result: Result, *, may_edit: bool) -> None:
     waivers, faults = read_ignore_comments(subject.document.markdown)
     lines = subject.document.markdown.lines
     found: list[Finding] = []
 
     def add(rule: Rule, problem: Problem, reason: str | None = None) -> None:
         place, severity = problem.place, problem.severity or rule.severity
-        line, edit = lines[place.line - 1], problem.edit
+        line = lines[place.line - 1]
         # The text of a cell may lack emphasis or an escape that its source has.
-        if edit and not lines[edit.place.line - 1].startswith(edit.old, edit.place.column - 1):
-            edit = None
-        found.append(Finding(rule.id, severity, subject.document.name, place, problem.message, line, edit, reason))
+        fits = all(lines[edit.place.line - 1].startswith(edit.old, edit.place.column - 1) for edit in problem.edits)
+        edits = problem.edits if may_edit and fits else ()
+        found.append(Finding(rule.id, severity, subject.document.name, place, problem.message, line, edits, reason))
 
     checked = result.checked[subject.document.name] = {DOCUMENT_RULE.id}
     for rule in rules:
@@ -196,9 +204,18 @@ def _check(subject: LintedDocument, rules: Sequence[Rule], result: Result) -> No
         if idle:
             message = f"the waiver for {', '.join(idle)} accepts nothing"
             faults.append(Problem(waiver.place, message, severity="warning"))
+    faults += [_problem(each, subject.document.markdown) for each in subject.document.faults]
     for fault in faults:
         add(DOCUMENT_RULE, fault)
     result.findings += sorted(found, key=lambda each: (each.place, each.rule))
+
+
+def _problem(fault: Fault, document: Markdown) -> Problem:
+    """Return the problem that a fault is, with the edits that make the bars of a table plain."""
+    numbers = range(fault.place.line, len(document.lines) + 1)
+    table = takewhile(lambda number: has_full_width_bars(document, number), numbers)
+    edits = [Edit(Place(number, 1), line := document.lines[number - 1], line.replace("｜", "|")) for number in table]
+    return Problem(fault.place, f"{fault.text}: {fault.hint}", edits=tuple(edits))
 
 
 @dataclass(slots=True, kw_only=True, eq=False)

@@ -42,7 +42,7 @@ def _json(result: Result) -> str:
                 "column": each.place.column,
                 "message": each.message,
                 "accepted": each.reason,
-                "fix": each.edit and asdict(each.edit),
+                "edits": [asdict(edit) for edit in each.edits],
             }
             for each in result.findings
         ],
@@ -141,7 +141,7 @@ def statistics(result: Result) -> list[dict[str, object]]:
                 "findings": count,
                 "errors": sum(each.severity == "error" for each in found),
                 "documents": len({each.file for each in found}),
-                "fixable": sum(each.edit is not None for each in found),
+                "fixable": sum(bool(each.edits) for each in found),
             }
         )
     return rows

@@ -57,7 +57,7 @@ class Problem:
     place: Place
     message: str
     severity: Severity | None = None
-    edit: Edit | None = None
+    edits: tuple[Edit, ...] = ()
 
 
 @dataclass(slots=True, kw_only=True, eq=False)

@@ -143,7 +143,7 @@ def _end(result: Result, screen: Screen) -> Iterator[str]:
 
 def _summary(result: Result) -> str:
     errors, warnings, accepted = result.count("error"), result.count("warning"), len(result.findings) - len(result.open)
-    fixable = sum(finding.edit is not None for finding in result.open)
+    fixable = sum(bool(finding.edits) for finding in result.open)
     parts = [f"{errors} errors, {warnings} warnings, {accepted} accepted"]
     if result.skipped:
         parts.append(f"{len(result.skipped)} other Markdown files skipped")

@@ -37,9 +37,9 @@ def precisions_are_declared(subject: LintedDocument) -> Iterator[Problem]:
             if row.precision and row.precision not in allowed:
                 named = {*allowed, row.precision} <= set(PRECISIONS)
                 remark = general.remark
-                edit = Edit(remark.place, remark.text, f"{remark.text}/{row.precision}") if named else None
+                edits = (Edit(remark.place, remark.text, f"{remark.text}/{row.precision}"),) if named else ()
                 message = f"{row.precision!r} is not in the legend {listed!r}"
-                yield Problem(row.cells["precision"].place, message, edit=edit)
+                yield Problem(row.cells["precision"].place, message, edits=edits)
     full = next((row for row in subject.rows if row.precision == "fp32"), None)
     if full is None or subject.configs is None:
         return
