@@ -53,7 +53,7 @@ def test_page_says_what_why_and_what_to_do_and_shows_every_file():
     assert text.startswith("# L08 no-config\n\nError. In a good document: There is a configuration")
     assert "**Why it matters**: a row without a configuration cannot be repeated.\n" in text
     assert "**Needs** besides the document: configurations." in text
-    assert text.index("## Wrong") < text.index("## Right") < text.index("config_A100x2x8.py`:\n\n```python\n")
+    assert text.index("## Wrong") < text.index("## Right") < text.index("config_A100x2x8.py`:\n\n```py\n")
     assert "Off by default" not in text
 
 

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
 _EXAMPLES: Final = Path(__file__).with_name("rule_examples.toml")
 _DOCUMENT: Final = "training/nvidia/resnet50-pytorch/README.md"
-_LANGUAGES: Final = {".md": "markdown", ".py": "python", ".sh": "bash", ".json": "json"}
 
 
 class Example(NamedTuple):
@@ -55,6 +54,5 @@ def page(rule: Rule) -> str:
     for title, files in (("Wrong", example.wrong), ("Right", example.right)):
         lines += ["", f"## {title}"]
         for path, text in files.items():
-            fence = "```" * (1 + ("```" in text))
-            lines += ["", f"`{path}`:", "", f"{fence}{_LANGUAGES[Path(path).suffix]}", text.strip("\n"), fence]
+            lines += ["", f"`{path}`:", "", f"```{Path(path).suffix[1:]}", text.strip("\n"), "```"]
     return "\n".join(lines) + "\n"
