@@ -63,7 +63,7 @@ def put(
 
 def run(*paths: Path, select: str | tuple[str, ...] = (), **options: Any) -> Result:
     ids = (select,) if isinstance(select, str) else select
-    return lint(paths, choose_rules(ids), names=NAMES, **options)
+    return lint(paths, choose_rules(ids), **{"names": NAMES, **options})
 
 
 def brief(findings: list[Finding]) -> list[str]:

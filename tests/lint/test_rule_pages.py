@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING
 
 import pytest
+from chipperf.documents.card_names import read_card_names
 from chipperf.lint.rule import DOCUMENT_RULE, all_rules, find_rule, rule
 from chipperf.lint.rule_pages import page, read_examples
 from reports import make_record, run
@@ -25,7 +26,8 @@ def lint_of(root: Path, files: Mapping[str, str], id: str):
         path.write_text(text, encoding="utf-8")
     records = [make_record(**json.loads(text)) for name, text in files.items() if name.endswith("record.json")]
     reports = [root / name for name in files if name.endswith("/README.md")]
-    return run(*reports, select="L04" if id == DOCUMENT_RULE.id else id, records=records)
+    names = read_card_names([root / name for name in files if name == "cards.toml"])
+    return run(*reports, select="L04" if id == DOCUMENT_RULE.id else id, records=records, names=names)
 
 
 def test_every_rule_has_examples_and_every_example_a_rule():
@@ -53,7 +55,7 @@ def test_page_says_what_why_and_what_to_do_and_shows_every_file():
     assert text.startswith("# L08 no-config\n\nError. In a good document: There is a configuration")
     assert "**Why it matters**: a row without a configuration cannot be repeated.\n" in text
     assert "**Needs** besides the document: configurations." in text
-    assert text.index("## Wrong") < text.index("## Right") < text.index("config_A100x2x8.py`:\n\n```py\n")
+    assert text.index("## Wrong") < text.index("## Right") < text.index("config_A1x2x8.py`:\n\n```py\n")
     assert "Off by default" not in text
 
 

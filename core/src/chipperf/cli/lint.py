@@ -23,7 +23,10 @@ if TYPE_CHECKING:
 
 # "perf lint PATH..." is short for "perf lint check PATH...". The rules have many modules and other commands need none
 # of them, so they are imported in the commands.
-app = typer.Typer(cls=group_with_default("check"), help="Check case documents, or explain a rule.")
+app = typer.Typer(
+    cls=group_with_default("check"),
+    help="Check hand-written and rendered case documents against rules that each name a mistake of real reports.",
+)
 
 Format = Literal["text", "full", "concise", "json", "sarif", "github"]
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from chipperf.lint.rule import Rule
 
 _EXAMPLES: Final = Path(__file__).with_name("rule_examples.toml")
-_DOCUMENT: Final = "training/nvidia/resnet50-pytorch/README.md"
+_DOCUMENT: Final = "training/acme/resnet50-pytorch/README.md"
 
 
 class Example(NamedTuple):
