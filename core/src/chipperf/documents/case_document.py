@@ -49,8 +49,8 @@ class GeneralRow:
 class DocumentRow:
     """A row of the performance table: its cells by column, and those of unknown columns, each after its header.
 
-    A cell that the row lacks is not there. FlagPerf's ``old_layout`` has one throughput, in samples. ``section`` is the heading
-    within the table above the row, and ``headers`` are the headers of its known columns.
+    A cell that the row lacks is not there. FlagPerf's ``old_layout`` has one throughput, in samples. ``section`` is the
+    heading within the table above the row, and ``headers`` are the headers of its known columns.
     """
 
     label: Located
@@ -364,10 +364,12 @@ class _Reader:
                 self._lost_table(block, header, rows[index + 1 : index + 2])
                 self._performance(header, body, columns)
                 return True
-            if _is_general(body) and (index or not _is_general(rows)):
-                self._lost_table(block, header, rows[index + 1 : index + 2])
-                self._general(header, body)
-                return True
+        without_header = wording.normal(rows[0][0].text) in wording.GENERAL
+        if _is_general(rows) and not (without_header and self._last_table):
+            self._lost_table(block, rows[0], rows[1:2])
+            body = rows[0 if without_header else 1 :]
+            self._general(rows[0], tuple(row for row in body if not _is_delimiter(row)))
+            return True
         if self._last_table is None:
             return False
         cut_off = tuple(row for row in rows if not _is_delimiter(row))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 from chipperf.documents import cells, wording
 from chipperf.documents.markdown import Table
 from chipperf.languages import in_all_languages
-from chipperf.lint.rule import Edit, LintedDocument, NotChecked, Problem, rule
+from chipperf.lint.rule import Edit, LintedDocument, NotChecked, Problem, majority_against, rule
 from chipperf.records.columns import THROUGHPUTS, columns_of
 from chipperf.records.schema import Missing
 
@@ -30,12 +30,15 @@ _ESSENTIAL_FACTS: Final = {
     "container": "container",
     "framework": "framework",
 }
+_VERSIONS: Final = {"os", "kernel", "driver", "framework", "compiler"}
+_DIGIT: Final = re.compile(r"\d")
 _PLACEHOLDER: Final = re.compile(
     r"\b(?:\w*placeholder\w*|todo|tbd|fixme|lorem ipsum)\b|\bx{3,}\b|待补充|待填|待定|占位", re.IGNORECASE
 )
 _PERCENT: Final = re.compile("[%％]")
 _HALF_WIDTH: Final = {0x3000: 0x20, **{code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)}}
 _IDEOGRAPH: Final = re.compile(r"[\u3400-\u9fff]")
+_IN_PERCENT: Final = ("accuracy", "mean average precision", "panoptic quality")
 _NUMERIC: Final = (*(column.key for column in columns_of("report")), "tokens", "mfu")
 _FORMAT: Final = re.compile("格式|format", re.IGNORECASE)
 _MIN_DIGITS: Final = 3
@@ -71,6 +74,10 @@ def no_cell_is_blank(subject: LintedDocument) -> Iterator[Problem]:
     if subject.rows and facts and lacking:
         place = next(iter(facts.values())).place
         yield Problem(place, f"the environment does not name the {', '.join(lacking)}", severity="warning")
+    for key in _VERSIONS & facts.keys():
+        text = facts[key].text
+        if subject.rows and cells.marker(text) is None and not wording.says_nothing(text) and not _DIGIT.search(text):
+            yield Problem(facts[key].place, f"{key} {text!r} names no version", severity="warning")
     measured = any(row.known(column) for row in subject.rows for column in _NUMERIC)
     if subject.rows and not subject.document.generated and not measured:
         yield Problem(subject.start, "no row has a measured value, and nothing says why", severity="warning")
@@ -115,12 +122,34 @@ def one_unit_per_metric(subject: LintedDocument) -> Iterator[Problem]:
                 yield Problem(cell.place, f"{said} has no %, case {subject.case.name} has")
             elif has_sign and not as_percent:
                 yield Problem(cell.place, f"{said} is a percentage, case {subject.case.name}'s a fraction")
+        elif subject.case is None and row.metric in _IN_PERCENT and not has_sign and (row.number("quality") or 0) > 1:
+            yield Problem(cell.place, f"{said} is more than 1 and has no %")
+    if written and subject.case is None:
+        yield from _odd_notation(subject, written[0])
     yield from _metric(subject)
+
+
+def _odd_notation(subject: LintedDocument, row: DocumentRow) -> Iterator[Problem]:
+    """Yield the notation of results that differs from that of most other reports of the case."""
+    alike = [each for each in subject.corpus.subjects if subject.case_name and each.case_name == subject.case_name]
+    first = [next((row for row in each.rows if row.quality is not None), None) for each in alike]
+    counts = Counter(_notation(each) for each in first if each and each.metric == row.metric)
+    own = _notation(row)
+    most = majority_against(counts, own)
+    if most and row.metric in _IN_PERCENT and row.quality is not None:
+        yield Problem(
+            row.cells["quality"].place,
+            f"{row.known('quality')!r} is {own}, in {counts[most]} other reports of {subject.case_name} it is {most}",
+        )
+
+
+def _notation(row: DocumentRow) -> str:
+    return "a percentage" if _PERCENT.search(row.known("quality")) or (row.number("quality") or 0) > 1 else "a fraction"
 
 
 def _metric(subject: LintedDocument) -> Iterator[Problem]:
     header = subject.document.headers.get("quality")
-    kind = wording.quality_kind(header.text) if header else None
+    kind = subject.quality_kind
     if subject.case:
         report = subject.case.report
         own = wording.quality_kind(report.quality_column)
@@ -134,11 +163,14 @@ def _metric(subject: LintedDocument) -> Iterator[Problem]:
                 task.value.place, f"task {task.value.text!r} is not that of {subject.case.name}: {report.task.en}"
             )
     elif header and kind and subject.case_name:
-        kinds = subject.corpus.quality_kinds.get(subject.case_name, {})
-        others = sorted(other for other in kinds if other != kind)
-        if others:
-            name = kinds[others[0]][0].document.name
-            yield Problem(header.place, f"{header.text!r} is {kind}, in {name} it is {others[0]}")
+        targets = {wording.quality_kind(target.metric) for target in subject.base.targets} if subject.base else set()
+        own = next(iter(targets)) if len(targets) == 1 else None
+        kinds = subject.corpus.quality_kinds[subject.case_name]
+        if own and own != "other":
+            if kind != own:
+                yield Problem(header.place, f"{header.text!r} is {kind}, the target of the base configuration is {own}")
+        elif most := majority_against(kinds, kind):
+            yield Problem(header.place, f"{header.text!r} is {kind}, in {kinds[most]} other reports it is {most}")
 
 
 @rule(
