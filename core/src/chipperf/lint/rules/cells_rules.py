@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 from chipperf.documents import cells, wording
 from chipperf.documents.markdown import Table
 from chipperf.languages import in_all_languages
-from chipperf.lint.rule import LintedDocument, NotChecked, Problem, rule
+from chipperf.lint.rule import LintedDocument, NotChecked, Problem, majority_against, rule
 from chipperf.records.columns import THROUGHPUTS, columns_of
 from chipperf.records.schema import Missing
 
@@ -133,8 +133,8 @@ def _odd_notation(subject: LintedDocument, row: DocumentRow) -> Iterator[Problem
     first = [next((row for row in each.rows if row.quality is not None), None) for each in alike]
     counts = Counter(_notation(each) for each in first if each and each.metric == row.metric)
     own = _notation(row)
-    most = max(counts, key=lambda notation: counts[notation], default=own)
-    if row.metric in _IN_PERCENT and row.quality is not None and counts[most] >= 2 * counts[own] and most != own:
+    most = majority_against(counts, own)
+    if most and row.metric in _IN_PERCENT and row.quality is not None:
         yield Problem(
             row.cells["quality"].place,
             f"{row.known('quality')!r} is {own}, in {counts[most]} other reports of {subject.case_name} it is {most}",
@@ -147,7 +147,7 @@ def _notation(row: DocumentRow) -> str:
 
 def _metric(subject: LintedDocument) -> Iterator[Problem]:
     header = subject.document.headers.get("quality")
-    kind = wording.quality_kind(header.text) if header else None
+    kind = subject.quality_kind
     if subject.case:
         report = subject.case.report
         own = wording.quality_kind(report.quality_column)
@@ -161,11 +161,14 @@ def _metric(subject: LintedDocument) -> Iterator[Problem]:
                 task.value.place, f"task {task.value.text!r} is not that of {subject.case.name}: {report.task.en}"
             )
     elif header and kind and subject.case_name:
-        kinds = subject.corpus.quality_kinds.get(subject.case_name, {})
-        others = sorted(other for other in kinds if other != kind)
-        if others:
-            name = kinds[others[0]][0].document.name
-            yield Problem(header.place, f"{header.text!r} is {kind}, in {name} it is {others[0]}")
+        targets = {wording.quality_kind(target.metric) for target in subject.base.targets} if subject.base else set()
+        own = next(iter(targets)) if len(targets) == 1 else None
+        kinds = subject.corpus.quality_kinds[subject.case_name]
+        if own and own != "other":
+            if kind != own:
+                yield Problem(header.place, f"{header.text!r} is {kind}, the target of the base configuration is {own}")
+        elif most := majority_against(kinds, kind):
+            yield Problem(header.place, f"{header.text!r} is {kind}, in {kinds[most]} other reports it is {most}")
 
 
 @rule(
