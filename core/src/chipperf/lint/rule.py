@@ -146,15 +146,17 @@ class LintedDocument:
         return found[0]
 
     def meets_target(self, row: DocumentRow) -> bool | None:
-        """Return whether a row's result meets the case's target, or ``None`` if one of them is not known."""
-        try:
-            target = self.need_target()
-        except NotChecked:
-            return None
-        value, goal = row.quality, target.value
-        if wording.is_fraction(row.metric) and goal > 1:
-            goal /= 100
-        sign = -1 if wording.lower_is_better(target.metric) else 1
+        """Return whether a row's result meets the target beside it, or the case's; ``None`` if one is not known."""
+        value, goal, metric = row.quality, row.target, row.headers.get("quality", "")
+        if goal is None:
+            try:
+                target = self.need_target()
+            except NotChecked:
+                return None
+            goal, metric = target.value, target.metric
+            if wording.is_fraction(row.metric) and goal > 1:
+                goal /= 100
+        sign = -1 if wording.lower_is_better(metric) else 1
         return None if value is None else value * sign >= goal * sign or math.isclose(value, goal, rel_tol=1e-9)
 
     def configs_of(self, row: DocumentRow) -> list[Config]:

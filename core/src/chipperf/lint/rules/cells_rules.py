@@ -167,7 +167,8 @@ def _metric(subject: LintedDocument) -> Iterator[Problem]:
         own = next(iter(targets)) if len(targets) == 1 else None
         kinds = subject.corpus.quality_kinds[subject.case_name]
         if own and own != "other":
-            if kind != own:
+            # Where most reports differ from the base that others follow, it is not clear which of them is right.
+            if kind != own and not 0 < kinds[own] < kinds[kind]:
                 yield Problem(header.place, f"{header.text!r} is {kind}, the target of the base configuration is {own}")
         elif most := majority_against(kinds, kind):
             yield Problem(header.place, f"{header.text!r} is {kind}, in {kinds[most]} other reports it is {most}")
