@@ -97,6 +97,13 @@ BAD = [
         "the configuration in the text, 'A800'",
     ),
     ("L04", "fact that is not there", nvidia(facts={"加速卡驱动版本": None}), "does not name the driver"),
+    ("L04", "no accelerator", nvidia(facts={"加速卡型号": "/"}), "the accelerator is '/', and every run has one"),
+    (
+        "L04",
+        "throughput that does not apply",
+        nvidia(good(**dict.fromkeys(("p_whole", "p_train", "p_core"), "/"))),
+        "every row has '/' for p_whole, p_train, p_core",
+    ),
     ("L04", "no version", nvidia(facts={"训练编译器版本": "xacc"}), "compiler 'xacc' names no version"),
     (
         "L04",
