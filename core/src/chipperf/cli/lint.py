@@ -70,7 +70,6 @@ def check(
     """
     from chipperf.documents.card_names import read_card_names
     from chipperf.lint.baseline import accept_known, baseline_of
-    from chipperf.lint.fixes import fix as make_fixes
     from chipperf.lint.lint_run import lint as run_lint
     from chipperf.lint.result_formats import describe
     from chipperf.lint.rule import all_rules, choose_rules
@@ -117,7 +116,12 @@ def check(
             accept_known(result, lambda file: baseline or settings(Path(file)).baseline)
         return result
 
-    result, changes = make_fixes(find, contents) if fix or diff else (find(contents), [])
+    if fix or diff:
+        from chipperf.lint.fixes import fix as make_fixes
+
+        result, changes = make_fixes(find, contents)
+    else:
+        result, changes = find(contents), []
     if diff:
         _write("".join(f"{line}\n" for change in changes for line in change.patch()), output_file)
         if changes and not exit_zero:

@@ -147,15 +147,17 @@ class LintedDocument:
         return found[0]
 
     def meets_target(self, row: DocumentRow) -> bool | None:
-        """Return whether a row's result meets the case's target, or ``None`` if one of them is not known."""
-        try:
-            target = self.need_target()
-        except NotChecked:
-            return None
-        value, goal = row.quality, target.value
-        if wording.is_fraction(row.metric) and goal > 1:
-            goal /= 100
-        sign = -1 if wording.lower_is_better(target.metric) else 1
+        """Return whether a row's result meets the target beside it, or the case's; ``None`` if one is not known."""
+        value, goal, metric = row.quality, row.target, row.headers.get("quality", "")
+        if goal is None:
+            try:
+                target = self.need_target()
+            except NotChecked:
+                return None
+            goal, metric = target.value, target.metric
+            if wording.is_fraction(row.metric) and goal > 1:
+                goal /= 100
+        sign = -1 if wording.lower_is_better(metric) else 1
         return None if value is None else value * sign >= goal * sign or math.isclose(value, goal, rel_tol=1e-9)
 
     def is_of_case(self, row: DocumentRow) -> bool:
@@ -343,9 +345,9 @@ DOCUMENT_RULE: Final = Rule(
     id="L00",
     name="document",
     severity="error",
-    summary="The document can be read, and its comments for lint accept something, with a reason.",
+    summary="All of the document can be read, and each comment for lint accepts something, with a reason.",
     why="what was not read was not checked, and a comment that accepts nothing hides the next mistake",
-    fix="save the file as UTF-8; write a comment as `<!-- perf lint: ignore L04: reason -->`, or remove it",
+    fix="do what the message says; a comment is written as `<!-- perf lint: ignore L04: reason -->`",
     evidence="",
     function=lambda subject: iter(()),
 )

@@ -8,6 +8,7 @@ from functools import reduce
 from typing import TYPE_CHECKING, Final
 
 from chipperf.documents import cells, wording
+from chipperf.documents.format import NOT_APPLICABLE
 from chipperf.documents.markdown import Table
 from chipperf.languages import in_all_languages
 from chipperf.lint.rule import Edit, LintedDocument, NotChecked, Problem, majority_against, rule
@@ -36,9 +37,9 @@ _PLACEHOLDER: Final = re.compile(
     r"\b(?:\w*placeholder\w*|todo|tbd|fixme|lorem ipsum)\b|\bx{3,}\b|待补充|待填|待定|占位", re.IGNORECASE
 )
 _PERCENT: Final = re.compile("[%％]")
-_IN_PERCENT: Final = ("accuracy", "mean average precision", "panoptic quality")
 _HALF_WIDTH: Final = {0x3000: 0x20, **{code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)}}
 _IDEOGRAPH: Final = re.compile(r"[\u3400-\u9fff]")
+_IN_PERCENT: Final = ("accuracy", "mean average precision", "panoptic quality")
 _NUMERIC: Final = (*(column.key for column in columns_of("report")), "tokens", "mfu")
 _FORMAT: Final = re.compile("格式|format", re.IGNORECASE)
 _MIN_DIGITS: Final = 3
@@ -69,23 +70,38 @@ def no_cell_is_blank(subject: LintedDocument) -> Iterator[Problem]:
     for key, fact in subject.document.facts.items():
         if not fact.text:
             yield Problem(fact.place, f"{key} is blank")
-    facts = subject.document.facts
-    lacking = [name for key, name in _ESSENTIAL_FACTS.items() if key not in facts]
-    if subject.rows and facts and lacking:
-        place = next(iter(facts.values())).place
-        yield Problem(place, f"the environment does not name the {', '.join(lacking)}", severity="warning")
-    for key in _VERSIONS & facts.keys():
-        text = facts[key].text
-        if subject.rows and cells.marker(text) is None and not wording.says_nothing(text) and not _DIGIT.search(text):
-            yield Problem(facts[key].place, f"{key} {text!r} names no version", severity="warning")
-    measured = any(row.known(column) for row in subject.rows for column in _NUMERIC)
-    if subject.rows and not subject.document.generated and not measured:
-        yield Problem(subject.start, "no row has a measured value, and nothing says why", severity="warning")
+    if subject.rows:
+        yield from _what_every_run_has(subject)
     on_one_card = {_settings(row) for row in subject.rows if row.card_count == 1 and row.text("e2e_time") == ""}
     for row in subject.rows:
         if row.shape == "1x8" and row.text("e2e_time") == "/" and _settings(row) in on_one_card:
             place = row.cells["e2e_time"].place
             yield Problem(place, "e2e_time of 1x8 is '/' and of 1x1 blank: they look swapped")
+
+
+def _what_every_run_has(subject: LintedDocument) -> Iterator[Problem]:
+    """Yield the facts and values that are not there or do not apply, although every run has them."""
+    facts = subject.document.facts
+    lacking = [name for key, name in _ESSENTIAL_FACTS.items() if key not in facts]
+    if facts and lacking:
+        place = next(iter(facts.values())).place
+        yield Problem(place, f"the environment does not name the {', '.join(lacking)}", severity="warning")
+    for key in _VERSIONS & facts.keys():
+        text = facts[key].text
+        if cells.marker(text) is None and not wording.says_nothing(text) and not _DIGIT.search(text):
+            yield Problem(facts[key].place, f"{key} {text!r} names no version", severity="warning")
+    if (card := facts.get("card_title")) and card.text == NOT_APPLICABLE:
+        yield Problem(card.place, "the accelerator is '/', and every run has one", severity="warning")
+    if subject.document.generated:
+        return
+    if not any(row.known(column) for row in subject.rows for column in _NUMERIC):
+        yield Problem(subject.start, "no row has a measured value, and nothing says why", severity="warning")
+        return
+    speeds = [column for column in (*THROUGHPUTS, "tokens") if column in subject.document.headers]
+    if speeds and all(row.text(column) == NOT_APPLICABLE for row in subject.rows for column in speeds):
+        headers = ", ".join(subject.document.headers[column].text for column in reversed(speeds))
+        message = f"every row has '/' for {headers}, and every run has a throughput"
+        yield Problem(subject.start, message, severity="warning")
 
 
 def _settings(row: DocumentRow) -> tuple[str | None, str | None]:

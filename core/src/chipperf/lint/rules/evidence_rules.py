@@ -38,12 +38,12 @@ def precisions_are_declared(subject: LintedDocument) -> Iterator[Problem]:
         allowed = {part.strip().casefold() for part in re.split(r"[/、,，]", listed)}
         for row in subject.rows:
             # Behind the precision may stand a level: fp16, level="O2".
-            if re.search(r"\w", row.precision) and not allowed.issuperset(
-                _PRECISION.findall(row.precision) or [row.precision]
-            ):
-                named = {*allowed, row.precision} <= set(PRECISIONS)
+            named = _PRECISION.findall(row.precision) or [row.precision]
+            lacking = [each for each in named if each not in allowed]
+            if lacking and re.search(r"\w", row.precision):
                 remark = general.remark
-                edits = (Edit(remark.place, remark.text, f"{remark.text}/{row.precision}"),) if named else ()
+                longer = "/".join((remark.text, *lacking))
+                edits = (Edit(remark.place, remark.text, longer),) if {*allowed, *lacking} <= set(PRECISIONS) else ()
                 message = f"{row.precision!r} is not in the legend {listed!r}"
                 yield Problem(row.cells["precision"].place, message, edits=edits)
     said = general.value.text.casefold() if general else ""

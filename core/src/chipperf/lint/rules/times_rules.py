@@ -145,19 +145,25 @@ def _samples_per_epoch(subject: LintedDocument) -> int:
     "below-target",
     why="a reader takes a result for a converged run",
     fix="say below the table that the result is below the target, and the target",
-    evidence="the case's target",
+    evidence="a target beside the result, or the case's",
 )
 def results_below_target_say_so(subject: LintedDocument) -> Iterator[Problem]:
     """A result that misses the case's target is declared as such."""
-    subject.need_reference_dataset()
+    if all(row.target is None for row in subject.rows):
+        subject.need_reference_dataset()
+        subject.need_target()
     results = [(row, met) for row in subject.rows if (met := subject.meets_target(row)) is not None]
     lines = [line for line in subject.document.markdown.lines if _BELOW.search(line)]
-    target, origin = subject.need_target(), subject.need_base().origin
-    side = "above" if wording.lower_is_better(target.metric) else "below"
     for row, met in results:
-        if not met and not any(len(results) == 1 or row.shape in line for line in lines):
-            cell = row.cells["quality"]
-            yield Problem(cell.place, f"{cell.text} is {side} the target {target.value:g} of {origin}, without a word")
+        if met or any(len(results) == 1 or row.shape in line for line in lines):
+            continue
+        metric, target = row.headers["quality"], f"{row.text('target')} beside it"
+        if row.target is None:
+            asked = subject.need_target()
+            metric, target = asked.metric, f"{asked.value:g} of {subject.need_base().origin}"
+        cell = row.cells["quality"]
+        side = "above" if wording.lower_is_better(metric) else "below"
+        yield Problem(cell.place, f"{cell.text} is {side} the target {target}, without a word")
     yield from subject.implausible("result")
 
 
