@@ -68,7 +68,7 @@ def print_with(encoding: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
         (("report", "测é★", "--lang", "zh"), 0),
         (("report", "测é★", "--format", "html"), 0),
         (("report", "import", "测é★.md"), 2),
-        (("lint", "测é★.md"), 0),
+        (("lint", "测é★.md"), 4),
         (("compare", "测é★", "测é★"), 0),
         (("verify", "测é★.md", "--runs", "测é★"), 4),
         (("bundle", "测é★", "--out", "测é★.tar.gz"), 0),
