@@ -73,7 +73,7 @@ def put_benchmark(root: Path, case: str, base: str | None = None, **sources: str
 
 def run(*paths: Path, select: str | tuple[str, ...] = (), **options: Any) -> Result:
     ids = (select,) if isinstance(select, str) else select
-    return lint(paths, choose_rules(ids), names=NAMES, **options)
+    return lint(paths, choose_rules(ids), **{"names": NAMES, **options})
 
 
 def brief(findings: list[Finding]) -> list[str]:

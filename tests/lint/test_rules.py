@@ -190,6 +190,7 @@ BAD = [
     ("L24", "row that is not there", nvidia(general={"数据精度": None}), "has no row for the precision"),
     ("L25", "tokens", llm("TP8", tokens="8.7 * 2048"), "tokens '8.7 * 2048' is not a number"),
     ("L25", "two points", nvidia(good(acc="80.83.2%")), "'80.83.2%' is not a number"),
+    ("L25", "full-width", nvidia(good(fix_hp="bs＝256")), "'bs＝256' has full-width characters"),
     ("L25", "rounded", nvidia(good(p_whole="32", p_train="32", p_core="33")), "equals another throughput"),
     ("L27", "target met exactly", old(("单机8卡", "config_A100x1x8", "1", "70.634", "70.634", "4", "5")), "last digit"),
     ("L30", "placeholder", nvidia(facts={"加速卡驱动版本": "NVIDIA PLACEHOLDER"}), "'PLACEHOLDER' is left"),
@@ -592,6 +593,7 @@ def test_phrases_for_two_machines_that_differ(tmp_path):
         ("L23", nvidia(after="[x](../../elsewhere/README.md) [y](https://x.example/#z) [z](mailto:a@b.example)")),
         ("L23", nvidia(after="### 数据集 下载\n[x](#数据集-下载)")),
         ("L25", nvidia(good(e2e_time="1,234.5", p_core="4659 images/s"))),
+        ("L25", nvidia(good(e2e_time="未公开（保密）"))),
     ],
 )
 def test_rule_is_silent(tmp_path, rule, text):

@@ -39,8 +39,21 @@ _SCHEDULE: Final = re.compile(r"epoch|step|sample|轮|步|样本|shorten|缩短|
 _MIN_MAJORITY: Final = 2
 
 
+PAGES: Final = "https://github.com/chipperf/chipperf/blob/main/docs/lint"
+"""Address of the directory with a page for each rule."""
+
+
 class NotChecked(Exception):
     """The evidence that a rule needs is missing. The message names it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """A safe change, which ``--fix`` makes: the text ``old`` at ``place`` becomes ``new``."""
+
+    place: Place
+    old: str
+    new: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +63,7 @@ class Problem:
     place: Place
     message: str
     severity: Severity | None = None
+    edits: tuple[Edit, ...] = ()
 
 
 @dataclass(kw_only=True, eq=False)
@@ -280,7 +294,8 @@ class Rule:
     """One rule, with a stable id such as ``L04`` and a stable name such as ``blank-cell``. An error fails the lint.
 
     ``summary``, the first line of the function's docstring, says what is true of a good document, and ``why`` that
-    matters to readers. ``evidence`` is needed besides the document. The function may raise :class:`NotChecked`.
+    matters to readers. ``evidence`` is needed besides the document. The function may raise :class:`NotChecked`. A rule
+    with a reason in ``off_because`` is checked only where it is selected.
     """
 
     id: str
@@ -291,14 +306,42 @@ class Rule:
     fix: str
     evidence: str
     function: Function
+    off_because: str = ""
+
+    @property
+    def url(self) -> str:
+        """Address of the rule's page."""
+        return f"{PAGES}/{self.id}.md"
 
 
 def rule(
-    id: str, name: str, *, why: str, fix: str, severity: Severity = "error", evidence: str = ""
+    id: str,
+    name: str,
+    *,
+    why: str,
+    fix: str,
+    severity: Severity = "error",
+    evidence: str = "",
+    off_because: str = "",
 ) -> Callable[[Function], Rule]:
     """Make a rule from a function, whose docstring's first line is the summary; see :class:`Rule` for the arguments."""
     require_id(id, r"L\d{2}", "L04")
-    return lambda function: Rule(id, name, severity, summary_of(function, id), why, fix, evidence, function)
+    return lambda function: Rule(
+        id, name, severity, summary_of(function, id), why, fix, evidence, function, off_because
+    )
+
+
+DOCUMENT_RULE: Final = Rule(
+    id="L00",
+    name="document",
+    severity="error",
+    summary="The document can be read, and its comments for lint accept something, with a reason.",
+    why="what was not read was not checked, and a comment that accepts nothing hides the next mistake",
+    fix="save the file as UTF-8; write a comment as `<!-- perf lint: ignore L04: reason -->`, or remove it",
+    evidence="",
+    function=lambda subject: iter(()),
+)
+"""What lint itself finds while it reads a document. It can be neither selected nor ignored."""
 
 
 _RULES: Final = Catalog("chipperf.lint.rules", Rule, noun="rule", listing="perf lint --list")
@@ -309,7 +352,18 @@ def all_rules() -> tuple[Rule, ...]:
     return tuple(_RULES.entries().values())
 
 
-def choose_rules(select: Sequence[str] = (), ignore: Sequence[str] = ()) -> tuple[Rule, ...]:
-    """Return the selected rules, by default all, without the ignored ones; an unknown id is a :class:`UsageError`."""
-    wanted = {_RULES.find(id).id for id in select or _RULES.entries()} - {_RULES.find(id).id for id in ignore}
+def find_rule(id: str) -> Rule:
+    """Return the rule with this id, :data:`DOCUMENT_RULE` included; an unknown id is a :class:`UsageError`."""
+    return DOCUMENT_RULE if id == DOCUMENT_RULE.id else _RULES.find(id)
+
+
+def choose_rules(
+    select: Sequence[str] = (), ignore: Sequence[str] = (), extend_select: Sequence[str] = ()
+) -> tuple[Rule, ...]:
+    """Return the selected rules, by default those that are on, and the added ones, without the ignored ones.
+
+    An unknown id is a :class:`UsageError`.
+    """
+    on = select or [rule.id for rule in all_rules() if not rule.off_because]
+    wanted = {_RULES.find(id).id for id in (*on, *extend_select)} - {_RULES.find(id).id for id in ignore}
     return tuple(rule for rule in all_rules() if rule.id in wanted)

@@ -11,7 +11,7 @@ from chipperf.documents import cells, wording
 from chipperf.documents.format import NOT_APPLICABLE
 from chipperf.documents.markdown import Table
 from chipperf.languages import in_all_languages
-from chipperf.lint.rule import LintedDocument, NotChecked, Problem, majority_against, rule
+from chipperf.lint.rule import Edit, LintedDocument, NotChecked, Problem, majority_against, rule
 from chipperf.records.columns import THROUGHPUTS, columns_of
 from chipperf.records.schema import Missing
 
@@ -37,6 +37,8 @@ _PLACEHOLDER: Final = re.compile(
     r"\b(?:\w*placeholder\w*|todo|tbd|fixme|lorem ipsum)\b|\bx{3,}\b|待补充|待填|待定|占位", re.IGNORECASE
 )
 _PERCENT: Final = re.compile("[%％]")
+_HALF_WIDTH: Final = {0x3000: 0x20, **{code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)}}
+_IDEOGRAPH: Final = re.compile(r"[\u3400-\u9fff]")
 _IN_PERCENT: Final = ("accuracy", "mean average precision", "panoptic quality")
 _NUMERIC: Final = (*(column.key for column in columns_of("report")), "tokens", "mfu")
 _FORMAT: Final = re.compile("格式|format", re.IGNORECASE)
@@ -205,7 +207,9 @@ def memory_fits_the_card(subject: LintedDocument) -> Iterator[Problem]:
         if value.other_unit:
             yield Problem(cell.place, f"mem {cell.text!r} is in {value.other_unit}, reports are in GiB")
         elif separator and len(cell.text.split()) > 1:
-            yield Problem(cell.place, f"mem {cell.text!r} has spaces in it")
+            joined = "".join(cell.text.split())
+            edits = (Edit(cell.place, cell.text, joined),) if cells.memory(joined) == value else ()
+            yield Problem(cell.place, f"mem {cell.text!r} has spaces in it", edits=edits)
         if isinstance(value.total_bytes, Missing):
             continue
         if value.total_bytes > _MOST_OF_ANY_CARD:
@@ -271,6 +275,11 @@ def numbers_are_numbers(subject: LintedDocument) -> Iterator[Problem]:
             text = row.known(column)
             if text and "&" not in text and not _is_number(row, column):
                 yield Problem(row.cells[column].place, f"{_row(row)}: {column} {text!r} is not a number")
+        for column, cell in row.cells.items():
+            plain = cell.text.translate(_HALF_WIDTH)
+            if column != "configuration" and plain != cell.text and not _IDEOGRAPH.search(plain):
+                message = f"{_row(row)}: {column} {cell.text!r} has full-width characters"
+                yield Problem(cell.place, message, "warning", (Edit(cell.place, cell.text, plain),))
         values = [(name, row.cells[name]) for name in THROUGHPUTS if row.number(name) is not None]
         same = Counter(cell.text for _, cell in values)
         for name, cell in values:

@@ -9,7 +9,7 @@ from typing import Final
 from chipperf.documents.markdown import read_text
 from chipperf.errors import DocumentError
 from chipperf.languages import pattern, phrase
-from chipperf.lint.rule import LintedDocument, NotChecked, Problem, rule
+from chipperf.lint.rule import Edit, LintedDocument, NotChecked, Problem, rule
 from chipperf.precisions import PRECISIONS
 from chipperf.records.schema import METRICS_VERSION, Missing
 
@@ -38,10 +38,14 @@ def precisions_are_declared(subject: LintedDocument) -> Iterator[Problem]:
         allowed = {part.strip().casefold() for part in re.split(r"[/、,，]", listed)}
         for row in subject.rows:
             # Behind the precision may stand a level: fp16, level="O2".
-            if re.search(r"\w", row.precision) and not allowed.issuperset(
-                _PRECISION.findall(row.precision) or [row.precision]
-            ):
-                yield Problem(row.cells["precision"].place, f"{row.precision!r} is not in the legend {listed!r}")
+            named = _PRECISION.findall(row.precision) or [row.precision]
+            lacking = [each for each in named if each not in allowed]
+            if lacking and re.search(r"\w", row.precision):
+                remark = general.remark
+                longer = "/".join((remark.text, *lacking))
+                edits = (Edit(remark.place, remark.text, longer),) if {*allowed, *lacking} <= set(PRECISIONS) else ()
+                message = f"{row.precision!r} is not in the legend {listed!r}"
+                yield Problem(row.cells["precision"].place, message, edits=edits)
     said = general.value.text.casefold() if general else ""
     for row in subject.rows:
         if said in PRECISIONS and said not in (_PRECISION.findall(row.precision) or [said]):
