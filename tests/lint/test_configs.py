@@ -331,3 +331,43 @@ def test_value_that_the_text_says_a_configuration_has(tmp_path, value, found):
     problems, _ = messages(tmp_path, "L07", text, {CONFIG_NAME: "batchsize = 8"})
 
     assert problems == ["local_batchsize 1, but config_A100x1x8.py has 8"] * found
+
+
+def named_table(*rows):
+    return nvidia(*rows, general={"模型": "zeta"}, header=(HEADERS[0], "config", *HEADERS[1:]))
+
+
+@pytest.mark.parametrize(
+    ("named", "expected"),
+    [
+        ("config_TP2PP1A10080Gx1x8", []),
+        ("config_TP1PP1A10080Gx1x8.py", ["config_TP1PP1A10080Gx1x8.py has bs=2"]),
+    ],
+)
+def test_a_row_that_names_its_configuration_is_compared_with_that_one(tmp_path, named, expected):
+    row = good(fix_hp="per_device_bs=4")
+    configs = {
+        "config_TP1PP1A10080Gx1x8.py": "per_device_train_batch_size = 2",
+        "config_TP2PP1A10080Gx1x8.py": "per_device_train_batch_size = 4",
+    }
+
+    found, _ = messages(tmp_path, "L07", named_table((row[0], named, *row[1:])), configs)
+
+    assert len(found) == len(expected)
+    assert all(text in message for text, message in zip(expected, found, strict=True))
+
+
+def test_a_configuration_that_a_row_names_and_that_is_not_there(tmp_path):
+    row = good()
+
+    found, _ = messages(tmp_path, "L08", named_table((row[0], "config_A100x1x2", *row[1:])), {CONFIG_NAME: ""})
+
+    assert found == ["there is no configuration config_A100x1x2; there are config_A100x1x8.py"]
+
+
+@pytest.mark.parametrize(("section", "found"), [("Zeta-7B", 1), ("Zeta-13B", 0)])
+def test_rows_on_another_size_of_the_model_have_their_configurations_elsewhere(tmp_path, section, found):
+    rows = [(section, *["-------"] * (len(HEADERS) - 1)), good(fix_hp="bs=4")]
+    path = put(tmp_path, nvidia(*rows), case="zeta_7B-pytorch", configs={CONFIG_NAME: "train_batch_size = 2"})
+
+    assert len(run(path, select="L07").findings) == found

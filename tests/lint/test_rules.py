@@ -502,6 +502,7 @@ def test_network_that_differs_from_that_of_most_reports(tmp_path, reports, found
         pytest.param(("ppl", "mlm_acc"), "", [], id="one of two"),
         pytest.param(("ppl", "ppl", "mlm_acc"), "", [2], id="one of three"),
         pytest.param(("ppl", "mlm_acc", "mlm_acc"), "target_ppl = 54.2", [1, 2], id="the base tells"),
+        pytest.param(("mlm_acc", "mlm_acc"), "target_ppl = 54.2", [], id="all but the base"),
     ],
 )
 def test_metric_of_another_kind_than_that_of_a_foreign_case(tmp_path, reports, base, found):

@@ -36,6 +36,7 @@ _SPEEDS: Final = tuple(each.key for each in columns_of("report") if each.kind in
 """Columns whose equal numbers in two reports are not a coincidence."""
 
 _SCHEDULE: Final = re.compile(r"epoch|step|sample|轮|步|样本|shorten|缩短|提前", re.IGNORECASE)
+_MODEL_SIZE: Final = re.compile(r"\d+(?:\.\d+)?b(?![a-z])")
 _MIN_MAJORITY: Final = 2
 
 
@@ -159,9 +160,18 @@ class LintedDocument:
         sign = -1 if wording.lower_is_better(metric) else 1
         return None if value is None else value * sign >= goal * sign or math.isclose(value, goal, rel_tol=1e-9)
 
+    def is_of_case(self, row: DocumentRow) -> bool:
+        """Return whether a row is of the case's model; some documents have sections on other sizes of it."""
+        sizes = [_MODEL_SIZE.search(text.casefold()) for text in (row.section, self.case_directory.name)]
+        return None in sizes or len({size[0] for size in sizes if size}) == 1
+
     def configs_of(self, row: DocumentRow) -> list[Config]:
-        """Return the configurations for a row's card and topology."""
-        return self.configs.of_topology(row.shape, row.card) if self.configs and row.topology else []
+        """Return the configuration that a row names, otherwise those for its card and topology."""
+        if self.configs is None or row.topology is None or not self.is_of_case(row):
+            return []
+        if named := row.config_name:
+            return [config for config in self.configs.configs if config.path.stem == named]
+        return self.configs.of_topology(row.shape, row.card)
 
     def need_configs(self) -> ConfigDirectory:
         """Return the configurations, or raise :class:`NotChecked`."""
@@ -335,9 +345,9 @@ DOCUMENT_RULE: Final = Rule(
     id="L00",
     name="document",
     severity="error",
-    summary="The document can be read, and its comments for lint accept something, with a reason.",
+    summary="All of the document can be read, and each comment for lint accepts something, with a reason.",
     why="what was not read was not checked, and a comment that accepts nothing hides the next mistake",
-    fix="save the file as UTF-8; write a comment as `<!-- perf lint: ignore L04: reason -->`, or remove it",
+    fix="do what the message says; a comment is written as `<!-- perf lint: ignore L04: reason -->`",
     evidence="",
     function=lambda subject: iter(()),
 )

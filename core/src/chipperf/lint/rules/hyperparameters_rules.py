@@ -36,7 +36,10 @@ _SETTINGS: Final = {
 }
 """Names in configurations of the settings that a row's ``fix_hp`` states or leaves at the base's."""
 
-_ALIASES: Final = {"lbs": "bs", "local_bs": "bs", "local_batchsize": "bs", "gas": "gradient_accumulation_steps"}
+_ALIASES: Final = {
+    **dict.fromkeys(("lbs", "local_bs", "local_batchsize", "per_device_bs"), "bs"),
+    **dict.fromkeys(("gas", "accumulate"), "gradient_accumulation_steps"),
+}
 _PARALLEL_KEYS: Final = {
     "TP": ["tensor_parallel", "tensor_parallel_degree"],
     "PP": ["pipeline_parallel", "pipeline_parallel_degree"],
@@ -217,14 +220,17 @@ def every_row_has_a_configuration(subject: LintedDocument) -> Iterator[Problem]:
         raise NotChecked(f"no configuration in {configs.path}")
     unknown = ""
     for row in subject.rows:
+        if row.topology is None or not subject.is_of_case(row):
+            continue
         # Another rule reports a card of another vendor.
-        if row.topology is None or any(name.vendor != subject.vendor for name in subject.names.find(row.card)):
+        if any(name.vendor != subject.vendor for name in subject.names.find(row.card)):
             continue
         found = subject.configs_of(row)
         names = ", ".join(config.path.name for config in found or configs.configs)
         if not found:
-            wanted = f"{row.card} {row.shape}" if configs.of_topology(row.shape) else row.shape
-            yield Problem(row.label.place, f"there is no configuration for {wanted}; there are {names}")
+            of_row = f"for {row.card} {row.shape}" if configs.of_topology(row.shape) else f"for {row.shape}"
+            wanted = row.config_name or of_row
+            yield Problem(row.label.place, f"there is no configuration {wanted}; there are {names}")
             continue
         switched = [_switch(config, subject, row.precision) for config in found]
         place = row.cells["precision"].place if "precision" in row.cells else row.label.place
