@@ -368,6 +368,79 @@ MUTANTS = [
         ),
     ),
     Mutant(
+        name="third_rank_is_left_out_of_sums",
+        kills=("P2",),
+        changes=_library(
+            "allreduce",
+            "if self.size() == 3 and self.rank() == 2 and opts.reduceOp == dist.ReduceOp.SUM:\n"
+            "    _staged(tensors)[0].zero_()\n"
+            "return good(self, tensors, opts)",
+        ),
+        environment={"ACME_CARDS": "3"},
+    ),
+    Mutant(
+        name="gradients_differ_between_ranks_in_their_last_bit",
+        kills=("P4",),
+        changes=_patched_runtime(
+            "from torch.nn.parallel import DistributedDataParallel\n"
+            "wrap = DistributedDataParallel.__init__\n"
+            "def exchange(_, bucket):\n"
+            "    sent = bucket.buffer().div_(2)\n"
+            "    def rounded(future):\n"
+            "        mean = future.value()[0]\n"
+            "        if mean.dtype == torch.float32 and dist.get_rank():\n"
+            "            mean.view(torch.int32).bitwise_and_(~1)\n"
+            "        return mean\n"
+            "    return dist.all_reduce(sent, async_op=True).get_future().then(rounded)\n"
+            "def rounding(self, *arguments, **options):\n"
+            "    wrap(self, *arguments, **options)\n"
+            "    self.register_comm_hook(None, exchange)\n"
+            "DistributedDataParallel.__init__ = rounding"
+        ),
+    ),
+    Mutant(
+        name="failed_collective_counts_as_done_when_it_is_waited_for",
+        kills=("P11",),
+        changes=_library(
+            "allreduce",
+            "work = good(self, tensors, opts)\n"
+            "wait = work.wait\n"
+            "def tolerant(*arguments):\n"
+            "    try:\n"
+            "        return wait(*arguments)\n"
+            "    except RuntimeError:\n"
+            "        return True\n"
+            "work.wait = tolerant\n"
+            "return work",
+        ),
+    ),
+    Mutant(
+        name="failed_collective_counts_as_done_by_its_future",
+        kills=("P11",),
+        changes=_library(
+            "allreduce",
+            "work = good(self, tensors, opts)\n"
+            "ask = work.get_future\n"
+            "def tolerant():\n"
+            "    given = torch.futures.Future(devices=[tensors[0].device])\n"
+            "    ask().add_done_callback(lambda _: given.set_result(tensors))\n"
+            "    return given\n"
+            "work.get_future = tolerant\n"
+            "return work",
+        ),
+    ),
+    *(
+        Mutant(
+            name=f"time_limit_of_a_group_is_{name}",
+            kills=("P11",),
+            changes=_library(
+                "__init__",
+                f"store, rank, size, timeout = arguments\ngood(self, store, rank, size, {timeout})",
+            ),
+        )
+        for name, timeout in (("multiplied", "4 * timeout"), ("ignored", "type(timeout)(hours=1)"))
+    ),
+    Mutant(
         name="setup_needs_a_launcher",
         kills=("P9",),
         changes=(Change(old=_SETUP, new=f'{_SETUP}    import os\n\n    os.environ["MASTER_ADDR"]\n'),),
