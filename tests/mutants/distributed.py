@@ -82,6 +82,20 @@ def _patched_runtime(patch: str) -> tuple[Change, ...]:
     return (Change(old=_AFTER_LOAD, new=f"{_AFTER_LOAD}    import torch.distributed as dist\n\n{body}"),)
 
 
+def _wrapped(then: str, hook: str = "") -> tuple[Change, ...]:
+    """Let DDP do something after it was made, with the communication hook ``exchange`` if there is one."""
+    return _patched_runtime(
+        f"import functools\n{hook}"
+        "from torch.nn.parallel import DistributedDataParallel\n"
+        "wrap = DistributedDataParallel.__init__\n"
+        "@functools.wraps(wrap)\n"
+        "def wrapping(self, *arguments, **options):\n"
+        "    wrap(self, *arguments, **options)\n"
+        f"    {then}\n"
+        "DistributedDataParallel.__init__ = wrapping"
+    )
+
+
 MUTANTS = [
     Mutant(
         name="collective_backend_misspelled",
@@ -234,29 +248,16 @@ MUTANTS = [
     Mutant(
         name="gradients_are_compressed",
         kills=("P4",),
-        changes=_patched_runtime(
-            "from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import fp16_compress_hook\n"
-            "from torch.nn.parallel import DistributedDataParallel\n"
-            "wrap = DistributedDataParallel.__init__\n"
-            "def compressing(self, *arguments, **options):\n"
-            "    wrap(self, *arguments, **options)\n"
-            "    self.register_comm_hook(None, fp16_compress_hook)\n"
-            "DistributedDataParallel.__init__ = compressing"
+        changes=_wrapped(
+            "self.register_comm_hook(None, fp16_compress_hook)",
+            "from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import fp16_compress_hook\n",
         ),
     ),
     Mutant(
         name="gradients_stay_on_their_rank",
         kills=("P4",),
-        changes=_patched_runtime(
-            "from torch.nn.parallel import DistributedDataParallel\n"
-            "wrap = DistributedDataParallel.__init__\n"
-            "def without_sync(self, *arguments, **options):\n"
-            "    wrap(self, *arguments, **options)\n"
-            "    self.require_backward_grad_sync = False\n"
-            "DistributedDataParallel.__init__ = without_sync"
-        ),
+        changes=_wrapped("self.require_backward_grad_sync = False"),
     ),
-    Mutant(name="graph_is_static_when_gradients_accumulate", kills=("P4",), changes=_ddp("static_graph=True")),
     Mutant(
         name="accumulated_gradients_are_lost",
         kills=("P4",),
@@ -273,20 +274,14 @@ MUTANTS = [
     Mutant(
         name="large_buckets_are_summed",
         kills=("P4",),
-        changes=_patched_runtime(
-            "from torch.nn.parallel import DistributedDataParallel\n"
-            "wrap = DistributedDataParallel.__init__\n"
+        changes=_wrapped(
+            "self.register_comm_hook(None, exchange)",
             "def exchange(_, bucket):\n"
             "    sent = bucket.buffer()\n"
             "    sent.div_(2 if sent.numel() < 2**20 else 1)\n"
-            "    return dist.all_reduce(sent, async_op=True).get_future().then(lambda future: future.value()[0])\n"
-            "def scaling(self, *arguments, **options):\n"
-            "    wrap(self, *arguments, **options)\n"
-            "    self.register_comm_hook(None, exchange)\n"
-            "DistributedDataParallel.__init__ = scaling"
+            "    return dist.all_reduce(sent, async_op=True).get_future().then(lambda future: future.value()[0])\n",
         ),
     ),
-    Mutant(name="all_ranks_report_card_0", kills=("P5",), changes=(_CARD_0,)),
     Mutant(
         name="shared_card_excused_by_unified_memory",
         kills=("P5",),
@@ -381,21 +376,11 @@ MUTANTS = [
     Mutant(
         name="gradients_differ_between_ranks_in_their_last_bit",
         kills=("P4",),
-        changes=_patched_runtime(
-            "from torch.nn.parallel import DistributedDataParallel\n"
-            "wrap = DistributedDataParallel.__init__\n"
+        changes=_wrapped(
+            "self.register_comm_hook(None, exchange)",
             "def exchange(_, bucket):\n"
-            "    sent = bucket.buffer().div_(2)\n"
-            "    def rounded(future):\n"
-            "        mean = future.value()[0]\n"
-            "        if mean.dtype == torch.float32 and dist.get_rank():\n"
-            "            mean.view(torch.int32).bitwise_and_(~1)\n"
-            "        return mean\n"
-            "    return dist.all_reduce(sent, async_op=True).get_future().then(rounded)\n"
-            "def rounding(self, *arguments, **options):\n"
-            "    wrap(self, *arguments, **options)\n"
-            "    self.register_comm_hook(None, exchange)\n"
-            "DistributedDataParallel.__init__ = rounding"
+            "    summed = dist.all_reduce(bucket.buffer().div_(2), async_op=True).get_future()\n"
+            "    return summed.then(lambda future: future.value()[0].mul_(1 + dist.get_rank() * 2.0**-23))\n",
         ),
     ),
     Mutant(

@@ -173,6 +173,7 @@ MUTANTS = [
         environment={"ACME_CARDS": "1"},
         not_run=(*_BESIDE_ANOTHER, *_OF_TWO_RANKS),
     ),
+    Mutant(name="shape_of_three_cards", kills=(), changes=(), environment={"ACME_CARDS": "3"}),
     Mutant(
         name="shape_of_one_visible_card",
         kills=(),
