@@ -345,8 +345,8 @@ class MonitoringSpecs:
         """Read power, temperature, utilization and memory of one device; needs ``telemetry`` [A12, R1].
 
         Core calls the hook about once a second during training, in a process without torch. A call takes little time
-        [R1], and does not slow training down [R2]. The hook finds the device by its UUID, not by its index [R1]. A reading
-        is of now: no mean over a longer time [R1], and never an earlier one in the place of one that failed [R1].
+        [R1], and does not slow training down [R2]. The hook finds the device by its UUID, not by its index [R1].
+        A reading is of now: no mean over a longer time, and never an earlier one in place of one that failed [R1].
 
         Example:
             from chipperf import TelemetrySample, hookimpl
