@@ -258,6 +258,7 @@ MUTANTS = [
         kills=("P4",),
         changes=_wrapped("self.require_backward_grad_sync = False"),
     ),
+    Mutant(name="graph_is_static_when_gradients_accumulate", kills=("P4",), changes=_ddp("static_graph=True")),
     Mutant(
         name="accumulated_gradients_are_lost",
         kills=("P4",),
@@ -282,6 +283,7 @@ MUTANTS = [
             "    return dist.all_reduce(sent, async_op=True).get_future().then(lambda future: future.value()[0])\n",
         ),
     ),
+    Mutant(name="all_ranks_report_card_0", kills=("P5",), changes=(_CARD_0,)),
     Mutant(
         name="shared_card_excused_by_unified_memory",
         kills=("P5",),

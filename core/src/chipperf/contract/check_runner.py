@@ -228,7 +228,7 @@ class Runner:
 
     def _rank_count(self, check: Check) -> int:
         """Return how many ranks run a check here. On the CPU they share it."""
-        if check.most_ranks == 1 or self.readiness.device_type == "cpu":
+        if check.most_ranks == check.ranks or self.readiness.device_type == "cpu":
             return check.most_ranks
         return min(check.most_ranks, max(check.ranks, self.readiness.device_count))
 
