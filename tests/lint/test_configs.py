@@ -161,6 +161,12 @@ def test_precision_in_the_base_and_in_imported_configurations(tmp_path, precisio
     assert not unchecked
 
 
+def test_precision_of_a_base_without_its_trainers(tmp_path):
+    found, unchecked = messages(tmp_path, "L08", report(good(precision="amp")), {CONFIG_NAME: ""}, "amp = True")
+
+    assert (found, unchecked) == ([], [])
+
+
 def test_a_switch_that_no_trainer_reads_says_nothing_of_the_precision(tmp_path):
     found, _ = messages(tmp_path, "L08", report(), {CONFIG_NAME: ""}, "fp16 = True", trainer="config.amp")
 

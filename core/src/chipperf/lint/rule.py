@@ -120,8 +120,10 @@ class LintedDocument:
     def names_read(self) -> frozenset[str]:
         """Names that the sources of the case's trainers may read; empty if there are no such sources."""
         benchmark = self.benchmark
-        found = (benchmark, benchmark.parent.parent / "driver", self.case_directory) if benchmark else ()
-        return frozenset().union(*(names_read(directory) for directory in found))
+        read = names_read(benchmark) if benchmark else frozenset()
+        if benchmark is None or not read:
+            return read
+        return read.union(*(names_read(each) for each in (benchmark.parent.parent / "driver", self.case_directory)))
 
     @cached_property
     def base(self) -> BaseValues | None:

@@ -259,11 +259,17 @@ def _switch(config: Config, subject: LintedDocument, precision: str) -> str | bo
     base = subject.base
     values = dict(base.values if base else {})
     values |= {key: each.value for key, each in config.values.items() if each.value is not None}
-    read = subject.names_read or values
-    switches = {key: name for key in values if key in read and (name := _SWITCH_AFFIXES.sub("", key)) in _REDUCED}
-    on = [key for key, name in switches.items() if values[key] is True and name in wanted]
+    switches = {key: name for key in values if (name := _SWITCH_AFFIXES.sub("", key)) in _REDUCED}
+    for key, name in switches.items():
+        if values[key] is True and name in wanted and _may_be_read(subject, key):
+            return key
     # An installed case runs in fp32 unless it is told otherwise.
-    return on[0] if on else False if switches or (base and not base.uses_own_keys) else None
+    tells = base and not base.uses_own_keys
+    return False if tells or precision not in _REDUCED or any(_may_be_read(subject, key) for key in switches) else None
+
+
+def _may_be_read(subject: LintedDocument, key: str) -> bool:
+    return not subject.names_read or key in subject.names_read
 
 
 @rule(
@@ -379,6 +385,8 @@ def configurations_have_no_unknown_keys(subject: LintedDocument) -> Iterator[Pro
     for config in configs.configs:
         if config.path.suffix == ".toml":
             read: frozenset[str] = frozenset(subject.need_case().base.keys())
+        elif subject.base and subject.base.uses_own_keys and config.values.keys() <= subject.base.values.keys():
+            continue
         else:
             read = _keys_read(subject) | names_used({assigned.path for assigned in config.values.values()})
         for key, assigned in config.values.items():
@@ -393,13 +401,11 @@ def configurations_have_no_unknown_keys(subject: LintedDocument) -> Iterator[Pro
 def _keys_read(subject: LintedDocument) -> frozenset[str]:
     """Return the keys that the case's trainers read, with everything that the sources of the tree may read."""
     keys = frozenset(subject.base.values if subject.base else ()) | subject.names_read
-    if subject.benchmark is None:
+    if not subject.names_read:
         subject.need_base()
         keys |= _FRAMEWORK_KEYS
     if _READS_ANY_KEY in keys:
         raise NotChecked(f"{subject.benchmark} hands its configuration to a library")
-    if not keys:
-        raise NotChecked(f"nothing in {subject.benchmark} reads a key")
     return keys
 
 
