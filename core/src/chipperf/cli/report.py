@@ -55,7 +55,7 @@ def import_documents(
     """
     from chipperf.documents.markdown import read_text
     from chipperf.importing.document_import import import_document
-    from chipperf.importing.flagperf_log import import_log
+    from chipperf.importing.log_import import import_log
 
     names = read_card_names(cards)
     shape = _topology(topology)
