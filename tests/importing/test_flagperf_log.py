@@ -7,7 +7,8 @@ import json
 import pytest
 from chipperf.documents.card_names import read_card_names
 from chipperf.errors import DocumentError, UsageError
-from chipperf.importing.log_import import import_log
+from chipperf.importing.file_import import import_file
+from chipperf.importing.log_lines import Stated
 from chipperf.importing.monitor_log import read_monitor_log
 from chipperf.records.schema import Missing, Topology
 from chipperf.report.render import render_report
@@ -73,7 +74,7 @@ def rank0(tmp_path):
 
 
 def import_one(path, **facts):
-    return import_log(path, names=NAMES, **{"vendor": "nvidia", **facts})
+    return import_file(path, Stated(**{"vendor": "nvidia", **facts}), NAMES)
 
 
 def test_finished_run_becomes_a_record_with_flagperfs_definitions(rank0):
@@ -116,7 +117,13 @@ def test_curve_has_the_evaluations_that_can_be_placed(rank0):
     result = import_one(rank0)
 
     (point,) = result.records[0].record.metrics.curve
-    assert (point.step, point.samples, point.epoch, point.value, point.elapsed_s) == (500, Missing(missing="unknown"), 1, 0.125, 60)
+    assert (point.step, point.samples, point.epoch, point.value, point.elapsed_s) == (
+        500,
+        Missing(missing="unknown"),
+        1,
+        0.125,
+        60,
+    )
     assert [each.line for each in result.not_understood] == [4]
 
 

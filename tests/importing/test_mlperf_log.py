@@ -9,7 +9,8 @@ from chipperf.compare.comparison import compare_columns
 from chipperf.compare.sides import Side
 from chipperf.documents.card_names import read_card_names
 from chipperf.errors import DocumentError, UsageError
-from chipperf.importing.log_import import import_log
+from chipperf.importing.file_import import import_file
+from chipperf.importing.log_lines import Stated
 from chipperf.records.schema import Missing, Topology
 from chipperf.report.render import render_report
 from chipperf.web.board import make_boards, summarize
@@ -45,7 +46,7 @@ RUN = (
 def import_one(directory, *lines, **facts):
     path = directory / "result_0.log"
     path.write_text("\n".join(["a library says hello", *lines]), encoding="utf-8")
-    return import_log(path, names=NAMES, **{"topology": EIGHT, **facts})
+    return import_file(path, Stated(**{"topology": EIGHT, **facts}), NAMES)
 
 
 def test_run_becomes_a_record_under_mlperfs_definitions(tmp_path):

@@ -118,6 +118,7 @@ class _Importer:
             files=(SourceFile(name=document.name, sha256=self._sha256),),
             records=tuple(records),
             not_understood=tuple(sorted(self._not_understood, key=lambda each: (each.line, each.column))),
+            generated=document.generated,
         )
 
     def _environment(self) -> dict[str, Text]:

@@ -82,7 +82,7 @@ def import_flagperf_log(log: Log, stated: Stated, names: CardNames) -> Import:
     records: list[ImportedRecord] = []
     not_understood: list[NotUnderstood] = []
     for index, attempt_events in enumerate(attempts, start=1):
-        attempt = _Attempt(attempt_events, path.name, results)
+        attempt = _FlagPerfAttempt(attempt_events, path.name, results)
         metrics = {**attempt.metrics(), **monitors.metrics}
         number_of = f"attempt {index} of {len(attempts)}"
         records.append(
@@ -177,7 +177,7 @@ class _Monitors:
             ]
 
 
-class _Attempt:
+class _FlagPerfAttempt:
     """The events of one attempt, and the values in them with their places."""
 
     def __init__(self, events: Sequence[LogEvent], file: str, results: _Results) -> None:

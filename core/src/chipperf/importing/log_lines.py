@@ -58,12 +58,12 @@ class LogEvent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stated:
-    """What the user states about a log; ``None`` where the log is to tell it."""
+    """What the user states about the files; ``None`` where a file is to tell it. Documents tell the last two."""
 
-    vendor: str | None
-    case: str | None
-    topology: Topology | None
-    precision: str | None
+    vendor: str | None = None
+    case: str | None = None
+    topology: Topology | None = None
+    precision: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -64,7 +64,7 @@ def import_mlperf_log(log: Log, stated: Stated, names: CardNames) -> Import:
     records: list[ImportedRecord] = []
     not_understood: list[NotUnderstood] = []
     for index, attempt_events in enumerate(attempts, start=1):
-        attempt = _Attempt(attempt_events, log.path.name)
+        attempt = _MLPerfRun(attempt_events, log.path.name)
         records.append(
             imported_record(
                 run_id=attempt_run_id(log, index, len(attempts)),
@@ -87,7 +87,7 @@ def import_mlperf_log(log: Log, stated: Stated, names: CardNames) -> Import:
     return Import(files=(log.file,), records=tuple(records), not_understood=(*not_understood, *no_events))
 
 
-class _Attempt:
+class _MLPerfRun:
     """The events of one run, and the values in them with their places."""
 
     def __init__(self, events: Sequence[LogEvent], file: str) -> None:
