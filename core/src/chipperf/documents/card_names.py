@@ -74,6 +74,12 @@ class CardNames:
         devices = self._infos[card.vendor].known_devices if card.vendor in self._infos else ()
         return tuple(each for each in devices if each.short_name == card.card and each.memory_bytes)
 
+    def sizes(self, card: Mention) -> tuple[KnownDevice, ...]:
+        """Return the products with known memory of every size of a card: of A100 also those of A100-80G."""
+        devices = self._infos[card.vendor].known_devices if card.vendor in self._infos else ()
+        size = re.compile(rf"{re.escape(card.card or '')}(?:[- ]\d+G)?")
+        return tuple(each for each in devices if size.fullmatch(each.short_name) and each.memory_bytes)
+
     def find(self, text: str) -> list[Mention]:
         """Return the names in a text, in their order. If names overlap, return only the longest."""
         if self._pattern is None:
@@ -137,5 +143,5 @@ def read_card_names(files: Sequence[Path] = ()) -> CardNames:
 def _word(name: str) -> str:
     # Ideographs have no word boundaries. A Latin name next to digits or letters is part of another name.
     before = r"(?<![A-Za-z0-9])" if name[0].isascii() else ""
-    after = r"(?![A-Za-z0-9])" if name[-1].isascii() else ""
+    after = r"(?![A-Za-z0-9+])" if name[-1].isascii() else ""
     return f"{before}{re.escape(name)}{after}"

@@ -12,13 +12,15 @@ from itertools import zip_longest
 from typing import TYPE_CHECKING, Final, get_args
 
 from chipperf.documents import cells, markdown, wording
-from chipperf.documents.markdown import Block, Located, Markdown, Place, Table
-from chipperf.documents.topology import RowLabel, parse_row_label
+from chipperf.documents.markdown import Block, Fault, Located, Markdown, Place, Table
+from chipperf.documents.topology import RowLabel, has_topology_in_brackets, parse_row_label
 from chipperf.languages import ENGLISH, LIST_SEPARATOR, Language, in_language
 from chipperf.records.columns import WINDOWED
 from chipperf.records.schema import UNKNOWN, MetricsDefinition
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from chipperf.documents.cells import MemoryCell
     from chipperf.records.schema import Setting
 
@@ -29,6 +31,11 @@ _LABEL_END: Final = re.compile(r"\s*[:：]\s*")
 _IDEOGRAPH: Final = re.compile(r"[\u3400-\u9fff]")
 _MIN_KNOWN_COLUMNS: Final = 3
 _MIN_KNOWN_ROWS: Final = 3
+_DASHES: Final = re.compile(r"[:：]?[-－—―]+[:：]?")
+_TAG: Final = re.compile(r"<[^>]*>")
+_PAIR_IN_BRACKETS: Final = re.compile(r"[（(][^（）()]*/[^（）()]*[）)]")
+_TARGET: Final = re.compile("目标|target", re.IGNORECASE)
+_LINE_OF_A_ROW: Final = "write a row with as many cells as the header, and a bar on both sides"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +51,8 @@ class GeneralRow:
 class DocumentRow:
     """A row of the performance table: its cells by column, and those of unknown columns, each after its header.
 
-    A missing cell of the row has an empty text. FlagPerf's ``old_layout`` has no ``p_*`` columns.
+    A cell that the row lacks is not there. FlagPerf's ``old_layout`` has one throughput, in samples. ``section`` is the heading
+    within the table above the row, and ``headers`` are the headers of its known columns.
     """
 
     label: Located
@@ -52,6 +60,8 @@ class DocumentRow:
     cells: dict[str, Located]
     unknown: list[tuple[str, Located]]
     old_layout: bool
+    headers: Mapping[str, str]
+    section: str = ""
 
     @property
     def card(self) -> str:
@@ -74,14 +84,36 @@ class DocumentRow:
         return self.known("precision").casefold()
 
     @property
+    def metric(self) -> str | None:
+        """Kind of its result, ``None`` if it is not known."""
+        return wording.quality_kind(self.headers.get("quality", ""))
+
+    @property
     def quality(self) -> float | None:
-        """Result as a fraction."""
-        return cells.quality(self.known("quality"))
+        """Result, as a fraction if its kind is one; the first of as many as the header names."""
+        return self._result("quality")
+
+    @property
+    def target(self) -> float | None:
+        """Target of the result that stands beside it."""
+        return self._result("target")
 
     @property
     def memory(self) -> MemoryCell | None:
         """Used and total memory."""
-        return cells.memory(self.known("mem"))
+        return cells.memory(self.known("mem"), self.headers.get("mem", ""))
+
+    @property
+    def identity(self) -> tuple[str, ...]:
+        """What tells the row from others of its topology: every column but those of measured values."""
+        return *self.identity_besides_hyperparameters, self.text("fix_hp") or ""
+
+    @property
+    def identity_besides_hyperparameters(self) -> tuple[str, ...]:
+        """The row's :attr:`identity` without ``fix_hp``."""
+        note = self.topology.note if self.topology else ""
+        stated = (self.text(column) or "" for column in ("precision", "config_file", "parallel"))
+        return self.section, self.card, note, *stated, *(f"{header}={cell.text}" for header, cell in self.unknown)
 
     @property
     def hyperparameters(self) -> Mapping[str, Setting] | None:
@@ -107,6 +139,12 @@ class DocumentRow:
         """Return the number in a cell."""
         return cells.number(self.known(column))
 
+    def _result(self, column: str) -> float | None:
+        first, *others = self.known(column).split("&&")
+        if len(others) > self.headers.get("quality", "").count("&&"):
+            return None
+        return cells.quality(first.strip(), is_fraction=wording.is_fraction(self.metric))
+
 
 @dataclass(slots=True, kw_only=True)
 class CaseDocument:
@@ -119,8 +157,10 @@ class CaseDocument:
         facts: Environment by field of the record's environment.
         general: General table by the kind of the row.
         headers: Header of the performance table by column.
+        header_cells: All headers of performance tables, also those of unknown columns.
         remarks: All other text.
         not_understood: Text in the layout's places that does not fit the layout.
+        faults: What could not be read as it is meant.
     """
 
     name: str
@@ -132,14 +172,22 @@ class CaseDocument:
     facts: dict[str, Located] = field(default_factory=dict)
     general: dict[str, GeneralRow] = field(default_factory=dict)
     headers: dict[str, Located] = field(default_factory=dict)
+    header_cells: list[Located] = field(default_factory=list)
     rows: list[DocumentRow] = field(default_factory=list)
     remarks: list[Located] = field(default_factory=list)
     not_understood: list[Located] = field(default_factory=list)
+    faults: list[Fault] = field(default_factory=list)
 
     @property
     def is_report(self) -> bool:
         """True if the document has a performance table, a general table or environment facts."""
-        return bool(self.rows or self.headers or self.general or len(self.facts) >= _MIN_KNOWN_ROWS)
+        return bool(self.rows or self.headers or self.general or self.faults or len(self.facts) >= _MIN_KNOWN_ROWS)
+
+    def require_performance_table(self) -> None:
+        """Add a fault if no row of a performance table was read, and nothing else says why."""
+        if not self.rows and not self.faults:
+            hint = "write the results as a table below a header with 配置 or Configuration"
+            self.faults.append(Fault("there is no performance table with a row", Place(1, 1), hint))
 
 
 def read_document(text: str, name: str) -> CaseDocument:
@@ -160,6 +208,8 @@ def read_document(text: str, name: str) -> CaseDocument:
         metrics_definition=_DEFINITIONS.get(stated, "flagperf") if generated else "flagperf",
     )
     _Reader(document).read()
+    if document.general or document.headers:
+        document.require_performance_table()
     return document
 
 
@@ -173,12 +223,17 @@ class _Reader:
         self._open_fact: tuple[str, int] | None = None
         self._in_notes = False
         self._last_heading: Block | None = None
+        self._last_table: _OpenTable | None = None
 
     def read(self) -> None:
         for block in self._document.markdown.blocks:
             if isinstance(block, Table):
                 self._table(block)
-            elif block.kind == "heading":
+                continue
+            if block.kind != "heading" and self._broken_table(block):
+                continue
+            self._last_table = None
+            if block.kind == "heading":
                 self._heading(block)
             elif self._is_generated_text(block):
                 continue
@@ -261,33 +316,103 @@ class _Reader:
             self._document.remarks.append(text)
 
     def _table(self, table: Table) -> None:
+        self._last_table = None
         if self._section == "evidence":
             return
         self._open_fact = None
-        columns = [self._column(header.text) for header in table.header]
-        first = [wording.normal(row[0].text) if row else "" for row in table.rows]
-        if "configuration" in columns and sum(map(bool, columns)) >= _MIN_KNOWN_COLUMNS:
-            self._performance(table, columns)
-        elif sum(label in wording.GENERAL for label in first) >= _MIN_KNOWN_ROWS:
-            self._general(table)
+        columns = self._columns(table.header)
+        if not columns and any(row and has_topology_in_brackets(row[0].text) for row in table.rows):
+            columns = [self._column(cell.text) for cell in table.header]
+            hint = (
+                "name the columns as the layout does: 配置, precision, fix_hp, e2e_time, p_whole, p_train, p_core, mem"
+            )
+            self._fault("the performance table has fewer than 3 columns that are known", table.header[0].place, hint)
+        if columns:
+            self._performance(table.header, table.rows, columns)
+        elif _is_general(table.rows):
+            self._general(table.header, table.rows)
         else:
             for row in (table.header, *table.rows):
                 for cell in row:
                     self._remark(cell)
 
+    def _columns(self, header: Sequence[Located]) -> list[str | None]:
+        """Return the columns of a performance table, or none if the header is that of another table."""
+        columns = [self._column(cell.text) for cell in header]
+        known = sum(map(bool, columns))
+        is_header = known >= _MIN_KNOWN_COLUMNS and ("configuration" in columns or columns[0] is None)
+        return columns if is_header else []
+
     def _column(self, header: str) -> str | None:
-        name = wording.without_unit(header)
-        if key := wording.COLUMNS.get(wording.normal(name)):
+        if key := wording.column_name(header):
             return key
         general = self._document.general.get("quality")
         named = wording.refers_to_column(general.value.text) if general else None
-        is_quality = wording.quality_kind(name) or (named and wording.normal(named) == wording.normal(name))
-        return "quality" if is_quality else None
+        return "quality" if named and wording.normal(named) == wording.normal(wording.without_unit(header)) else None
 
-    def _general(self, table: Table) -> None:
-        for row in table.rows:
+    def _broken_table(self, block: Block) -> bool:
+        """Read rows that Markdown doesn't take for those of a table, say why, and return whether there are any."""
+        if self._section == "evidence":
+            return False
+        rows = markdown.rows_in(self._document.markdown, block)
+        if not rows:
+            if block.kind == "html" and self._is_html_table(block):
+                hint = "write it as a table of Markdown, with bars between the cells"
+                self._fault("a table in HTML is not read", block.place, hint)
+            return False
+        for index, header in enumerate(rows):
+            body = tuple(row for row in rows[index + 1 :] if not _is_delimiter(row))
+            if columns := self._columns(header):
+                self._lost_table(block, header, rows[index + 1 : index + 2])
+                self._performance(header, body, columns)
+                return True
+            if _is_general(body) and (index or not _is_general(rows)):
+                self._lost_table(block, header, rows[index + 1 : index + 2])
+                self._general(header, body)
+                return True
+        if self._last_table is None:
+            return False
+        cut_off = tuple(row for row in rows if not _is_delimiter(row))
+        self._fault(
+            f"{len(cut_off)} rows are cut off from their table",
+            block.place,
+            "remove the blank line, comment or text between them and the table",
+        )
+        self._last_table.append(cut_off)
+        return True
+
+    def _lost_table(self, block: Block, header: Sequence[Located], next_rows: Sequence[Sequence[Located]]) -> None:
+        """Say why a table is none."""
+        place = header[0].place
+        delimiter = next((row for row in next_rows if _is_delimiter(row)), None)
+        if markdown.has_full_width_bars(self._document.markdown, place.line):
+            reason, hint = "its bars are full-width", "write | for ｜"
+        elif delimiter is None:
+            reason, hint = "it has no delimiter row", "write a row | --- | --- | below the header"
+        elif len(delimiter) != len(header):
+            reason = f"its delimiter row has {len(delimiter)} cells, its header {len(header)}"
+            hint = "write as many cells in both"
+        else:
+            reason = "it stands in code" if block.kind == "code" else "it stands within another text"
+            hint = "put a blank line before it, and no more than three spaces before its lines"
+        self._fault(f"this table is no table of Markdown: {reason}", place, hint)
+
+    def _is_html_table(self, block: Block) -> bool:
+        if "<table" not in block.text.casefold():
+            return False
+        lines = self._document.markdown.lines[block.place.line - 1 : block.last_line]
+        texts = [piece.strip() for line in lines for piece in _TAG.split(line) if piece.strip()]
+        known = {wording.column_name(text) or wording.GENERAL.get(wording.normal(text)) for text in texts} - {None}
+        return len(known) >= _MIN_KNOWN_COLUMNS
+
+    def _fault(self, text: str, place: Place, hint: str) -> None:
+        self._document.faults.append(Fault(text, place, hint))
+
+    def _general(self, header: Sequence[Located], rows: Sequence[Sequence[Located]]) -> None:
+        self._last_table = _OpenTable(lambda more: self._general(header, more))
+        for row in rows:
             key = wording.GENERAL.get(wording.normal(row[0].text)) if row else None
-            blank = Located("", row[0].place if row else table.place)
+            blank = Located("", row[0].place if row else header[0].place)
             label, value, remark, *rest = (*row, blank, blank, blank)[: max(3, len(row))]
             if key is None or key in self._document.general:
                 self._unknown(" ".join(cell.text for cell in row if cell.text), label.place)
@@ -295,38 +420,118 @@ class _Reader:
             self._document.general[key] = GeneralRow(label=label, value=value, remark=remark)
             for cell in rest:
                 self._unknown(f"{label.text}: {cell.text}" if cell.text else "", cell.place)
+            self._count_cells(row, len(header))
 
     def _unknown(self, text: str, place: Place) -> None:
         if text:
             self._document.not_understood.append(Located(text, place))
             self._document.remarks.append(Located(text, place))
 
-    def _performance(self, table: Table, columns: list[str | None]) -> None:
-        # A second column with the same name is unknown, because we cannot decide which of the two is right.
-        columns = [None if column in columns[:index] else column for index, column in enumerate(columns)]
-        for column, header in zip(columns, table.header, strict=True):
+    def _count_cells(self, row: Sequence[Located], wanted: int) -> None:
+        written = len(row)
+        while written > wanted and not row[written - 1].text:
+            written -= 1
+        if written != wanted:
+            self._fault(f"the row has {written} cells, its header {wanted}", row[0].place, _LINE_OF_A_ROW)
+
+    def _performance(
+        self, header: Sequence[Located], rows: Sequence[Sequence[Located]], columns: Sequence[str | None]
+    ) -> None:
+        document = self._document
+        self._last_table = _OpenTable(lambda more: self._performance(header, more, columns))
+        if "configuration" not in columns:
+            columns = ["configuration", *columns[1:]]
+            hint = "head the column of the cards with 配置 or Configuration"
+            self._fault("the performance table has no column for the configuration", header[0].place, hint)
+        columns = _distinct(columns, header, document.general.get("quality"))
+        for column, cell in zip(columns, header, strict=True):
             if column:
-                self._document.headers.setdefault(column, header)
-        for row in table.rows:
-            if row:
-                self._document.rows.append(_performance_row(table, columns, row))
+                document.headers.setdefault(column, cell)
+        document.header_cells += header
+        section = ""
+        for row in rows:
+            if len(row) == 1 and len(header) > 1 and row[0].text and parse_row_label(row[0].text) is None:
+                hint = "put a blank line before a text below a table"
+                self._fault("this text became a row of the table above it", row[0].place, hint)
+                self._remark(row[0])
+            elif not any(cell.text for cell in row):
+                self._fault("the row is empty", (*row, header[0])[0].place, "remove it")
+            elif all(not cell.text or _DASHES.fullmatch(cell.text) for cell in row[1:]) and len(row) > 1:
+                section = row[0].text
+                self._remark(row[0])
+            else:
+                self._count_cells(row, len(header))
+                self._performance_row(columns, header, row, section)
+
+    def _performance_row(
+        self, columns: Sequence[str | None], header: Sequence[Located], row: Sequence[Located], section: str
+    ) -> None:
+        known: dict[str, Located] = {}
+        unknown = []
+        for column, head, cell in zip_longest(columns, header, row):
+            if cell and column:
+                known[column] = cell
+            elif cell and cell.text:
+                unknown.append((head.text if head else "", cell))
+        self._split_result(known)
+        label = known.get("configuration")
+        config_file = known.get("config_file")
+        texts = {column: head.text for column, head in zip(columns, header, strict=True) if column}
+        self._document.rows.append(
+            DocumentRow(
+                label=label if label and label.text else Located("", row[0].place),
+                topology=parse_row_label(label.text if label else "", config_file.text if config_file else ""),
+                cells=known,
+                unknown=unknown,
+                old_layout=not {*WINDOWED, "tokens", "parallel"} & set(columns),
+                headers=texts,
+                section=section,
+            )
+        )
+
+    def _split_result(self, known: dict[str, Located]) -> None:
+        """Split a cell with a result and its target, as far as the legend doesn't give the bar another meaning."""
+        cell, header = known.get("quality"), self._document.headers.get("quality")
+        pair = cells.result_and_target(cell.text) if cell else None
+        if not cell or not header or not pair or "target" in known:
+            return
+        general = self._document.general.get("quality")
+        legend = " ".join((header.text, general.value.text, general.remark.text) if general else (header.text,))
+        if (meaning := _PAIR_IN_BRACKETS.search(legend)) and not _TARGET.search(meaning[0]):
+            return
+        result, target = pair
+        known["quality"] = Located(result, cell.place)
+        at = cell.text.rindex(target)
+        known["target"] = Located(target, Place(cell.place.line, cell.place.column + at))
+        self._document.headers.setdefault("target", header)
 
 
-def _performance_row(table: Table, columns: list[str | None], row: tuple[Located, ...]) -> DocumentRow:
-    end = Place(row[-1].place.line, row[-1].place.column + len(row[-1].text))
-    known = {column: Located("", end) for column in columns if column}
-    unknown = []
-    for column, header, cell in zip_longest(columns, table.header, row):
-        if cell and column:
-            known[column] = cell
-        elif cell and cell.text:
-            unknown.append((header.text if header else "", cell))
-    label = known["configuration"]
-    config_file = known.get("config_file")
-    return DocumentRow(
-        label=label if label.text else Located("", row[0].place),
-        topology=parse_row_label(label.text, config_file.text if config_file else ""),
-        cells=known,
-        unknown=unknown,
-        old_layout=not set(WINDOWED) & set(columns),
-    )
+@dataclass(frozen=True, slots=True)
+class _OpenTable:
+    """The last table, to which rows that were cut off from it are appended."""
+
+    append: Callable[[Sequence[Sequence[Located]]], None]
+
+
+def _is_general(rows: Sequence[Sequence[Located]]) -> bool:
+    labels = (wording.normal(row[0].text) for row in rows if row)
+    return sum(label in wording.GENERAL for label in labels) >= _MIN_KNOWN_ROWS
+
+
+def _is_delimiter(row: Sequence[Located]) -> bool:
+    return all(_DASHES.fullmatch(cell.text) for cell in row)
+
+
+def _distinct(columns: Sequence[str | None], header: Sequence[Located], general: GeneralRow | None) -> list[str | None]:
+    """Return the columns without those that repeat a name, because we cannot decide which of the two is right.
+
+    Of several results the one is kept that the general table names, otherwise the first.
+    """
+    named = wording.normal(wording.refers_to_column(general.value.text) or "") if general else ""
+    results = [index for index, column in enumerate(columns) if column == "quality"]
+    chosen = next((index for index in results if wording.normal(header[index].text) == named), None)
+    chosen = results[0] if results and chosen is None else chosen
+    return [
+        None if (index != chosen if column == "quality" else column in columns[:index]) else column
+        for index, column in enumerate(columns)
+    ]

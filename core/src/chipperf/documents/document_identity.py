@@ -14,7 +14,7 @@ from chipperf.errors import PluginError
 from chipperf.languages import in_all_languages
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from chipperf.cases.base import Case
@@ -24,22 +24,27 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _BENCHMARK_LINK: Final = re.compile(r"benchmarks/([\w.-]+)")
-_CASE_DIRECTORY: Final = re.compile(r"(.+)-(?:pytorch|paddle|tensorflow2|mindspore|deepspeed|megatron)[\w.-]*")
+_CASE_DIRECTORY: Final = re.compile(
+    r"(.+?)-(?:pytorch|paddle|tensorflow|mindspore|deepspeed|megatron|flagscale)[\w.-]*"
+)
 
 
 def identify_vendor(document: CaseDocument, names: CardNames, path: Path | None = None) -> str | None:
     """Return the vendor of a document, or ``None`` if it is unknown.
 
-    The sources, in this order, are: the title of a plugin's section, a parent directory with the name of a vendor, the
+    The sources, in this order, are: the two directories above, the file's name, the title of a plugin's section, the
     title, the cards in rows and environment, and the short name, which is often copied from other documents.
     """
+    if path is not None:
+        above = [directory.name for directory in path.absolute().parents[:2]]
+        for place in (*reversed(above), path.stem.partition("-")[0]):
+            if place in names.vendors:
+                return place
     title = document.title.text if document.title else ""
     for vendor in sorted(names.vendors):
         info = names.info(vendor)
         if info and title in in_all_languages(info.report_title):
             return vendor
-    if path is not None and (above := path.absolute().parent.parent.name) in names.vendors:
-        return above
     labels = " ; ".join(row.topology.card for row in document.rows if row.topology)
     card = document.facts.get("card_title")
     short = document.general.get("card_short_name")
@@ -52,18 +57,40 @@ def identify_vendor(document: CaseDocument, names: CardNames, path: Path | None 
     return None
 
 
+def is_place_of_a_case(path: Path, names: CardNames) -> bool:
+    """Return whether a file lies where FlagPerf has the document of a vendor's case."""
+    directory = path.absolute().parent
+    is_readme = path.stem.casefold() == "readme"
+    return is_readme and directory.parent.name in names.vendors and case_of_directory(path) is not None
+
+
 def identify_case(document: CaseDocument, path: Path | None = None) -> str | None:
-    """Return the name of a document's case, or ``None``. If the case is installed, return its installed name."""
+    """Return the name of a document's case, or ``None``. If the case is installed, return its installed name.
+
+    The directory or the file's name is more reliable than the text, which may be that of another case.
+    """
+    stated = [] if path is None else list(_names_of_place(path))
     model = document.general.get("model")
-    stated = [model.value.text] if model and marker(model.value.text) is None else []
+    stated += [model.value.text] if model and marker(model.value.text) is None else []
     stated += [match[1] for link in document.markdown.links if (match := _BENCHMARK_LINK.search(link.target))]
-    if path is not None and (match := _CASE_DIRECTORY.fullmatch(path.absolute().parent.name)):
-        stated.append(match[1])
     if not stated:
         return None
-    # The first statement is the most reliable one.
     case = find_case_by_model(stated[0])
     return case.name if case else slug(stated[0])
+
+
+def case_of_directory(path: Path) -> str | None:
+    """Return the case that a document's directory is called after, as written, or ``None``."""
+    match = _CASE_DIRECTORY.fullmatch(path.absolute().parent.name)
+    return match[1] if match else None
+
+
+def _names_of_place(path: Path) -> Iterator[str]:
+    if directory := case_of_directory(path):
+        yield directory
+    _, _, behind_vendor = path.stem.partition("-")
+    if behind_vendor and find_case_by_model(behind_vendor):
+        yield behind_vendor
 
 
 @cache

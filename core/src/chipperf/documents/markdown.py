@@ -45,6 +45,11 @@ _LINE_BREAK_TAG: Final = re.compile(r"<br\s*/?>", re.IGNORECASE)
 _BREAKS: Final = ("softbreak", "hardbreak")
 _WHITESPACE: Final = re.compile(r"\s+")
 _LINE_START: Final = re.compile(r"[\s>]*(?:(?:[-*+]|\d+[.)])\s+)*")
+_BAR: Final = re.compile(r"(?<!\\)\|")
+_FULL_WIDTH_BAR: Final = "｜"
+_MIN_BARS: Final = 2
+_IDEOGRAPH: Final = re.compile(r"[\u3400-\u9fff]")
+_UTF_16_MARKS: Final = (b"\xff\xfe", b"\xfe\xff")
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -64,6 +69,13 @@ class Located:
 
     text: str
     place: Place
+
+
+@dataclass(frozen=True, slots=True)
+class Fault(Located):
+    """What could not be read as it is meant, where, and what to do."""
+
+    hint: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,19 +144,45 @@ class Markdown:
 
 def read_text(path: Path) -> str:
     """Return a document's text; a :class:`DocumentError` says where it is not UTF-8, or why it cannot be read."""
+    text, fault = decoded_text(path)
+    if fault:
+        raise DocumentError(f"{path}:{fault.place}: {fault.text}", hint=fault.hint)
+    return text
+
+
+def decoded_text(path: Path) -> tuple[str, Fault | None]:
+    """Return a document's text, as far as its bytes are text, and the fault if they are not UTF-8.
+
+    A :class:`DocumentError` says why the file cannot be read at all.
+    """
     try:
         content = read_bounded(path, MAX_BYTES)
     except OSError as error:
         raise DocumentError(f"cannot read {path}: {error.strerror}", hint="name a document of a page or two") from error
     try:
-        return content.decode("utf-8-sig")
+        return content.decode("utf-8-sig"), None
     except UnicodeDecodeError as error:
-        before = content[: error.start]
-        line = before.count(b"\n") + 1
+        wrong = error
+    replaced = content.decode("utf-8", errors="replace")
+    if content.startswith(_UTF_16_MARKS):
+        encoding = "UTF-16"
+    elif replaced.count("\ufffd") > len(_IDEOGRAPH.findall(replaced)) and _is_gbk(content):
+        encoding = "GBK"
+    else:
+        before = content[: wrong.start]
         column = len(before.rpartition(b"\n")[2].decode("utf-8", errors="replace")) + 1
-        raise DocumentError(
-            f"{path}:{line}:{column}: byte 0x{content[error.start]:02x} is not UTF-8", hint="save the file as UTF-8"
-        ) from error
+        place = Place(before.count(b"\n") + 1, column)
+        message = f"byte 0x{content[wrong.start]:02x} is not UTF-8"
+        return replaced, Fault(message, place, "write the character again, and save the file as UTF-8")
+    hint = f"convert it: iconv -f {encoding} -t UTF-8"
+    return content.decode(encoding, errors="replace"), Fault(f"the file is {encoding}, not UTF-8", Place(1, 1), hint)
+
+
+def _is_gbk(content: bytes) -> bool:
+    try:
+        return _IDEOGRAPH.search(content.decode("gbk")) is not None
+    except UnicodeDecodeError:
+        return False
 
 
 def parse(text: str, name: str = "document") -> Markdown:
@@ -296,9 +334,31 @@ def _plain(children: Sequence[Token]) -> str:
     return one_line("".join(parts))
 
 
+def rows_in(document: Markdown, block: Block) -> tuple[tuple[Located, ...], ...]:
+    """Return the lines of a block that look like a table's rows, although Markdown has no table there."""
+    rows = []
+    for index in range(block.place.line - 1, min(block.last_line, len(document.lines))):
+        line = document.lines[index].replace(_FULL_WIDTH_BAR, "|")
+        if len(_BAR.findall(line)) >= _MIN_BARS:
+            rows.append(tuple(Located(_text(source), place) for source, place in split_row(line, index)))
+    return tuple(rows)
+
+
+def has_full_width_bars(document: Markdown, line: int) -> bool:
+    """Return whether a line, counted from 1, has bars of a Chinese keyboard, which make no table."""
+    return _FULL_WIDTH_BAR in document.lines[line - 1]
+
+
+def _text(source: str) -> str:
+    if not _MARKUP.search(source):
+        return one_line(source)
+    (inline,) = _INLINE.parseInline(source)
+    return _plain(inline.children or ())
+
+
 def split_row(line: str, index: int) -> Iterator[tuple[str, Place]]:
     """Split a table's row as GitHub's Markdown does: at every bar without a preceding backslash."""
-    bars = [-1, *(match.start() for match in re.finditer(r"(?<!\\)\|", line)), len(line)]
+    bars = [-1, *(match.start() for match in _BAR.finditer(line)), len(line)]
     pieces = [(before + 1, line[before + 1 : bar]) for before, bar in pairwise(bars)]
     if _LINE_START.fullmatch(pieces[0][1]):
         pieces = pieces[1:]

@@ -10,19 +10,23 @@ from chipperf.languages import LANGUAGES, Phrase, in_language, phrase
 from chipperf.records.schema import Topology
 
 _SHAPE: Final = r"(\d{1,4})\s*[x×X*]\s*(\d{1,4})"
-_BRACKETED_SHAPE: Final = re.compile(rf"[（(]\s*{_SHAPE}\s*[）)]")
+_BRACKETED_SHAPE: Final = re.compile(rf"[（(]\s*{_SHAPE}\s*(?:[*x×]\s*(\d+\s*G(?:i?B)?)\s*)?[）)]", re.IGNORECASE)
+_BARE_SHAPE: Final = re.compile(rf"(?:(?<=\s)|^){_SHAPE}(?=\s|[（(]|$)")
+_NOTE: Final = re.compile(r"\s*[（(]\s*([^（）()]+?)\s*[）)]\s*")
 _CONFIG_NAME: Final = re.compile(rf"(?:config_)?(.*?)[_x×]?{_SHAPE}(?:[_.].*)?", re.DOTALL)
 _MAX_NAME: Final = 200
 _NUMBERS: Final = {
-    **{text: value for value, text in enumerate("零一二三四五六七八九")},
+    **{text: value for value, text in enumerate("零一二三四五六七八九十")},
     **{"两": 2, "双": 2, "单": 1, "one": 1, "single": 1, "two": 2, "dual": 2},
 }
-_COUNT: Final = r"(?:\d{1,4}|[单双两一二三四五六七八九])"
+_COUNT: Final = r"(?:\d{1,4}|[单双两一二三四五六七八九十])"
 _ZH_WORDS: Final = re.compile(rf"({_COUNT})机\s*({_COUNT})卡$")
 _EN_COUNT: Final = r"(?:\d{1,4}|one|two|single|dual)"
 _EN_WORDS: Final = re.compile(
     rf"(?:^|(?<=\s))({_EN_COUNT})[\s-]+(?:machines?|nodes?)[\s,]+({_EN_COUNT})[\s-]+cards?(\s+each)?$", re.IGNORECASE
 )
+_MOST_CARDS_PER_MACHINE: Final = 8
+"""Cards per machine above which words without brackets mean those of all machines, as in ``四机32卡``."""
 
 
 def topology_words(nnodes: int, nproc_per_node: int) -> Phrase:
@@ -45,20 +49,21 @@ class RowLabel(CardTopology):
     """The content of the first cell of a row. The card is the text before the topology.
 
     ``phrase`` is the topology in words, ``words`` their numbers of machines and cards, which may differ, and
-    ``says_each`` whether they give the cards of each machine.
+    ``says_each`` whether they give the cards of each machine. ``note`` is the text in brackets besides the topology.
     """
 
     words: tuple[int, int] | None
     phrase: str
     says_each: bool
+    note: str = ""
 
 
 def parse_row_label(text: str, config_name: str = "") -> RowLabel | None:
     """Return the content of a row's first cell, or ``None`` if neither it nor the configuration's name has a topology.
 
-    As in FlagPerf, words alone give the cards per machine: ``两机8卡`` is 2x8.
+    As in FlagPerf, words alone give the cards per machine, ``两机8卡`` is 2x8, if a machine can have as many.
     """
-    shapes = list(_BRACKETED_SHAPE.finditer(text))
+    shapes = list(_BRACKETED_SHAPE.finditer(text)) or list(_BARE_SHAPE.finditer(text))
     shape = shapes[-1] if shapes else None
     label = (text[: shape.start()] if shape else text).rstrip()
     counts = (int(shape[1]), int(shape[2])) if shape else None
@@ -68,7 +73,7 @@ def parse_row_label(text: str, config_name: str = "") -> RowLabel | None:
     if named is None and counts is None and words is None and (named := parse_config_name(text)):
         card = ""
     if counts is None:
-        counts = (named.nnodes, named.nproc_per_node) if named else words
+        counts = (named.nnodes, named.nproc_per_node) if named else _counts_of_words(words)
     if counts is None or min(counts) < 1:
         return None
     if not card and named:
@@ -80,7 +85,33 @@ def parse_row_label(text: str, config_name: str = "") -> RowLabel | None:
         words=words,
         phrase=spelled,
         says_each=says_each,
+        note=_note(text, shape) if shape else "",
     )
+
+
+def has_topology_in_brackets(text: str) -> bool:
+    """Return whether a text has a topology as rows of a performance table have it."""
+    return _BRACKETED_SHAPE.search(text) is not None
+
+
+def _note(text: str, shape: re.Match[str]) -> str:
+    """Return what stands in and behind the topology's brackets, without its number of cards."""
+    memory = shape[3] if shape.re is _BRACKETED_SHAPE else None
+    behind = text[shape.end() :]
+    match = _NOTE.fullmatch(behind)
+    said = match[1] if match else behind.strip()
+    if re.fullmatch(rf"(?:共|total\s*)?{int(shape[1]) * int(shape[2])}\s*(?:卡|cards?)", said, re.IGNORECASE):
+        said = ""
+    return ", ".join(part for part in (memory, said) if part)
+
+
+def _counts_of_words(words: tuple[int, int] | None) -> tuple[int, int] | None:
+    if words is None:
+        return None
+    machines, cards = words
+    if machines > 1 and cards > _MOST_CARDS_PER_MACHINE and cards % machines == 0:
+        return machines, cards // machines
+    return words
 
 
 def parse_config_name(name: str) -> CardTopology | None:
@@ -102,6 +133,13 @@ def _words(label: str, counts: tuple[int, int] | None) -> tuple[tuple[int, int] 
                 without_each = in_language(replace(words, english="%(machines)s, %(cards)s"), language)
                 return counts, spelled, spelled != without_each
     if match := _ZH_WORDS.search(label):
+        machines = str(counts[0]) if counts else ""
+        if machines and match[1] != machines and match[1].isdigit() and match[1].endswith(machines):
+            # In H1004机32卡（4x8）, only the last digit is a part of the number of machines.
+            start = match.end(1) - len(machines)
+            return (int(machines), _count(match[2])), label[start:], False
+        if match[1].isdigit() and not counts and re.search(r"[A-Za-z]$", label[: match.start()]):
+            return None, "", False
         return (_count(match[1]), _count(match[2])), match[0], False
     if match := _EN_WORDS.search(label):
         return (_count(match[1]), _count(match[2])), match[0], bool(match[3])

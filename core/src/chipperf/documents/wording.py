@@ -75,32 +75,77 @@ GENERAL: Final = _by_label(
 COLUMNS: Final = _by_label(
     {
         "configuration": (phrase("Configuration"), "训练资源", "资源"),
-        "config_file": ("配置文件", "Configuration file"),
+        "config_file": ("配置文件", "config", "Configuration file"),
         "precision": ("precision", "数据精度", "精度"),
         "fix_hp": ("fix_hp", "fix hp", "超参修改"),
         **{column.key: column.headers for column in columns_of("report")},
         "target": ("目标精度", "target"),
         "steps": ("Steps数", "steps", "step数"),
         "epochs": ("epoch数", "epochs", "Epochs数"),
+        "parallel": ("parallel", "parallel_strategy", "并行策略", "并行"),
+        "tokens": ("token/p/s", "tokens/p/s", "tokens/s", "token/s", "tgs"),
+        "mfu": ("MFU", "计算使用率"),
+        "aligned": ("是否精度对齐", "精度对齐", "aligned"),
     }
 )
-"""Name of a column of the performance table by its header."""
+"""Name of a column of the performance table by its header.
+
+``tokens`` is a throughput in tokens per second, of one card or of all: no throughput in samples stands in it.
+"""
 
 _QUALITIES: Final = {
-    "accuracy": ("acc", "acc1", "top1", "accuracy", "准确率", "finalacc", "mlmacc", "mlmaccuracy", "evalacc"),
-    "mean average precision": ("map", "bboxmap", "segmmap", "平均精度"),
+    "accuracy": ("acc", "acc1", "acc5", "top1", "top5", "accuracy", "准确率"),
+    "mean average precision": ("map", "bboxmap", "segmmap", "mapbbox", "mapsegm", "平均精度"),
     "panoptic quality": ("pq", "panopticquality", "全景质量"),
     "perplexity": ("ppl", "perplexity", "困惑度"),
-    "loss": ("loss", "valloss", "finalloss"),
+    "loss": ("loss",),
     "error rate": ("wer", "cer"),
-    "other": ("auc", "bleu", "rouge", "f1", "dice", "nuv", "mse", "psnr"),
+    "squared error": ("mse",),
+    "signal-to-noise ratio": ("psnr",),
+    "other": ("auc", "bleu", "rouge", "rouge1", "rouge2", "rougel", "rougelsum", "f1", "dice", "nuv"),
 }
+_NO_FRACTIONS: Final = ("perplexity", "loss", "squared error", "signal-to-noise ratio")
+_RESULT: Final = ("收敛", "最终")
+_TARGET: Final = "目标"
+_QUALIFIED: Final = re.compile(
+    rf"(?:final|best|eval|valid|validation|val|test|train|masked|mlm|lambada|lm|{_TARGET}|{'|'.join(_RESULT)})*"
+    r"(.+?)(?:精度|数值|值|value|score)?"
+)
+_BRACKETS: Final = re.compile(r"[（(]([^（）()]*)[）)]?\s*$")
+_TOKENS: Final = re.compile(r"token", re.IGNORECASE)
 
 
 def quality_kind(header: str) -> str | None:
-    """Return the kind of quality that a column's header or a metric's name means, or ``None``."""
-    name = normal(without_unit(header))
-    return next((kind for kind, names in _QUALITIES.items() if name in names), None)
+    """Return the kind of quality that a column's header or a metric's name means, or ``None``.
+
+    Of several results in one column it is the kind of the first one.
+
+    >>> quality_kind("final_acc1"), quality_kind("收敛精度(mAP)"), quality_kind("map_bbox && map_segm")
+    ('accuracy', 'mean average precision', 'mean average precision')
+    """
+    bracketed = _BRACKETS.search(header)
+    for text in (without_unit(header), bracketed[1] if bracketed else ""):
+        if match := _QUALIFIED.fullmatch(normal(text.partition("&")[0])):
+            for kind, names in _QUALITIES.items():
+                if match[1] in names:
+                    return kind
+    return None
+
+
+def is_fraction(kind: str | None) -> bool:
+    """Return whether results of a kind are fractions. A loss or a perplexity is a number of its own."""
+    return kind not in _NO_FRACTIONS
+
+
+def column_name(header: str) -> str | None:
+    """Return the name of the performance table's column with a header, ``quality`` for any result, or ``None``."""
+    name = without_unit(header)
+    key = COLUMNS.get(normal(name))
+    if key == "p_whole" and _TOKENS.search(header):
+        return "tokens"
+    if key is None and quality_kind(header):
+        return "target" if name.startswith(_TARGET) else "quality"
+    return key
 
 
 _HEADINGS: Final = _by_label(

@@ -9,6 +9,7 @@ from chipperf.documents import cells, wording
 from chipperf.documents.case_document import CaseDocument, DocumentRow, read_document
 from chipperf.documents.document_identity import find_case_by_model, identify_case, identify_vendor, installed_cases
 from chipperf.documents.format import MARKERS, setting
+from chipperf.documents.markdown import Located
 from chipperf.errors import DocumentError
 from chipperf.importing.imported import Import, ImportSource, NotUnderstood, SourceFile, imported_record
 from chipperf.languages import ENGLISH, in_all_languages
@@ -21,13 +22,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from chipperf.documents.card_names import CardNames
-    from chipperf.documents.markdown import Located
     from chipperf.documents.topology import RowLabel
     from chipperf.records.schema import Setting, Text
 
 _MEMORY_SOURCE = "imported document"
 _LONG_KEYS = {short: key for key, short in SHORT_KEYS.items()}
-_TEXT_COLUMNS = ("config_file", "target", "steps", "epochs")
+_TEXT_COLUMNS = ("config_file", "steps", "epochs", "tokens", "mfu", "aligned")
 _UNKNOWN_VERSIONS = tuple(f" {text}" for text in in_all_languages(MARKERS["unknown"]))
 
 
@@ -85,6 +85,10 @@ class _Importer:
         dataset = self._dataset()
         report_title = self._report_title()
         rows = self._rows()
+        listed = {each.line for each in self._not_understood}
+        for fault in document.faults:
+            if fault.place.line not in listed:
+                self._refuse(fault, fault.hint)
         for key, general in document.general.items():
             if not self._says_the_usual(key, general.value.text):
                 self._remark(f"{general.label.text}: {general.value.text}", general.value)
@@ -173,18 +177,22 @@ class _Importer:
                 self._refuse(row.label, "no topology such as 1x8 can be read from it", whole_row)
                 continue
             remarks_before = dict(self._remarks)
-            values, sources = self._row(row)
+            values, sources = self._row(row, row.topology)
             key = _row_key(row, values)
+            if key in seen and seen[key].identity != row.identity:
+                others = [row.text("config_file") or "", *(cell.text for _, cell in row.unknown)]
+                values["environment"]["row_label"] = _row_label(row, row.topology, *others)
+                key = _row_key(row, values)
             if key in seen:
                 self._remarks = remarks_before
                 line = seen[key].label.place.line
-                self._refuse(row.label, f"line {line} has the same card, topology, precision and fix_hp", whole_row)
+                self._refuse(row.label, f"line {line} has the same card, topology and settings", whole_row)
                 continue
             seen[key] = row
             rows.append((row.topology, values, sources))
         return rows
 
-    def _row(self, row: DocumentRow) -> tuple[dict[str, Any], list[ImportSource]]:
+    def _row(self, row: DocumentRow, topology: RowLabel) -> tuple[dict[str, Any], list[ImportSource]]:
         sources = [self._source("topology", row.label)]
         metrics: dict[str, Any] = {}
         for column in columns_of("report"):
@@ -195,23 +203,30 @@ class _Importer:
                 metrics[field] = self._reported(row, column, cell)
         if cell := row.cells.get("precision"):
             sources.append(self._source("precision.requested", cell))
-        hyperparameters: dict[str, Any] = {}
-        if cell := row.cells.get("fix_hp"):
-            sources.append(self._source("hyperparameters.changes", cell))
-            hyperparameters = self._hyperparameters(row, cell)
+        for name in ("fix_hp", "parallel"):
+            if cell := row.cells.get(name):
+                sources.append(self._source("hyperparameters.changes", cell))
+        case: dict[str, Any] = {}
+        if metrics.get("quality", UNKNOWN) != UNKNOWN and self._case is None:
+            case = {"metric": row.metric or UNKNOWN_NAME}
+            if row.target is not None:
+                sources.append(self._source("case.target", row.cells["target"]))
+                case["target"] = row.target
         # The record has no field for a computed value.
         computed = (column.key for column in columns_of("report") if column.compute)
-        for name in (*_TEXT_COLUMNS, *computed):
+        texts = (*_TEXT_COLUMNS, *computed) if "target" in case else (*_TEXT_COLUMNS, "target", *computed)
+        for name in texts:
             if text := row.known(name):
                 self._remark(f"{row.label.text}: {self._document.headers[name].text} {text}", row.cells[name])
         for header, cell in row.unknown:
             reason = f"the column {header!r} is unknown" if header else "the table has no such column"
             self._refuse(cell, reason, f"{row.label.text}: {header} {cell.text}")
         values = {
-            "environment": {"row_label": cells.marker(row.card) or row.card},
+            "environment": {"row_label": _row_label(row, topology)},
+            "case": case,
             "metrics": metrics,
             "precision": {"requested": row.known("precision") or UNKNOWN_NAME},
-            "hyperparameters": hyperparameters,
+            "hyperparameters": self._hyperparameters(row),
         }
         return values, sources
 
@@ -219,11 +234,13 @@ class _Importer:
         if missing := cells.marker(cell.text):
             return missing
         in_bytes = column.unit == "bytes"
-        value = cells.memory(cell.text) if in_bytes else cells.in_unit(cell.text, column.unit)
+        value = row.memory if in_bytes else row.quality if column.key == "quality" else row.number(column.key)
         if value is None:
             self._misread(row, column.key, cell, "not used/total in GiB" if in_bytes else "not a number")
             return UNKNOWN
         if not isinstance(value, cells.MemoryCell):
+            if cell.text.count("&"):
+                self._remark(f"{row.label.text}: {row.headers[column.key]} {cell.text}", cell)
             return value
         return Memory(
             allocated_peak_bytes=UNKNOWN,
@@ -234,10 +251,16 @@ class _Importer:
             device_source=_MEMORY_SOURCE,
         )
 
-    def _hyperparameters(self, row: DocumentRow, cell: Located) -> dict[str, Any]:
-        if missing := cells.marker(cell.text):
+    def _hyperparameters(self, row: DocumentRow) -> dict[str, Any]:
+        cell, parallel = row.cells.get("fix_hp"), row.known("parallel")
+        if cell is None and not parallel:
+            return {}
+        cell = cell or Located("/", row.label.place)
+        if (missing := cells.marker(cell.text)) and not parallel:
             return {"changes": [] if missing.missing == "not_applicable" else missing}
-        written, rest = cells.assignments(cell.text)
+        written, rest = ({}, []) if missing else cells.assignments(cell.text)
+        if parallel:
+            written["parallel"] = parallel
         values: dict[str, Setting] = {}
         for key, value in written.items():
             long_key = _LONG_KEYS.get(key, key)
@@ -277,6 +300,12 @@ class _Importer:
 
     def _source(self, field: str, located: Located) -> ImportSource:
         return ImportSource.at(located, self._document.name, field)
+
+
+def _row_label(row: DocumentRow, topology: RowLabel, *others: str) -> str | Missing:
+    """Return the card, and in brackets what else the first column says, by which rows of one card differ."""
+    said = ", ".join(text for text in (topology.note, row.section, *others) if text)
+    return f"{row.card} ({said})".strip() if said else cells.marker(row.card) or row.card
 
 
 def _row_key(row: DocumentRow, values: Mapping[str, Any]) -> Hashable:

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from chipperf.documents.case_document import read_document
-from chipperf.documents.document_identity import identify_case, identify_vendor, installed_cases
-from chipperf.documents.markdown import Markdown, Place, read_text
+from chipperf.documents.document_identity import identify_case, identify_vendor, installed_cases, is_place_of_a_case
+from chipperf.documents.markdown import Markdown, Place, decoded_text
 from chipperf.errors import DocumentError, UsageError
 from chipperf.lint.configs import read_configs
 from chipperf.lint.rule import Corpus, LintedDocument, NotChecked, Problem, Rule, Severity, all_rules
@@ -90,12 +90,17 @@ def lint(
     for path, named in _files(paths):
         name = str(path)
         try:
-            document = read_document(read_text(path), name)
+            text, fault = decoded_text(path)
+            document = read_document(text, name)
         except DocumentError as error:
             result.findings.append(_unreadable(name, error.message))
             result.files.append(name)
             continue
-        if not named and not document.is_report:
+        if fault:
+            document.faults.insert(0, fault)
+        if named or is_place_of_a_case(path, names):
+            document.require_performance_table()
+        elif not document.is_report:
             result.skipped.append(name)
             continue
         case_name = case or identify_case(document, path)
@@ -146,6 +151,7 @@ def _check(subject: LintedDocument, rules: Sequence[Rule], result: Result) -> No
         if idle:
             message = f"the waiver for {', '.join(idle)} accepts nothing"
             faults.append(Problem(waiver.place, message, severity="warning"))
+    faults += [Problem(each.place, f"{each.text}: {each.hint}") for each in subject.document.faults]
     for fault in faults:
         add(WAIVER_RULE, "error", fault)
     result.findings += sorted(found, key=lambda each: (each.place, each.rule))

@@ -8,6 +8,7 @@ from functools import reduce
 from typing import TYPE_CHECKING, Final
 
 from chipperf.documents import cells, wording
+from chipperf.documents.markdown import Table
 from chipperf.languages import in_all_languages
 from chipperf.lint.rule import LintedDocument, NotChecked, Problem, rule
 from chipperf.records.columns import THROUGHPUTS, columns_of
@@ -17,17 +18,29 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from chipperf.documents.case_document import DocumentRow
+    from chipperf.documents.markdown import Place
     from chipperf.plugin.types import KnownDevice
 
 _FOREIGN_MARKS: Final = re.compile(r"\\|-+|—+|n/?a", re.IGNORECASE)
+_ESSENTIAL_FACTS: Final = {
+    "card_title": "accelerator",
+    "os": "OS",
+    "kernel": "kernel",
+    "driver": "driver",
+    "container": "container",
+    "framework": "framework",
+}
 _PLACEHOLDER: Final = re.compile(
     r"\b(?:\w*placeholder\w*|todo|tbd|fixme|lorem ipsum)\b|\bx{3,}\b|待补充|待填|待定|占位", re.IGNORECASE
 )
 _PERCENT: Final = re.compile("[%％]")
+_NUMERIC: Final = (*(column.key for column in columns_of("report")), "tokens", "mfu")
+_FORMAT: Final = re.compile("格式|format", re.IGNORECASE)
 _MIN_DIGITS: Final = 3
 _GIB: Final = 2**30
 _FULL: Final = 0.985
 _MOST_OF_DATA_SHEET: Final = 1.05
+_MOST_OF_ANY_CARD: Final = 2**40
 
 
 @rule(
@@ -51,6 +64,14 @@ def no_cell_is_blank(subject: LintedDocument) -> Iterator[Problem]:
     for key, fact in subject.document.facts.items():
         if not fact.text:
             yield Problem(fact.place, f"{key} is blank")
+    facts = subject.document.facts
+    lacking = [name for key, name in _ESSENTIAL_FACTS.items() if key not in facts]
+    if subject.rows and facts and lacking:
+        place = next(iter(facts.values())).place
+        yield Problem(place, f"the environment does not name the {', '.join(lacking)}", severity="warning")
+    measured = any(row.known(column) for row in subject.rows for column in _NUMERIC)
+    if subject.rows and not subject.document.generated and not measured:
+        yield Problem(subject.start, "no row has a measured value, and nothing says why", severity="warning")
     on_one_card = {_settings(row) for row in subject.rows if row.card_count == 1 and row.text("e2e_time") == ""}
     for row in subject.rows:
         if row.shape == "1x8" and row.text("e2e_time") == "/" and _settings(row) in on_one_card:
@@ -80,8 +101,10 @@ def one_unit_per_metric(subject: LintedDocument) -> Iterator[Problem]:
         cell = row.cells["quality"]
         said = f"{_row(row)}: {cell.text!r}"
         has_sign = _PERCENT.search(cell.text) is not None
-        if "&" in cell.text:
+        if cell.text.count("&&") > row.headers["quality"].count("&&"):
             yield Problem(cell.place, f"{said} is two results in one cell")
+        elif not wording.is_fraction(row.metric):
+            continue
         elif any_sign and not has_sign:
             yield Problem(cell.place, f"{said} has no %, other rows have")
         elif subject.case and row.quality is not None and not row.old_layout:
@@ -131,9 +154,14 @@ def memory_fits_the_card(subject: LintedDocument) -> Iterator[Problem]:
             continue
         cell = row.cells["mem"]
         _, separator, total = cell.text.partition("/")
-        if separator and len(cell.text.split()) > 1:
+        if value.other_unit:
+            yield Problem(cell.place, f"mem {cell.text!r} is in {value.other_unit}, reports are in GiB")
+        elif separator and len(cell.text.split()) > 1:
             yield Problem(cell.place, f"mem {cell.text!r} has spaces in it")
         if isinstance(value.total_bytes, Missing):
+            continue
+        if value.total_bytes > _MOST_OF_ANY_CARD:
+            yield Problem(cell.place, f"mem {cell.text!r} is more than any card has, perhaps in MiB")
             continue
         if value.used_bytes > value.total_bytes:
             yield Problem(cell.place, f"mem {cell.text!r} uses more than there is")
@@ -141,7 +169,7 @@ def memory_fits_the_card(subject: LintedDocument) -> Iterator[Problem]:
             yield Problem(
                 cell.place, f"mem {cell.text!r} is full to the last percent; the total is perhaps not the device's"
             )
-        totals[row.card][total.strip()] = row
+        totals[f"{row.card} {row.topology.note}" if row.topology else ""][total.strip()] = row
         products = _products(subject, row.card)
         if products and not any(_may_have(product, value.total_bytes) for product in products):
             known = " or ".join(sorted({f"{(product.memory_bytes or 0) / _GIB:g} GiB" for product in products}))
@@ -149,9 +177,12 @@ def memory_fits_the_card(subject: LintedDocument) -> Iterator[Problem]:
                 cell.place, f"total {value.total_bytes / _GIB:g} GiB; {row.card} has {known} by its data sheet"
             )
     for card, spellings in totals.items():
-        if len(spellings) > 1:
+        # A card may exist in several sizes, and a report on both.
+        sizes = {round(float(number)) for text in spellings if (number := cells.number(text)) is not None}
+        if len(spellings) > 1 and (len(sizes) == 1 or len(_sizes(subject, card.strip())) < len(sizes)):
             last = list(spellings.values())[-1]
-            yield Problem(last.cells["mem"].place, f"totals of {card or 'the card'} differ: {', '.join(spellings)}")
+            name = card.strip() or "the card"
+            yield Problem(last.cells["mem"].place, f"totals of {name} differ: {', '.join(spellings)}")
     yield from subject.implausible("memory")
 
 
@@ -159,12 +190,24 @@ def _may_have(product: KnownDevice, total_bytes: int) -> bool:
     return not product.is_more_than(total_bytes) and total_bytes <= (product.memory_bytes or 0) * _MOST_OF_DATA_SHEET
 
 
+def _sizes(subject: LintedDocument, card: str) -> set[int | None]:
+    return {product.memory_bytes for product in _products(subject, card)}
+
+
 def _products(subject: LintedDocument, card: str) -> tuple[KnownDevice, ...]:
-    """Return the products with known memory that ``card`` names; a longer name is that of a part or another card."""
+    """Return the products with known memory that ``card`` names; a longer name is that of a part or another card.
+
+    A short name stands for every size of the card, unless the environment names the product itself.
+    """
     mentions = [mention for mention in subject.names.find(card) if mention.vendor == subject.vendor]
     named = [mention for mention in mentions if mention.card]
     rest = reduce(lambda text, mention: text.replace(mention.text, "", 1), mentions, card)
-    return subject.names.products(named[0]) if len(named) == 1 and not re.search(r"[^\W_]", rest) else ()
+    if len(named) != 1 or re.search(r"[^\W_]", rest):
+        return ()
+    sizes = subject.names.sizes(named[0])
+    fact = subject.document.facts.get("card_title")
+    exact = [product for product in sizes if fact and wording.normal(product.name) in wording.normal(fact.text)]
+    return tuple(exact) or sizes
 
 
 @rule(
@@ -176,14 +219,10 @@ def _products(subject: LintedDocument, card: str) -> tuple[KnownDevice, ...]:
 def numbers_are_numbers(subject: LintedDocument) -> Iterator[Problem]:
     """What stands in a column of numbers is a number or a marker, and has digits enough."""
     for row in subject.rows:
-        for column in columns_of("report"):
-            text = row.known(column.key)
-            if not text or "&" in text:
-                continue
-            # Results that are not a fraction, such as a perplexity, are numbers too.
-            is_number = column.unit == "fraction" and cells.number(text) is not None
-            if cells.in_unit(text, column.unit) is None and not is_number:
-                yield Problem(row.cells[column.key].place, f"{_row(row)}: {column.key} {text!r} is not a number")
+        for column in _NUMERIC:
+            text = row.known(column)
+            if text and "&" not in text and not _is_number(row, column):
+                yield Problem(row.cells[column].place, f"{_row(row)}: {column} {text!r} is not a number")
         values = [(name, row.cells[name]) for name in THROUGHPUTS if row.number(name) is not None]
         same = Counter(cell.text for _, cell in values)
         for name, cell in values:
@@ -192,6 +231,13 @@ def numbers_are_numbers(subject: LintedDocument) -> Iterator[Problem]:
                     cell.place, f"{_row(row)}: {name} {cell.text!r} is rounded until it equals another throughput"
                 )
                 break
+
+
+def _is_number(row: DocumentRow, column: str) -> bool:
+    if column == "mem":
+        return row.memory is not None
+    # A result that is no fraction, such as a perplexity, is a number too.
+    return cells.number(row.known(column).rstrip("%％ ")) is not None
 
 
 @rule("L30", "placeholder", why="the author meant to come back", fix="write the value, or why there is none")
@@ -207,9 +253,22 @@ def no_placeholder_is_left(subject: LintedDocument) -> Iterator[Problem]:
         texts += [general.value, general.remark]
     for row in subject.rows:
         texts += row.cells.values()
+    described = _descriptions_of_formats(subject)
     for located in texts:
-        if match := _PLACEHOLDER.search(located.text):
+        if located.place not in described and (match := _PLACEHOLDER.search(located.text)):
             yield Problem(located.place, f"{match[0]!r} is left in {located.text[:60]!r}")
     short = document.general.get("card_short_name")
     if short and re.fullmatch(r".*\w\s*[/\\]", short.value.text):
         yield Problem(short.value.place, f"short name {short.value.text!r} has a mark for nothing behind it")
+
+
+def _descriptions_of_formats(subject: LintedDocument) -> set[Place]:
+    """Return the places of cells that say how something is written, such as ``xxx W``."""
+    return {
+        cell.place
+        for block in subject.document.markdown.blocks
+        if isinstance(block, Table)
+        for row in block.rows
+        for header, cell in zip(block.header, row, strict=False)
+        if _FORMAT.search(header.text)
+    }

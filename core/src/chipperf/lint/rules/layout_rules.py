@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote
 
-from chipperf.documents import markdown
+from chipperf.documents import markdown, wording
 from chipperf.errors import DocumentError
 from chipperf.lint.rule import LintedDocument, NotChecked, Problem, rule
 from chipperf.records.columns import THROUGHPUTS
@@ -90,12 +90,31 @@ def _anchors(page: Markdown) -> frozenset[str]:
     fix="import the report and render it anew: perf report import",
 )
 def layout_is_the_current_one(subject: LintedDocument) -> Iterator[Problem]:
-    """The performance table has the columns of the current layout."""
+    """The performance table has the columns of the current layout, and those that the general table refers to."""
     document = subject.document
     if not document.headers:
         raise NotChecked("there is no performance table")
     lacking = [column for column in reversed(THROUGHPUTS) if column not in document.headers]
-    if any(row.old_layout for row in document.rows) or len(lacking) == len(THROUGHPUTS):
+    if not {"tokens", "parallel"}.isdisjoint(document.headers):
+        # The layout of large language models has one throughput, in tokens.
+        lacking = []
+    elif any(row.old_layout for row in document.rows) or len(lacking) == len(THROUGHPUTS):
         yield Problem(subject.start, "the performance table is of the first layout, without p_* columns")
-    elif lacking:
+        lacking = []
+    if lacking:
         yield Problem(subject.start, f"the performance table has no column {', '.join(lacking)}")
+    yield from _columns_that_are_not_there(subject)
+
+
+def _columns_that_are_not_there(subject: LintedDocument) -> Iterator[Problem]:
+    document = subject.document
+    headers = {wording.normal(wording.without_unit(cell.text)) for cell in document.header_cells}
+    for row in document.general.values():
+        named = wording.refers_to_column(row.value.text)
+        name = wording.without_unit(named) if named else ""
+        if named and wording.normal(name) not in headers:
+            known = wording.column_name(name)
+            if known is None or known not in document.headers:
+                yield Problem(
+                    row.value.place, f"{row.label.text} refers to {name!r}, which the performance table lacks"
+                )

@@ -5,16 +5,22 @@ from __future__ import annotations
 import difflib
 import re
 from collections import defaultdict
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
-from chipperf.lint.rule import LintedDocument, Problem, rule
+from chipperf.documents import wording
+from chipperf.documents.document_identity import case_of_directory, installed_cases
+from chipperf.documents.markdown import Located, Place
+from chipperf.documents.topology import parse_config_name
+from chipperf.lint.rule import LintedDocument, NotChecked, Problem, rule
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from chipperf.documents.card_names import Mention
-    from chipperf.documents.markdown import Located
 
+_CONFIG_IN_TEXT: Final = re.compile(r"config_[A-Za-z0-9_.+-]*\d+x\d+")
 _MODEL_NUMBER: Final = re.compile(r"[A-Za-z][A-Za-z-]*\d[A-Za-z0-9-]*")
 _SPELLING_CUTOFF: Final = 0.8
 _MIN_SHARED_FACTS: Final = 5
@@ -32,11 +38,22 @@ _MIN_KERNELS: Final = 3
 def cards_are_the_vendors_own(subject: LintedDocument) -> Iterator[Problem]:
     """The short name, the rows' labels and the configurations' names are of the report's vendor."""
     vendor = subject.need_vendor()
-    for what, located in subject.card_places():
+    for what, located in (*subject.card_places(), *_configs_in_text(subject)):
         if name := _foreign_name(subject, located):
             yield Problem(
                 located.place, f"{what} {located.text!r} names {name.text!r} of {name.vendor}; the report is {vendor}'s"
             )
+
+
+def _configs_in_text(subject: LintedDocument) -> Iterator[tuple[str, Located]]:
+    """Yield the card of each configuration that the text refers to, once."""
+    seen = set()
+    for number, line in enumerate(subject.document.markdown.lines, start=1):
+        for match in () if "|" in line else _CONFIG_IN_TEXT.finditer(line):
+            name = parse_config_name(match[0])
+            if name and name.card not in seen:
+                seen.add(name.card)
+                yield "the configuration in the text,", Located(name.card, Place(number, match.start() + 1))
 
 
 def _foreign_name(subject: LintedDocument, located: Located) -> Mention | None:
@@ -54,7 +71,11 @@ def card_models_agree(subject: LintedDocument) -> Iterator[Problem]:
     """The accelerator, the short name and the rows' labels name the same card, and no server."""
     vendor = subject.need_vendor()
     named: list[tuple[str, set[str]]] = []
-    for what, located in subject.card_places():
+    said_before: set[tuple[str, str]] = set()
+    for what, located in (*subject.card_places(), *_configs_in_text(subject)):
+        if (what, located.text) in said_before:
+            continue
+        said_before.add((what, located.text))
         mentions = [mention for mention in subject.names.find(located.text) if mention.vendor == vendor]
         cards = {mention.card for mention in mentions if mention.card}
         servers = [mention.text for mention in mentions if mention.machine]
@@ -66,13 +87,17 @@ def card_models_agree(subject: LintedDocument) -> Iterator[Problem]:
                 message = f"{said} is no card of {vendor} that is known; {known} is"
                 yield Problem(located.place, message, severity="warning")
             continue
-        for other, its_cards in named:
-            # A100 matches A100-80G.
-            if not any(one.startswith(two) or two.startswith(one) for one in cards for two in its_cards):
-                message = f"{said} is {' and '.join(sorted(cards))}, {other} is {' and '.join(sorted(its_cards))}"
-                yield Problem(located.place, message)
-                break
+        if named and not any(_is_same_card(one, two) for _, others in named for one in cards for two in others):
+            other, its_cards = named[0]
+            message = f"{said} is {' and '.join(sorted(cards))}, {other} is {' and '.join(sorted(its_cards))}"
+            yield Problem(located.place, message)
         named.append((said, cards))
+
+
+def _is_same_card(one: str, two: str) -> bool:
+    """Return whether two names may be of one card: A100 may be A100-80G, and H20 is not H200."""
+    short, long = sorted((one, two), key=len)
+    return long.startswith(short) and not long[len(short) : len(short) + 1].isalnum()
 
 
 def _similar_card(subject: LintedDocument, vendor: str, text: str) -> str | None:
@@ -84,6 +109,36 @@ def _similar_card(subject: LintedDocument, vendor: str, text: str) -> str | None
         if near and len(word) > 3:
             return known[near[0]]
     return None
+
+
+@rule(
+    "L31",
+    "model-name",
+    why="results of one model are taken for those of another",
+    fix="write the model of the directory, or move the document",
+    evidence="a directory that is called as a case",
+)
+def model_is_that_of_the_directory(subject: LintedDocument) -> Iterator[Problem]:
+    """The document names the model of its directory, and no other case's."""
+    directory = case_of_directory(subject.path)
+    row = subject.document.general.get("model")
+    if directory is None or row is None:
+        raise NotChecked("no directory and no general table that name the case")
+    own, stated = wording.normal(directory), wording.normal(row.value.text)
+    beside = subject.path.absolute().parents[1]
+    cases = {wording.normal(case) for case in (*installed_cases(), *_cases_of_directories(beside))}
+    if stated in cases and stated != own and not own.startswith(stated):
+        yield Problem(
+            row.value.place, f"model {row.value.text!r} is that of another case; the directory is {directory!r}"
+        )
+
+
+@lru_cache(maxsize=64)
+def _cases_of_directories(vendor: Path) -> frozenset[str]:
+    """Return the cases of a vendor's directories and of the benchmarks beside it."""
+    own = (case_of_directory(directory / "README.md") for directory in vendor.glob("*-*"))
+    benchmarks = (directory.name for directory in (vendor.parent / "benchmarks").glob("*"))
+    return frozenset(case for case in (*own, *benchmarks) if case)
 
 
 @rule(

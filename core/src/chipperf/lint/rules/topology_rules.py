@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import defaultdict
 from itertools import combinations
 from typing import TYPE_CHECKING, Final
 
+from chipperf.documents import cells
 from chipperf.lint.rule import LintedDocument, Problem, rule
 from chipperf.records.columns import THROUGHPUTS
 from chipperf.records.scaling import MAX_EFFICIENCY, efficiency
@@ -20,7 +22,14 @@ _MAX_ROWS: Final = 100
 """Maximum number of rows to compare with each other. A real report has a dozen."""
 
 _SLACK: Final = 1.05
-_MEMORY_TOLERANCE: Final = 1.1
+_MEMORY_TOLERANCE: Final = 1.25
+"""What buffers for communication and images of several sizes explain between rows of one batch size."""
+
+_DEGREES_OF_CARDS: Final = ("TP", "PP", "DP", "CP")
+"""Kinds of parallelism that multiply to the number of cards; others, such as EP, divide one of them."""
+
+_SCALED: Final = re.compile(r"lr|learning|warm|decay|step|epoch|seed", re.IGNORECASE)
+"""Hyperparameters that change with the number of cards and not with the memory that a card needs."""
 _GIB: Final = 2**30
 
 
@@ -31,12 +40,13 @@ _GIB: Final = 2**30
     fix="let words and brackets say the same",
 )
 def words_match_the_topology(subject: LintedDocument) -> Iterator[Problem]:
-    """A row's words and its topology in brackets say the same."""
+    """A row's words, its topology in brackets and its parallelism say the same."""
     for row in subject.rows:
         topology = row.topology
         if topology is None:
             yield Problem(row.label.place, f"row {row.label.text!r} has no topology such as 1x8")
-        elif topology.words:
+            continue
+        if topology.words:
             machines, cards = topology.words
             # Some reports state the number of cards of all machines.
             if topology.nnodes != machines or cards not in (topology.nproc_per_node, topology.world_size):
@@ -44,6 +54,11 @@ def words_match_the_topology(subject: LintedDocument) -> Iterator[Problem]:
                     row.label.place,
                     f"{topology.phrase!r} is {machines} machines with {cards} cards, in brackets stands {row.shape}",
                 )
+        degrees = cells.degrees(row.known("parallel"))
+        used = math.prod(degrees.get(name, 1) for name in _DEGREES_OF_CARDS)
+        if degrees and (used != row.card_count if "DP" in degrees else row.card_count % max(used, 1)):
+            cell = row.cells["parallel"]
+            yield Problem(cell.place, f"{cell.text!r} is for {used} cards, the row has {row.card_count}")
 
 
 @rule(
@@ -64,7 +79,8 @@ def several_machines_say_all_cards(subject: LintedDocument) -> Iterator[Problem]
         total = re.compile(rf"(?<!\d){topology.world_size}\s*(?:卡|cards|张)")
         if any(row.shape in line and total.search(line) for line in subject.document.markdown.lines):
             continue
-        others = sorted(subject.corpus.phrases.get(row.shape, set()) - {topology.phrase})
+        phrases = subject.corpus.phrases.get(row.shape, set())
+        others = sorted(text for text in phrases if str(topology.world_size) in text)
         also = f"; elsewhere it is {others[0]!r}" if others else ""
         yield Problem(
             row.label.place,
@@ -81,11 +97,11 @@ def several_machines_say_all_cards(subject: LintedDocument) -> Iterator[Problem]
 )
 def memory_does_not_depend_on_topology(subject: LintedDocument) -> Iterator[Problem]:
     """Rows that state the same hyperparameters and precision use about the same memory per card."""
-    groups: dict[tuple[str, str, str], list[tuple[int, DocumentRow]]] = defaultdict(list)
+    groups: dict[Hashable, list[tuple[int, DocumentRow]]] = defaultdict(list)
     for row in subject.rows:
-        value, stated = row.memory, row.hyperparameters
-        if value and stated is not None and row.topology:
-            groups[row.card, row.precision, str(stated.get("bs"))].append((value.used_bytes, row))
+        value, key = row.memory, _comparable(row)
+        if value and key and row.topology:
+            groups[key].append((value.used_bytes, row))
     for rows in groups.values():
         least, lower = min(rows, key=lambda each: each[0])
         most, higher = max(rows, key=lambda each: each[0])
@@ -135,7 +151,10 @@ def _pairs(subject: LintedDocument) -> Iterator[tuple[DocumentRow, DocumentRow]]
 def _comparable(row: DocumentRow) -> Hashable:
     """Return what must be equal in rows whose throughputs are compared, or ``None`` if the row does not state it."""
     stated = row.hyperparameters
-    return None if stated is None else (row.card, row.precision, stated.get("bs"))
+    if stated is None or row.text("fix_hp") is None:
+        return None
+    batches = sorted((key, value) for key, value in stated.items() if not _SCALED.search(key))
+    return row.identity_besides_hyperparameters, tuple(batches)
 
 
 def _common_throughput(one: DocumentRow, other: DocumentRow) -> str | None:
