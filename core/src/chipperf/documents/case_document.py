@@ -51,8 +51,8 @@ class GeneralRow:
 class DocumentRow:
     """A row of the performance table: its cells by column, and those of unknown columns, each after its header.
 
-    A cell that the row lacks is not there. FlagPerf's ``old_layout`` has one throughput, in samples. ``section`` is the heading
-    within the table above the row, and ``headers`` are the headers of its known columns.
+    A cell that the row lacks is not there. FlagPerf's ``old_layout`` has one throughput, in samples. ``section`` is the
+    heading within the table above the row, and ``headers`` are the headers of its known columns.
     """
 
     label: Located
@@ -415,7 +415,12 @@ class _Reader:
             blank = Located("", row[0].place if row else header[0].place)
             label, value, remark, *rest = (*row, blank, blank, blank)[: max(3, len(row))]
             if key is None or key in self._document.general:
-                self._unknown(" ".join(cell.text for cell in row if cell.text), label.place)
+                text = " ".join(cell.text for cell in row if cell.text)
+                if wording.column_name(wording.refers_to_column(value.text) or value.text):
+                    # It explains a column that the layout does not have, or a second result.
+                    self._remark(Located(text, label.place))
+                else:
+                    self._unknown(text, label.place)
                 continue
             self._document.general[key] = GeneralRow(label=label, value=value, remark=remark)
             for cell in rest:

@@ -14,7 +14,14 @@ from chipperf.documents import wording
 from chipperf.documents.document_identity import installed_cases
 from chipperf.documents.markdown import Located
 from chipperf.errors import DocumentError
-from chipperf.importing.imported import Import, ImportedRecord, ImportSource, NotUnderstood, SourceFile, imported_record
+from chipperf.importing.imported import (
+    Import,
+    ImportedRecord,
+    ImportSource,
+    NotUnderstood,
+    SourceFile,
+    imported_record,
+)
 from chipperf.importing.log_lines import (
     Log,
     LogEvent,
@@ -28,7 +35,6 @@ from chipperf.importing.log_lines import (
     text_or_none,
 )
 from chipperf.importing.monitor_log import read_monitor_log
-from chipperf.importing.result_kinds import FRACTIONS, metric_name, result_kinds
 from chipperf.records.schema import UNKNOWN, UNKNOWN_NAME, EvaluationPoint, Failure, Missing, Status, Topology
 
 if TYPE_CHECKING:
@@ -55,8 +61,9 @@ _KEYS: Final[Mapping[str, re.Pattern[str]]] = {
 }
 _COUNTS: Final = ("train_samples", "steps")
 _WITHOUT_A_FIELD: Final = re.compile(
-    r"converged|init_time|train_no_eval_time|pure_training_computing_time|final_acc5|(?:training|effective)_\w+_per_second"
+    r"converged|init_time|train_no_eval_time|pure_training_computing_time|(?:training|effective)_\w+_per_second"
 )
+_OF_FIVE: Final = ("acc5", "top5")
 _PROGRESS: Final = ("STEP_END", "EVALUATE", "EPOCH_BEGIN", "EPOCH_END")
 
 
@@ -120,34 +127,42 @@ class _Results:
     """
 
     def __init__(self, events: Sequence[LogEvent], case: Case | None) -> None:
-        found = [
-            (kind, key, value)
-            for event in events
-            for prefix in ("eval_", "final_")
-            for key, value in event.values.items()
-            if key.startswith(prefix) and (kind := wording.quality_kind(key.removeprefix(prefix)))
-        ]
-        self._kind = next((each for each in result_kinds(case) if any(kind == each for kind, *_ in found)), None)
-        own = [(key, value) for kind, key, value in found if kind == self._kind]
-        known = case is not None and case.report.quality_as_percent and any(key.endswith("_acc1") for key, _ in own)
-        largest = max((value for _, logged in own if (value := number(logged)) is not None), default=0)
-        self._is_percent = self._kind in FRACTIONS and (known or largest > 1)
-        name = own[0][0].partition("_")[2] if own else ""
-        self.metric = case.metric if case else metric_name(name)
+        logged = [(name, value) for event in events for name, value in _results_of(event)]
+        kinds = {name: wording.quality_kind(name) for name, _ in logged}
+        own = wording.quality_kind(case.report.quality_column) if case else None
+        # Beside another result, a loss is none.
+        by_rank = sorted(
+            (kind for kind in kinds.values() if kind and own in (None, kind)), key=lambda kind: kind == "loss"
+        )
+        self._kind = by_rank[0] if by_rank else None
+        self._is_fraction = wording.is_fraction(self._kind)
+        names = [name for name, kind in kinds.items() if kind == self._kind]
+        known = case is not None and case.report.quality_as_percent and "acc1" in names
+        values = (number(value) for name, value in logged if name in names)
+        self._is_percent = known or max((value for value in values if value is not None), default=0) > 1
+        self.metric = case.metric if case else wording.metric_name(names[0] if self._kind else "") or UNKNOWN_NAME
 
     def key(self, event: LogEvent, prefix: str) -> str | None:
         """Return the key of the event's result, or ``None``."""
-        kinds = {key: wording.quality_kind(key.removeprefix(prefix)) for key in event.values if key.startswith(prefix)}
-        return next((key for key, kind in kinds.items() if kind and kind == self._kind), None)
+        names = (name for name, _ in _results_of(event, prefix) if wording.quality_kind(name) == self._kind)
+        return next((f"{prefix}{name}" for name in names), None) if self._kind else None
 
     def value(self, logged: object) -> float | None:
         """Return a logged result: a fraction, or the number of another metric."""
         value = number(logged)
-        if value is None or self._kind not in FRACTIONS:
+        if value is None or not self._is_fraction:
             return value
         # In binary, 68.6 / 100 is not 0.686.
         fraction = float(Decimal(repr(value)) / 100) if self._is_percent else value
         return fraction if fraction <= 1 else None
+
+
+def _results_of(event: LogEvent, *prefixes: str) -> Iterator[tuple[str, object]]:
+    """Yield name and value of the results in an event, except of the accuracy among five guesses."""
+    for key, value in event.values.items():
+        prefix = next((each for each in prefixes or ("eval_", "final_") if key.startswith(each)), None)
+        if prefix and not key.endswith(_OF_FIVE):
+            yield key.removeprefix(prefix), value
 
 
 class _Monitors:
