@@ -131,10 +131,8 @@ class _Results:
         kinds = {name: wording.quality_kind(name) for name, _ in logged}
         own = wording.quality_kind(case.report.quality_column) if case else None
         # Beside another result, a loss is none.
-        by_rank = sorted(
-            (kind for kind in kinds.values() if kind and own in (None, kind)), key=lambda kind: kind == "loss"
-        )
-        self._kind = by_rank[0] if by_rank else None
+        found = (kind for kind in kinds.values() if kind and own in (None, kind))
+        self._kind = min(found, key=lambda kind: kind == "loss", default=None)
         self._is_fraction = wording.is_fraction(self._kind)
         names = [name for name, kind in kinds.items() if kind == self._kind]
         known = case is not None and case.report.quality_as_percent and "acc1" in names
