@@ -5,15 +5,16 @@ from __future__ import annotations
 import doctest
 
 import pytest
-from chipperf.documents import cells
+from chipperf.documents import cells, wording
 from chipperf.documents.card_names import CardNames, VendorNames, read_card_names
 from chipperf.documents.topology import parse_config_name, parse_row_label
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 
-def test_examples_of_cells_are_true():
-    result = doctest.testmod(cells)
+@pytest.mark.parametrize("module", [cells, wording])
+def test_examples_are_true(module):
+    result = doctest.testmod(module)
 
     assert result.attempted > 0
     assert result.failed == 0
@@ -35,7 +36,30 @@ def test_words_beside_the_topology(text, words, phrase):
     assert (label.words, label.phrase) == (words, phrase)
 
 
-@pytest.mark.parametrize("text", ["", "A100", "A100（0x8）", "A100（8）", "8卡", "（x）"])
+@pytest.mark.parametrize(
+    ("text", "card", "shape", "note"),
+    [
+        ("C500单机8卡（1x8*64G）", "C500", "1x8", "64G"),
+        ("C500 2x8 (16卡)", "C500", "2x8", ""),
+        ("C500 2x8", "C500", "2x8", ""),
+        ("1x8", "", "1x8", ""),
+        ("C500四机32卡", "C500", "4x8", ""),
+        ("C500两机8卡", "C500", "2x8", ""),
+        ("R300十机80卡（10x8）", "R300", "10x8", ""),
+        ("H1004机32卡（4x8）", "H100", "4x8", ""),
+        ("H100-55机440卡（55x8）", "H100-", "55x8", ""),
+        ("A800单机8卡（1x8）（finetune）", "A800", "1x8", "finetune"),
+    ],
+)
+def test_label_of_a_row(text, card, shape, note):
+    label = parse_row_label(text)
+
+    assert (label.card, label.label, label.note) == (card, shape, note)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "A100", "A100（0x8）", "A100（8）", "8卡", "（x）", "H1004机32卡", "2x8 在七月补充"]
+)
 def test_text_without_topology(text):
     assert parse_row_label(text) is None
 
@@ -56,6 +80,63 @@ def test_name_of_a_configuration(name, expected):
     found = parse_config_name(name)
 
     assert (found and (found.card, found.label)) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "header", "used", "total", "unit"),
+    [
+        ("24.8/32.0", "mem", 24.8 * 2**30, 32 * 2**30, ""),
+        ("24.8G/32GiB", "mem", 24.8 * 2**30, 32 * 2**30, ""),
+        ("24.8/32GB", "mem", 24.8e9, 32e9, "GB"),
+        ("24576/32768", "mem(MiB)", 24 * 2**30, 32 * 2**30, "MiB"),
+        ("24576MiB/32.0GiB", "mem", 24 * 2**30, 32 * 2**30, ""),
+        ("24.8/32.0", "mem(actual/total)", 24.8 * 2**30, 32 * 2**30, ""),
+    ],
+)
+def test_memory_is_converted_from_its_unit(text, header, used, total, unit):
+    found = cells.memory(text, header)
+
+    assert (found.used_bytes, found.total_bytes, found.other_unit) == (round(used), round(total), unit)
+
+
+@pytest.mark.parametrize(
+    ("text", "values", "rest"),
+    [
+        ("bs=64 lr=0.3", {"bs": 64, "lr": 0.3}, []),
+        ("bs = 64 lr = 0.3, wd=1", {"bs": 64, "lr": 0.3, "wd": 1}, []),
+        ("LBS=8, checkpointing = True", {"LBS": 8, "checkpointing": "True"}, []),
+        ("bs=64 like base", {"bs": "64 like base"}, []),
+        ("the base", {}, ["the base"]),
+    ],
+)
+def test_hyperparameters_may_be_separated_by_blanks(text, values, rest):
+    assert cells.assignments(text) == (values, rest)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"), [("TP2PP2DP2", {"TP": 2, "PP": 2, "DP": 2}), ("TP8, PP1", {"TP": 8, "PP": 1}), ("DP, TP", {})]
+)
+def test_degrees_of_parallelism(text, expected):
+    assert cells.degrees(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("header", "column"),
+    [
+        ("final_acc1", "quality"),
+        ("目标val_loss", "target"),
+        ("收敛精度(mAP)", "quality"),
+        ("token/p/s", "tokens"),
+        ("性能（ntokens/s）", "tokens"),
+        ("性能(samples/s)", "p_whole"),
+        ("parallel_strategy", "parallel"),
+        ("是否精度对齐", "aligned"),
+        ("memory", "mem"),
+        ("备注", None),
+    ],
+)
+def test_column_of_a_header(header, column):
+    assert wording.column_name(header) == column
 
 
 @settings(max_examples=100, deadline=None)
@@ -84,7 +165,7 @@ def test_names_of_cards_and_makers(text, vendor, card):
     assert (first.vendor, first.card) == (vendor, card)
 
 
-@pytest.mark.parametrize("text", ["AA100", "A1000", "T4a", "", "the cpu of the machine", "\u212a200x"])
+@pytest.mark.parametrize("text", ["AA100", "A1000", "T4a", "R300+", "", "the cpu of the machine", "\u212a200x"])
 def test_parts_of_words_are_no_names(text):
     assert read_card_names().find(text) == []
 
@@ -132,3 +213,11 @@ def test_plugins_add_their_products_and_memory():
     assert {product.memory_bytes for product in names.products(names.find("MXC500")[0])} == {64 * 2**30}
     assert "cpu" in names.vendors
     assert not names.titles("cpu")
+
+
+def test_a_short_name_stands_for_every_size_of_a_card():
+    names = read_card_names()
+
+    sizes = {text: {product.memory_bytes for product in names.sizes(names.find(text)[0])} for text in ("A100", "H20")}
+
+    assert sizes == {"A100": {40 * 2**30, 80 * 2**30}, "H20": {96 * 2**30}}

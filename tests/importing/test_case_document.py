@@ -17,7 +17,7 @@ from chipperf.records.schema import Missing, Record
 from chipperf.report.render import render_report
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from readmes import GENERAL, HEADERS, changed, imported, readme, table
+from readmes import GENERAL, HEADERS, changed, facts_of, imported, readme, table
 
 SEEDS = Path(__file__).parents[1] / "report" / "seeds"
 GIB = 2**30
@@ -443,3 +443,53 @@ def test_json_of_a_record_is_a_record_again():
 
 def test_labels_of_the_general_table_are_all_known():
     assert not imported(readme(general=GENERAL)).not_understood
+
+
+def test_result_that_is_no_fraction_keeps_its_number_and_its_name():
+    header = (*HEADERS[:7], "ppl", "mem")
+    (record,) = facts_of(imported(readme(changed(acc="23.7/23.0"), header=header, general={"模型": "xl"})))
+
+    assert record["metrics"]["quality"] == 23.7
+    assert (record["case"]["metric"], record["case"]["target"]) == ("perplexity", 23.0)
+
+
+def test_memory_is_imported_in_the_unit_of_its_cell():
+    (record,) = facts_of(imported(readme(changed(mem="16384MiB/32768MiB"))))
+
+    memory = record["metrics"]["memory"]
+    assert (memory["device_peak_bytes"], memory["total_bytes"]) == (16 * 2**30, 32 * 2**30)
+
+
+def test_rows_that_differ_in_any_column_are_all_imported():
+    header = ("配置", "precision", "parallel", "fix_hp", "token/p/s", "loss", "stage", "mem")
+    rows = [
+        ("A1单机8卡（1x8）（pretrain）", "bf16", "TP8", "/", "3448", "4.7", "1", "59/64"),
+        ("A1单机8卡（1x8）（finetune）", "bf16", "TP8", "/", "3448", "4.7", "1", "59/64"),
+        ("A1单机8卡（1x8）", "bf16", "TP8", "/", "3448", "4.7", "1", "59/64"),
+        ("A1单机8卡（1x8）", "bf16", "PP8", "/", "3448", "4.7", "1", "59/64"),
+        ("A1单机8卡（1x8）", "bf16", "PP8", "LBS=4", "3448", "4.7", "1", "59/64"),
+        ("A1单机8卡（1x8）", "bf16", "PP8", "LBS=4", "3448", "4.7", "2", "59/64"),
+    ]
+    result = imported(readme(*rows, header=header, general={"模型": "llama"}))
+
+    assert [
+        (record["environment"]["row_label"], record["hyperparameters"]["values"]) for record in facts_of(result)
+    ] == [
+        ("A1 (pretrain)", {"parallel": "TP8"}),
+        ("A1 (finetune)", {"parallel": "TP8"}),
+        ("A1", {"parallel": "TP8"}),
+        ("A1", {"parallel": "PP8"}),
+        ("A1", {"LBS": 4, "parallel": "PP8"}),
+        ("A1 (2)", {"LBS": 4, "parallel": "PP8"}),
+    ]
+    assert [each.reason for each in result.not_understood] == ["the column 'stage' is unknown"] * 6
+    assert any("token/p/s 3448" in remark for remark in result.records[0].record.remarks)
+
+
+def test_text_that_could_not_be_read_is_listed():
+    text = readme(changed(), changed(label="A1单机单卡（1x1）")).replace("\n| A1单机单卡", "\n\n| A1单机单卡")
+
+    result = imported(text)
+
+    assert [record["topology"]["nproc_per_node"] for record in facts_of(result)] == [8, 1]
+    assert [each.text for each in result.not_understood] == ["1 rows are cut off from their table"]

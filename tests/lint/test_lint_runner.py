@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from random import Random
+
 import pytest
 from chipperf.errors import ConfigError, UsageError
 from chipperf.lint.rule import all_rules, choose_rules, rule
@@ -23,11 +25,77 @@ def test_directory_is_searched_and_pages_that_are_no_reports_are_skipped(tmp_pat
     assert result.skipped == [str(tmp_path / "README.md")]
 
 
-def test_page_that_is_named_is_checked(tmp_path):
+@pytest.mark.parametrize("text", ["[a link](nowhere.md)\n", "", "\n"])
+def test_page_that_is_named_is_no_case_document(tmp_path, text):
     path = tmp_path / "page.md"
-    path.write_text("[a link](nowhere.md)\n")
+    path.write_text(text)
 
-    assert [finding.rule for finding in run(path).findings] == ["L23"]
+    rules = [finding.rule for finding in run(path).findings]
+
+    assert rules == (["L00", "L23"] if "link" in text else ["L00"])
+
+
+@pytest.mark.parametrize("text", ["", "此测例的文档在别处\n"])
+def test_document_of_a_case_without_a_table_is_not_skipped(tmp_path, text):
+    path = put(tmp_path, text)
+
+    result = run(tmp_path, select="L04")
+
+    (finding,) = result.findings
+    assert finding.message.startswith("there is no performance table with a row: write the results as a table")
+    assert result.files == [str(path)]
+
+
+def test_table_that_is_none_is_an_error_and_its_cells_are_checked(tmp_path):
+    """The delimiter row of the performance table lacks a cell."""
+    text = nvidia(good(e2e_time=""))
+    head, _, tail = text.rpartition(" --- | --- |")
+    path = put(tmp_path, f"{head} --- |{tail}")
+
+    first, second = run(path, select="L04").findings
+
+    assert (first.rule, first.severity) == ("L00", "error")
+    assert "its delimiter row has 8 cells, its header 9: write as many cells in both" in first.message
+    assert second.message.endswith("e2e_time is blank")
+
+
+@pytest.mark.parametrize("encoding", ["gbk", "utf-16"])
+def test_text_in_another_encoding_is_an_error_and_is_checked(tmp_path, encoding):
+    path = put(tmp_path, "")
+    path.write_bytes(nvidia(good(p_core="")).encode(encoding))
+
+    first, second = run(path, select="L04").findings
+
+    name = encoding.upper()
+    assert first.message == f"the file is {name}, not UTF-8: convert it: iconv -f {name} -t UTF-8"
+    assert second.message.endswith("p_core is blank")
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_mutated_document_is_checked(tmp_path, seed):
+    """Lines cut, bars doubled, cells removed, bytes flipped: what is wrong is said, and nothing fails."""
+    random = Random(seed)
+    lines = nvidia(good(), good(label="A100两机8卡（2x8）"), after="<!-- c -->\n[x](y.md)").split("\n")
+    for _ in range(random.randint(1, 6)):
+        index = random.randrange(len(lines))
+        line = lines[index]
+        at = random.randrange(len(line) + 1)
+        lines[index] = random.choice(
+            [
+                *("", line[:at], line.replace("|", "||", 1), line.replace("|", "", 1), f"    {line}", f"{line}\n"),
+                *(line.replace("|", "｜"), f"<!-- {line}", f"{line[:at]}\0{line[at:]}", f"```\n{line}"),
+            ]
+        )
+    content = bytearray("\n".join(lines).encode())
+    for _ in range(random.randint(0, 3)):
+        content[random.randrange(len(content))] ^= 1 << random.randrange(8)
+    path = put(tmp_path, "")
+    path.write_bytes(content)
+
+    result = run(path)
+
+    assert result.files == [str(path)]
+    assert all(finding.message for finding in result.findings)
 
 
 @pytest.mark.parametrize(
@@ -40,9 +108,9 @@ def test_file_that_cannot_be_read_is_a_finding_and_others_are_checked(tmp_path, 
 
     result = run(bad, good_path, select="L04")
 
-    first, second = result.findings
+    first, *_, last = result.findings
     assert (first.rule, first.severity, str(first.place)) == ("L00", "error", place)
-    assert second.rule == "L04"
+    assert (last.rule, last.file) == ("L04", str(good_path))
 
 
 def test_path_that_does_not_exist_is_an_error(tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from chipperf.lint.configs import read_configs
 from chipperf.lint.rule import all_rules
+from chipperf.lint.rules.naming_rules import _cases_of_directories as names_cache
 from chipperf.records.schema import METRICS_VERSION
 from chipperf.report.render import render_report
 from reports import HEADERS, changed, good, make_record, nvidia, put, readme, run, table, throughput
@@ -27,6 +28,23 @@ def detr(*rows, **options):
     general = {"模型": "detr", "任务类别": "目标检测", "数据集": "coco2017", "训练结果": ("mAP,见“性能指标”", "")}
     general.update(options.pop("general", {}))
     return nvidia(*rows, general=general, header=(*HEADERS[:7], "mAP", "mem"), **options)
+
+
+def llm(parallel, *, tokens="3448"):
+    header = ("配置", "precision", "parallel", "fix_hp", "token/p/s", "loss", "mem", "MFU")
+    row = ("A100单机8卡（1x8）", "fp32", parallel, "LBS=4", tokens, "4.7", "19.3/40.0", "26.5%")
+    general = dict.fromkeys(("端到端时间", "总吞吐量", "训练吞吐量", "**计算吞吐量**", "训练结果"))
+    return nvidia(row, header=header, general={"模型": "llama", **general})
+
+
+def put_by_model(root, text):
+    """Write a report into the directory of the model that it names."""
+    model = next((name for name in ("detr", "vit", "llama") if f"| {name} |" in text), "resnet50")
+    return put(root, text, case=f"{model}-pytorch")
+
+
+def other_case(*rows, **options):
+    return nvidia(*rows, general={"模型": "vit", **options.pop("general", {})}, **options)
 
 
 # Rule, what is wrong, text with it, text of the finding.
@@ -59,6 +77,34 @@ BAD = [
     ("L05", "8 cards as 2x8", nvidia(good(label="A100单机8卡（2x8）")), "in brackets stands 2x8"),
     ("L05", "English words", nvidia(good(label="A100 1 machine 8 cards (1x1)")), "in brackets stands 1x1"),
     ("L05", "no topology", nvidia(good(), good(label="A100")), "no topology"),
+    ("L05", "parallelism of more cards", llm("TP2PP2DP4"), "'TP2PP2DP4' is for 16 cards, the row has 8"),
+    ("L05", "parallelism that does not divide", llm("TP3"), "'TP3' is for 3 cards, the row has 8"),
+    (
+        "L01",
+        "foreign configuration in the text",
+        nvidia(after="batch size 为config_R300x1x8.py中所写"),
+        "the configuration in the text, 'R300' names",
+    ),
+    (
+        "L03",
+        "part of another name",
+        nvidia(facts={"加速卡型号": "H200"}, general={"硬件设备简称": "H20"}),
+        "H20, the acc",
+    ),
+    (
+        "L03",
+        "configuration of another card",
+        nvidia(after="见config_A800x1x8.py"),
+        "the configuration in the text, 'A800'",
+    ),
+    ("L04", "fact that is not there", nvidia(facts={"加速卡驱动版本": None}), "does not name the driver"),
+    ("L04", "no version", nvidia(facts={"训练编译器版本": "xacc"}), "compiler 'xacc' names no version"),
+    (
+        "L04",
+        "nothing measured",
+        nvidia(good(**dict.fromkeys(("e2e_time", "p_whole", "p_train", "p_core", "acc", "mem"), "/"))),
+        "no row has a measured value",
+    ),
     ("L06", "all cards not said", nvidia(good(label=MANY["2x8"])), "does not say that these are 16 cards"),
     ("L11", "fewer epochs", nvidia(good(e2e_time="14330", acc="70%")), "imply 50.0 of 100 epochs"),
     ("L11", "more epochs", nvidia(good(e2e_time="57322")), "imply 200.0 epochs"),
@@ -68,13 +114,24 @@ BAD = [
     ("L13", "mixed units", nvidia(good(), good(label=MANY["1x1"], acc="75.6")), "other rows have"),
     ("L13", "two results", nvidia(good(acc="38.4 && 34.6")), "two results in one cell"),
     ("L13", "map of a classifier", nvidia(header=(*HEADERS[:7], "map", "mem")), "mean average precision"),
+    ("L13", "more than 1", other_case(good(acc="81.1")), "'81.1' is more than 1 and has no %"),
     ("L13", "another task", nvidia(general={"任务类别": "目标检测"}), "is not that of resnet50"),
     ("L14", "not in the legend", nvidia(good(precision="bf16")), "'bf16' is not in the legend"),
     ("L15", "more than there is", nvidia(good(mem="41.0/40.0")), "uses more than there is"),
     ("L15", "full", nvidia(good(mem="40.0/40.0")), "full to the last percent"),
     ("L15", "other card's memory", nvidia(good(mem="19.3/64.0")), "has 40 GiB by its data sheet"),
+    ("L15", "no size of the card", nvidia(good(mem="19.3/64.0"), facts={"加速卡型号": "A100"}), "has 40 GiB or 80 GiB"),
     ("L15", "half a card", nvidia(good(mem="19.3/20.0")), "has 40 GiB by its data sheet"),
     ("L15", "two totals", nvidia(good(), good(label=MANY["1x1"], mem="19.3/40")), "totals of A100 differ: 40.0, 40"),
+    ("L15", "unit", nvidia(good(mem="19.3/40.0GB")), "is in GB, reports are in GiB"),
+    ("L15", "unit in the header", nvidia(header=(*HEADERS[:8], "mem(MiB)")), "is in MiB, reports are in GiB"),
+    ("L15", "MiB without a unit", nvidia(good(mem="19456/40960")), "more than any card has, perhaps in MiB"),
+    (
+        "L15",
+        "not the size that the environment names",
+        nvidia(good(mem="19.3/80.0"), facts={"加速卡型号": "NVIDIA A100-SXM4-40GB"}),
+        "A100 has 40 GiB by its data sheet",
+    ),
     ("L15", "space", nvidia(good(mem="30.9/ 40.0")), "has spaces in it"),
     ("L16", "undeclared batch", nvidia(good(), good(label=MANY["1x1"], mem="29.3/40.0")), "uses 29.3 GiB"),
     (
@@ -106,6 +163,14 @@ BAD = [
     ("L23", "no such heading", nvidia(after="[x](#数据集下载地址)"), "this page has no heading for '#数据集下载地址'"),
     ("L24", "first layout", old(("单机8卡", "config_A100x1x8", "1", "2", "3", "4", "5")), "first layout"),
     ("L24", "column missing", nvidia(good()[:6] + good()[7:], header=HEADERS[:6] + HEADERS[7:]), "no column p_core"),
+    (
+        "L24",
+        "column that is not there",
+        nvidia(general={"训练结果": ("top5,见“性能指标”", "")}),
+        "refers to 'top5', which the performance table lacks, where it is 'acc'",
+    ),
+    ("L24", "row that is not there", nvidia(general={"数据精度": None}), "has no row for the precision"),
+    ("L25", "tokens", llm("TP8", tokens="8.7 * 2048"), "tokens '8.7 * 2048' is not a number"),
     ("L25", "two points", nvidia(good(acc="80.83.2%")), "'80.83.2%' is not a number"),
     ("L25", "rounded", nvidia(good(p_whole="32", p_train="32", p_core="33")), "equals another throughput"),
     ("L27", "target met exactly", old(("单机8卡", "config_A100x1x8", "1", "70.634", "70.634", "4", "5")), "last digit"),
@@ -119,7 +184,7 @@ BAD = [
     ("rule", "text", "message"), [(bad[0], *bad[2:]) for bad in BAD], ids=[" ".join(bad[:2]) for bad in BAD]
 )
 def test_rule_finds(tmp_path, rule, text, message):
-    path = put(tmp_path, text)
+    path = put_by_model(tmp_path, text)
 
     findings = run(path, select=rule).findings
 
@@ -376,15 +441,38 @@ def test_networks_of_one_card(tmp_path):
     assert len(run(one, other, select="L20").findings) == 2
 
 
-def test_metric_of_another_kind_than_other_reports_of_a_foreign_case(tmp_path):
-    general = {"模型": "transformer_xl", "训练结果": ("ppl,见“性能指标”", "")}
-    one = put(tmp_path, nvidia(general=general, header=(*HEADERS[:7], "ppl", "mem")))
-    general["训练结果"] = ("mlm_acc,见“性能指标”", "")
-    other = put(tmp_path, nvidia(general=general, header=(*HEADERS[:7], "mlm_acc", "mem")), vendor="kunlunxin")
+def test_notation_of_another_kind_than_other_reports_of_a_foreign_case(tmp_path):
+    cells = {"nvidia": "80.1%", "metax": "79.8%", "kunlunxin": "0.793"}
+    paths = [
+        put(tmp_path, other_case(good(acc=acc)), vendor=vendor, case="vit-pytorch") for vendor, acc in cells.items()
+    ]
 
-    findings = run(one, other, select="L13").findings
+    (finding,) = run(*paths, select="L13").findings
 
-    assert ["perplexity" in finding.message and "accuracy" in finding.message for finding in findings] == [True, True]
+    assert finding.file == str(paths[2])
+    assert finding.message == "'0.793' is a fraction, in 2 other reports of vit it is a percentage"
+    assert run(*paths[1:], select="L13").findings == []
+
+
+def test_model_of_another_case_than_the_directory(tmp_path):
+    text = other_case()
+    path = put(tmp_path, text, case="bigtransfer-pytorch")
+    assert run(path, select="L31").findings == []
+    beside = put(tmp_path, text, case="vit-pytorch")
+    names_cache.cache_clear()
+
+    result = run(path, beside, select="L31")
+
+    assert [finding.file for finding in result.findings] == [str(path)]
+    assert result.findings[0].message == "model 'vit' is that of another case; the directory is 'bigtransfer'"
+
+
+def test_directory_tells_the_case_and_the_vendor(tmp_path):
+    """The text is that of another case and another vendor."""
+    path = put(tmp_path, nvidia(good(acc="68.0%")), vendor="metax", case="mobilenetv2-pytorch")
+
+    assert "68.0% is below the target 0.686 of mobilenetv2" in run(path, select="L12").findings[0].message
+    assert "the report is metax's" in run(path, select="L01").findings[0].message
 
 
 def test_phrases_for_two_machines_that_differ(tmp_path):
@@ -401,6 +489,21 @@ def test_phrases_for_two_machines_that_differ(tmp_path):
     ("rule", "text"),
     [
         ("L03", nvidia(facts={"加速卡型号": "NVIDIA A100-SXM4-80GB"})),
+        ("L05", nvidia(good(label="A100单机8卡（1x8*40G）"))),
+        ("L05", nvidia(good(label="A100 2x8 (16卡)"))),
+        ("L05", nvidia(good(label="1x8"))),
+        ("L05", nvidia(good(label="A1004机32卡（4x8）"))),
+        ("L05", llm("PP2DP2TP2")),
+        ("L06", nvidia(good(label="A100四机32卡"))),
+        ("L13", llm("TP8")),
+        ("L13", other_case(good(acc="0.38 && 0.34"), header=(*HEADERS[:7], "map_bbox && map_segm", "mem"))),
+        ("L15", nvidia(good(mem="19.3/80.0"), facts={"加速卡型号": "NVIDIA A100-SXM4-80GB"})),
+        ("L15", nvidia(good(mem="19.3/80.0"), facts={"加速卡型号": "A800-80GB"})),
+        ("L16", nvidia(good(), good(label="A100单机8卡（1x8）（finetune）", mem="39.0/40.0"))),
+        ("L24", llm("TP8")),
+        ("L25", llm("TP8")),
+        ("L25", nvidia(good(acc="0.641/0.650"))),
+        ("L30", nvidia(after="|监控项| 格式 |\n|---|---|\n| 温度 | xxx C |")),
         ("L04", nvidia(good(p_core="未运行", acc="未公开(保密)", mem="未知", e2e_time="/"))),
         ("L05", nvidia(good(label="A100两机16卡（2x8）"))),
         ("L06", nvidia(good(label="A100 two machines, 8 cards each (2x8)"))),
@@ -413,14 +516,14 @@ def test_phrases_for_two_machines_that_differ(tmp_path):
     ],
 )
 def test_rule_is_silent(tmp_path, rule, text):
-    assert run(put(tmp_path, text), select=rule).findings == []
+    assert run(put_by_model(tmp_path, text), select=rule).findings == []
 
 
 def test_every_rule_is_tested_with_a_mistake():
-    elsewhere = {"L19", "L26", "L28"}
+    elsewhere = {"L19", "L26", "L28", "L31"}
 
     assert {bad[0] for bad in (*BAD, *BAD_CONFIGS)} | elsewhere == {rule.id for rule in all_rules()}
-    assert [rule.id for rule in all_rules()] == [f"L{number:02}" for number in range(1, 31)]
+    assert [rule.id for rule in all_rules()] == [f"L{number:02}" for number in range(1, 32)]
 
 
 def test_without_evidence_a_rule_is_listed_and_not_passed(tmp_path):

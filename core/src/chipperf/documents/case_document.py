@@ -219,21 +219,19 @@ class _Reader:
     def __init__(self, document: CaseDocument) -> None:
         self._document = document
         self._section = "beginning"
+        self._tables = _Tables(document)
         # A fact whose value follows below its label, and the depth of the label.
         self._open_fact: tuple[str, int] | None = None
         self._in_notes = False
         self._last_heading: Block | None = None
-        self._last_table: _OpenTable | None = None
 
     def read(self) -> None:
         for block in self._document.markdown.blocks:
-            if isinstance(block, Table):
-                self._table(block)
+            if self._section != "evidence" and self._tables.read(block):
+                self._open_fact = None
+            elif isinstance(block, Table):
                 continue
-            if block.kind != "heading" and self._broken_table(block):
-                continue
-            self._last_table = None
-            if block.kind == "heading":
+            elif block.kind == "heading":
                 self._heading(block)
             elif self._is_generated_text(block):
                 continue
@@ -312,14 +310,28 @@ class _Reader:
         facts[key] = Located(f"{before.text}; {block.text}", before.place) if before.text else block
 
     def _remark(self, text: Located) -> None:
-        if text.text:
-            self._document.remarks.append(text)
+        _add_remark(self._document, text)
+
+
+class _Tables:
+    """Reads the general table and performance tables, also those that are none for Markdown."""
+
+    def __init__(self, document: CaseDocument) -> None:
+        self._document = document
+        self._last_table: _OpenTable | None = None
+
+    def read(self, block: Block | Table) -> bool:
+        """Read a block's table, and return whether it has one."""
+        if isinstance(block, Table):
+            self._last_table = None
+            self._table(block)
+            return True
+        if block.kind != "heading" and self._broken_table(block):
+            return True
+        self._last_table = None
+        return False
 
     def _table(self, table: Table) -> None:
-        self._last_table = None
-        if self._section == "evidence":
-            return
-        self._open_fact = None
         columns = self._columns(table.header)
         if not columns and any(row and has_topology_in_brackets(row[0].text) for row in table.rows):
             columns = [self._column(cell.text) for cell in table.header]
@@ -334,7 +346,7 @@ class _Reader:
         else:
             for row in (table.header, *table.rows):
                 for cell in row:
-                    self._remark(cell)
+                    _add_remark(self._document, cell)
 
     def _columns(self, header: Sequence[Located]) -> list[str | None]:
         """Return the columns of a performance table, or none if the header is that of another table."""
@@ -352,8 +364,6 @@ class _Reader:
 
     def _broken_table(self, block: Block) -> bool:
         """Read rows that Markdown doesn't take for those of a table, say why, and return whether there are any."""
-        if self._section == "evidence":
-            return False
         rows = markdown.rows_in(self._document.markdown, block)
         if not rows:
             if block.kind == "html" and self._is_html_table(block):
@@ -366,10 +376,12 @@ class _Reader:
                 self._lost_table(block, header, rows[index + 1 : index + 2])
                 self._performance(header, body, columns)
                 return True
-            if _is_general(body) and (index or not _is_general(rows)):
-                self._lost_table(block, header, rows[index + 1 : index + 2])
-                self._general(header, body)
-                return True
+        without_header = wording.normal(rows[0][0].text) in wording.GENERAL
+        if _is_general(rows) and not (without_header and self._last_table):
+            self._lost_table(block, rows[0], rows[1:2])
+            body = rows[0 if without_header else 1 :]
+            self._general(rows[0], tuple(row for row in body if not _is_delimiter(row)))
+            return True
         if self._last_table is None:
             return False
         cut_off = tuple(row for row in rows if not _is_delimiter(row))
@@ -458,12 +470,12 @@ class _Reader:
             if len(row) == 1 and len(header) > 1 and row[0].text and parse_row_label(row[0].text) is None:
                 hint = "put a blank line before a text below a table"
                 self._fault("this text became a row of the table above it", row[0].place, hint)
-                self._remark(row[0])
+                _add_remark(self._document, row[0])
             elif not any(cell.text for cell in row):
                 self._fault("the row is empty", (*row, header[0])[0].place, "remove it")
             elif all(not cell.text or _DASHES.fullmatch(cell.text) for cell in row[1:]) and len(row) > 1:
                 section = row[0].text
-                self._remark(row[0])
+                _add_remark(self._document, row[0])
             else:
                 self._count_cells(row, len(header))
                 self._performance_row(columns, header, row, section)
@@ -509,6 +521,11 @@ class _Reader:
         at = cell.text.rindex(target)
         known["target"] = Located(target, Place(cell.place.line, cell.place.column + at))
         self._document.headers.setdefault("target", header)
+
+
+def _add_remark(document: CaseDocument, text: Located) -> None:
+    if text.text:
+        document.remarks.append(text)
 
 
 @dataclass(frozen=True, slots=True)

@@ -268,7 +268,7 @@ class _Reader:
                 text, children = self._inline(source)
                 row.append(Located(text, place))
                 links.extend(self._links(children, index, index + 1))
-            rows.append(tuple(row))
+            rows.append(tuple(row) or (Located("", Place(index + 1, 1)),))
             if len(rows) > MAX_TABLE_ROWS + 1:
                 raise DocumentError(
                     f"{self._name}:{index + 1}:1: the table has more than {MAX_TABLE_ROWS} rows",

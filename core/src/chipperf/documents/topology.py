@@ -11,7 +11,7 @@ from chipperf.records.schema import Topology
 
 _SHAPE: Final = r"(\d{1,4})\s*[x×X*]\s*(\d{1,4})"
 _BRACKETED_SHAPE: Final = re.compile(rf"[（(]\s*{_SHAPE}\s*(?:[*x×]\s*(\d+\s*G(?:i?B)?)\s*)?[）)]", re.IGNORECASE)
-_BARE_SHAPE: Final = re.compile(rf"(?:(?<=\s)|^){_SHAPE}(?=\s|[（(]|$)")
+_BARE_SHAPE: Final = re.compile(rf"(?:(?<=\s)|^){_SHAPE}(?=\s*(?:[（(]|$))")
 _NOTE: Final = re.compile(r"\s*[（(]\s*([^（）()]+?)\s*[）)]\s*")
 _CONFIG_NAME: Final = re.compile(rf"(?:config_)?(.*?)[_x×]?{_SHAPE}(?:[_.].*)?", re.DOTALL)
 _MAX_NAME: Final = 200

@@ -30,10 +30,13 @@ _ESSENTIAL_FACTS: Final = {
     "container": "container",
     "framework": "framework",
 }
+_VERSIONS: Final = {"os", "kernel", "driver", "framework", "compiler"}
+_DIGIT: Final = re.compile(r"\d")
 _PLACEHOLDER: Final = re.compile(
     r"\b(?:\w*placeholder\w*|todo|tbd|fixme|lorem ipsum)\b|\bx{3,}\b|待补充|待填|待定|占位", re.IGNORECASE
 )
 _PERCENT: Final = re.compile("[%％]")
+_IN_PERCENT: Final = ("accuracy", "mean average precision", "panoptic quality")
 _NUMERIC: Final = (*(column.key for column in columns_of("report")), "tokens", "mfu")
 _FORMAT: Final = re.compile("格式|format", re.IGNORECASE)
 _MIN_DIGITS: Final = 3
@@ -69,6 +72,10 @@ def no_cell_is_blank(subject: LintedDocument) -> Iterator[Problem]:
     if subject.rows and facts and lacking:
         place = next(iter(facts.values())).place
         yield Problem(place, f"the environment does not name the {', '.join(lacking)}", severity="warning")
+    for key in _VERSIONS & facts.keys():
+        text = facts[key].text
+        if subject.rows and cells.marker(text) is None and not wording.says_nothing(text) and not _DIGIT.search(text):
+            yield Problem(facts[key].place, f"{key} {text!r} names no version", severity="warning")
     measured = any(row.known(column) for row in subject.rows for column in _NUMERIC)
     if subject.rows and not subject.document.generated and not measured:
         yield Problem(subject.start, "no row has a measured value, and nothing says why", severity="warning")
@@ -113,7 +120,29 @@ def one_unit_per_metric(subject: LintedDocument) -> Iterator[Problem]:
                 yield Problem(cell.place, f"{said} has no %, case {subject.case.name} has")
             elif has_sign and not as_percent:
                 yield Problem(cell.place, f"{said} is a percentage, case {subject.case.name}'s a fraction")
+        elif subject.case is None and row.metric in _IN_PERCENT and not has_sign and (row.number("quality") or 0) > 1:
+            yield Problem(cell.place, f"{said} is more than 1 and has no %")
+    if written and subject.case is None:
+        yield from _odd_notation(subject, written[0])
     yield from _metric(subject)
+
+
+def _odd_notation(subject: LintedDocument, row: DocumentRow) -> Iterator[Problem]:
+    """Yield the notation of results that differs from that of most other reports of the case."""
+    alike = [each for each in subject.corpus.subjects if subject.case_name and each.case_name == subject.case_name]
+    first = [next((row for row in each.rows if row.quality is not None), None) for each in alike]
+    counts = Counter(_notation(each) for each in first if each and each.metric == row.metric)
+    own = _notation(row)
+    most = max(counts, key=lambda notation: counts[notation], default=own)
+    if row.metric in _IN_PERCENT and row.quality is not None and counts[most] >= 2 * counts[own] and most != own:
+        yield Problem(
+            row.cells["quality"].place,
+            f"{row.known('quality')!r} is {own}, in {counts[most]} other reports of {subject.case_name} it is {most}",
+        )
+
+
+def _notation(row: DocumentRow) -> str:
+    return "a percentage" if _PERCENT.search(row.known("quality")) or (row.number("quality") or 0) > 1 else "a fraction"
 
 
 def _metric(subject: LintedDocument) -> Iterator[Problem]:

@@ -21,6 +21,16 @@ if TYPE_CHECKING:
     from chipperf.documents.markdown import Markdown
 
 _NOT_IN_SLUG: Final = re.compile(r"[^\w\- ]")
+_GENERAL: Final = {
+    "task": "task",
+    "model": "model",
+    "dataset": "dataset",
+    "precision": "precision",
+    "fix_hp": "hyperparameters",
+    "card_short_name": "short name of the device",
+}
+"""Rows of the general table that every layout has."""
+
 _SCHEME: Final = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*:|//")
 
 
@@ -103,18 +113,21 @@ def layout_is_the_current_one(subject: LintedDocument) -> Iterator[Problem]:
         lacking = []
     if lacking:
         yield Problem(subject.start, f"the performance table has no column {', '.join(lacking)}")
-    yield from _columns_that_are_not_there(subject)
+    yield from _general_table_fits(subject)
 
 
-def _columns_that_are_not_there(subject: LintedDocument) -> Iterator[Problem]:
+def _general_table_fits(subject: LintedDocument) -> Iterator[Problem]:
     document = subject.document
     headers = {wording.normal(wording.without_unit(cell.text)) for cell in document.header_cells}
     for row in document.general.values():
         named = wording.refers_to_column(row.value.text)
         name = wording.without_unit(named) if named else ""
         if named and wording.normal(name) not in headers:
-            known = wording.column_name(name)
-            if known is None or known not in document.headers:
-                yield Problem(
-                    row.value.place, f"{row.label.text} refers to {name!r}, which the performance table lacks"
-                )
+            header = document.headers.get(wording.column_name(name) or "")
+            rest = f", where it is {header.text!r}" if header else ""
+            message = f"{row.label.text} refers to {name!r}, which the performance table lacks{rest}"
+            yield Problem(row.value.place, message)
+    lacking = [label for key, label in _GENERAL.items() if key not in document.general]
+    if document.general and lacking:
+        place = next(iter(document.general.values())).label.place
+        yield Problem(place, f"the general table has no row for the {', '.join(lacking)}")
