@@ -430,7 +430,7 @@ class _Tables:
                 text = " ".join(cell.text for cell in row if cell.text)
                 if wording.column_name(wording.refers_to_column(value.text) or value.text):
                     # It explains a column that the layout does not have, or a second result.
-                    self._remark(Located(text, label.place))
+                    self._document.remarks.append(Located(text, label.place))
                 else:
                     self._unknown(text, label.place)
                 continue
