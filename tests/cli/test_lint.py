@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import fcntl
+import io
 import json
+import os
+import pty
 import runpy
+import struct
+import subprocess
+import sys
+import termios
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from chipperf.languages import LANGUAGES
-from chipperf.lint.rule import all_rules
+from chipperf.lint.rule import all_rules, choose_rules, find_rule
+from chipperf.lint.rule_pages import page, read_examples
 from chipperf.records.store import read_record
+from rich.cells import cell_len as width_of
 
+DEFAULT = choose_rules()
 SEED = Path(__file__).parents[1] / "report" / "seeds" / "metax-resnet50.md"
 
 
@@ -21,18 +33,109 @@ def report(tmp_path):
     return path
 
 
-def test_text_names_place_rule_reason_and_remedy(invoke, report):
+def test_text_has_findings_by_document_and_rule_folded(invoke, report):
     ended = invoke("lint", report)
 
     assert ended.code == 4
-    assert f"{report}:29:14: error L01 foreign-card: the short name 'nvidia A100' names 'nvidia'" in ended.out
-    assert (
-        "L01 foreign-card: the row is read as a measurement of another vendor's card. To do: write the card"
-        in ended.out
+    lines = ended.out.splitlines()
+    assert lines[:3] == [
+        str(report),
+        "  L01 foreign-card, error",
+        "    29:14: the short name 'nvidia A100' names 'nvidia' of nvidia; the report is metax's",
+    ]
+    blank = lines.index("  L04 blank-cell, error: 17 findings, lines 42-45")
+    assert lines[blank + 1] == "    42:50: row 'MXC500单机8卡（1x8）': e2e_time is blank"
+    assert lines[blank + 4] == "    14 more (--format full)"
+    assert "not checked: L07, L08, L09, L10, L29: no configurations beside it: --config DIR" in lines
+    assert any(
+        line.startswith("L01 foreign-card: the row is read as a measurement of another vendor's card. To do: write the")
+        and line.endswith("/docs/lint/L01.md")
+        for line in lines
     )
-    assert "not checked: L07, L08, L09, L10, L29: no configurations beside it: --config DIR" in ended.out
-    assert "1 documents: 18 errors, 2 warnings, 0 accepted" in ended.out
-    assert "perf: error: 18 errors in 1 document" in ended.err
+    assert lines[-1] == "1 documents: 18 errors, 2 warnings, 0 accepted"
+    assert "perf: error: 18 errors in 1 document\n  hint: 'perf lint explain L01'" in ended.err
+
+
+def test_full_shows_every_finding_with_its_line_and_what_was_accepted(invoke, report):
+    report.write_text(
+        report.read_text(encoding="utf-8") + "\n<!-- perf lint: ignore-file L01: kept -->\n", encoding="utf-8"
+    )
+
+    lines = invoke("lint", report, report.parent, "--format", "full").out.splitlines()
+
+    assert len([line for line in lines if line.endswith("is blank")]) == 17
+    shown = lines.index(
+        "    44:100: 'MXC500两机8卡（2x8）' uses 32.2 GiB, 'MXC500单机8卡（1x8）' 19.3 GiB, with the same "
+        "hyperparameters"
+    )
+    source, mark = lines[shown + 1 : shown + 3]
+    assert source.endswith("| 32.2/64 |")
+    assert width_of(source[: source.index("32.2")]) == mark.index("^")
+    assert any(line.startswith(f"accepted: {report}:29:14: L01: ") and line.endswith("[kept]") for line in lines)
+
+
+def test_concise_has_a_finding_in_a_line(invoke, report):
+    lines = invoke("lint", report, "--format", "concise").out.splitlines()
+
+    assert lines[0].startswith(f"{report}:29:14: error L01 foreign-card: the short name 'nvidia A100' names 'nvidia'")
+    assert len(lines) == 21
+
+
+def test_reasons_of_several_documents_are_counted(invoke, report):
+    (report.parent / "b.md").write_text(report.read_text(encoding="utf-8"), encoding="utf-8")
+
+    lines = invoke("lint", report.parent, "--select", "L07,L28").out.splitlines()
+    full = invoke("lint", report.parent, "--select", "L07,L28", "--format", "full").out
+
+    assert "not checked, of 2 documents: L07, L28 in 2 (--format full: why)" in lines
+    assert f"{report}: not checked: L28: no records: --against RUN\n" in full
+
+
+@pytest.mark.parametrize(
+    ("variables", "colored"),
+    [
+        ({}, False),
+        ({"FORCE_COLOR": "1"}, True),
+        ({"FORCE_COLOR": "1", "NO_COLOR": "1"}, False),
+        ({"FORCE_COLOR": "", "NO_COLOR": ""}, False),
+    ],
+)
+def test_color_is_for_terminals_and_as_the_environment_wants(invoke, report, monkeypatch, variables, colored):
+    for name in ("NO_COLOR", "FORCE_COLOR"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    report.rename(report.with_name("\x1b[2J.md"))
+
+    out = invoke("lint", report.with_name("\x1b[2J.md")).out
+
+    assert ("\x1b[31merror\x1b[0m" in out) is colored
+    assert "\x1b[2J" not in out
+    assert "\x1b" not in invoke("lint", report.parent, "--format", "json").out
+
+
+def test_terminal_shows_color_and_lines_cut_to_its_width(report):
+    """The program writes to a terminal of 60 columns that really is one."""
+    primary, secondary = pty.openpty()
+    fcntl.ioctl(secondary, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 60, 0, 0))
+    environment = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "COLUMNS")}
+    command = [sys.executable, "-m", "chipperf", "lint", str(report), "--select", "L16"]
+    with subprocess.Popen(command, stdout=secondary, env={**environment, "TERM": "xterm"}) as program:
+        os.close(secondary)
+        chunks = []
+        with suppress(OSError):  # So Linux says that nobody writes any more.
+            while chunk := os.read(primary, 4096):
+                chunks.append(chunk)
+    os.close(primary)
+
+    lines = b"".join(chunks).decode().splitlines()
+    assert program.returncode == 0
+    assert "  \x1b[1mL16 memory-topology\x1b[0m, \x1b[33mwarning\x1b[0m" in lines
+    mark = next(index for index, line in enumerate(lines) if line.endswith("\x1b[33m^\x1b[0m"))
+    source = lines[mark - 1]
+    assert width_of(source) <= 60
+    assert source.startswith("      …")
+    assert width_of(source[: source.index("32.2")]) == lines[mark].index("\x1b")
 
 
 def test_json_has_everything(invoke, report):
@@ -42,7 +145,9 @@ def test_json_has_everything(invoke, report):
     first = content["findings"][0]
     assert (first["rule"], first["line"], first["column"], first["accepted"]) == ("L01", 29, 14, None)
     assert {each["rule"] for each in content["not_checked"]} >= {"L07", "L19"}
-    assert [each["id"] for each in content["rules"]] == [rule.id for rule in all_rules()]
+    assert [each["id"] for each in content["rules"]] == ["L00", *(rule.id for rule in DEFAULT)]
+    assert content["rules"][1]["url"].endswith("/docs/lint/L01.md")
+    assert json.loads(invoke("lint", report, "--json").out) == content
 
 
 def test_sarif_names_rules_and_regions(invoke, report):
@@ -56,6 +161,7 @@ def test_sarif_names_rules_and_regions(invoke, report):
     assert content["version"] == "2.1.0"
     results = {each["ruleId"]: each for each in run["results"]}
     assert set(results) <= {each["id"] for each in run["tool"]["driver"]["rules"]}
+    assert all(each["helpUri"].endswith(f"/docs/lint/{each['id']}.md") for each in run["tool"]["driver"]["rules"])
     location = results["L01"]["locations"][0]["physicalLocation"]
     assert location["region"] == {"startLine": 29, "startColumn": 14}
     assert location["artifactLocation"]["uri"].endswith("/a%2Cb%3A%20c.md")
@@ -136,26 +242,149 @@ def test_list_of_rules(invoke):
 
     assert ended.code == 0
     assert all(rule.id in ended.out for rule in all_rules())
+    listed = json.loads(invoke("lint", "--list", "--json").out)
+    assert [each["id"] for each in listed] == [rule.id for rule in all_rules()]
+    assert json.loads(invoke("lint", "--list", "--json", "--select", "L12").out) == [
+        each for each in listed if each["id"] == "L12"
+    ]
 
 
-@pytest.mark.parametrize("arguments", [(), ("missing.md",), ("--config", "missing", ".")])
-def test_nothing_to_check_is_an_error(invoke, arguments, report):
-    (report.parent / "README.md").write_text("x")
+def test_rules_are_explained(invoke):
+    ended = invoke("lint", "explain", "L12", "l00")
 
-    ended = (
-        invoke("lint", *arguments)
-        if arguments != ("--config", "missing", ".")
-        else invoke("lint", report, "--config", "x")
-    )
+    assert ended.code == 0
+    assert ended.out == page(find_rule("L12")) + "\n" + page(find_rule("L00"))
+    (content,) = json.loads(invoke("lint", "explain", "L12", "--json").out)
+    assert content["name"] == "below-target"
+    assert content["examples"] == read_examples()["L12"]._asdict()
+
+
+def test_unknown_rule_is_not_explained(invoke):
+    ended = invoke("lint", "explain", "L122")
 
     assert ended.code == 2
+    assert "there is no rule 'L122' (did you mean " in ended.err
+
+
+def test_files_called_as_a_command_are_checked(invoke, report, tmp_path):
+    report.rename(tmp_path / "explain")
+
+    assert invoke("lint", "./explain", "--select", "L06").code == 0
+    assert "1 documents" in invoke("lint", "--select", "L06", "explain").out
+    assert "1 documents" in invoke("lint", "check", "explain", "--select", "L06").out
+
+
+def test_statistics_count_by_rule(invoke, report):
+    lines = invoke("lint", report, "--statistics").out.splitlines()
+
+    assert lines[0] == "    17  L04 blank-cell in 1 documents"
+    assert lines[-1] == "1 documents: 18 errors, 2 warnings, 0 accepted"
+    first, *_ = json.loads(invoke("lint", report, "--statistics", "--json").out)
+    assert first == {"rule": "L04", "name": "blank-cell", "findings": 17, "errors": 17, "documents": 1, "fixable": 0}
+
+
+@pytest.mark.parametrize(
+    "arguments", [("--json", "--format", "sarif"), ("--statistics", "--format", "github"), ("--output-file", "no/x")]
+)
+def test_options_that_cannot_be_used_together_are_an_error(invoke, report, arguments):
+    ended = invoke("lint", report, *arguments)
+
+    assert (ended.code, ended.out) == (2, "")
     assert "hint:" in ended.err
 
 
-def test_directory_without_case_documents_is_an_error(invoke, tmp_path):
-    (tmp_path / "notes.md").write_text("# Notes\n")
+@pytest.mark.parametrize("options", [("--format", "json"), ("--statistics",), ("--format", "full"), ("--list",)])
+def test_output_may_go_to_a_file(invoke, report, tmp_path, options, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")
 
-    ended = invoke("lint", tmp_path)
+    ended = invoke("lint", report, *options, "--output-file", "out.txt")
 
+    assert ended.out == ""
+    assert "wrote out.txt" in ended.err
+    assert "L04" in (tmp_path / "out.txt").read_text(encoding="utf-8")
+    assert "\x1b" not in (tmp_path / "out.txt").read_text(encoding="utf-8")
+
+
+def test_errors_may_be_no_failure(invoke, report):
+    ended = invoke("lint", report, "--exit-zero")
+
+    assert (ended.code, ended.err) == (0, "")
+    assert "18 errors" in ended.out
+
+
+def test_standard_input_is_checked_as_the_file_it_would_be(invoke, report, tmp_path, monkeypatch):
+    place = tmp_path / "a" / "README.md"
+    config = tmp_path / "a" / "config" / "config_C500x1x8.py"
+    config.parent.mkdir(parents=True)
+    config.write_text("")
+
+    def piped(content, *arguments):
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
+        return invoke("lint", "-", "--select", "L08", "--format", "concise", *arguments)
+
+    alone = piped(report.read_bytes())
+    placed = piped(report.read_bytes(), "--stdin-filename", place)
+    broken = piped(b"\xff\xfe")
+
+    assert (alone.code, alone.out) == (0, "1 documents: 0 errors, 0 warnings, 0 accepted\n")
+    assert placed.out.startswith(f"{place}:43:3: error L08 no-config: there is no configuration for 1x1")
+    assert (broken.code, broken.out.partition(": error L00 document: ")[0]) == (4, "-:1:1")
+    assert piped(b"", "--fix").code == 2
+
+
+def test_settings_of_the_tree_hold_unless_isolated(invoke, report, tmp_path):
+    (tmp_path / "pyproject.toml").write_text('[tool.chipperf.lint]\nselect = ["L06"]\n')
+
+    assert "0 errors, 1 warnings" in invoke("lint", report).out
+    assert "18 errors, 2 warnings" in invoke("lint", report, "--isolated").out
+    (tmp_path / "chipperf.toml").write_text("[lint]\nselected = []\n")
+    other = tmp_path / "other"
+    other.mkdir()
+    report.rename(other / "README.md")
+    (other / "chipperf.toml").write_text("[lint]\nselected = []\n")
+    ended = invoke("lint", "other")
     assert ended.code == 2
-    assert f"no case document is in {tmp_path}" in ended.err
+    assert "chipperf.toml: lint: unknown key 'selected' (did you mean 'select'?)" in ended.err
+
+
+def test_baseline_is_written_and_accepts(invoke, report):
+    written = invoke("lint", report, "--write-baseline", "old.json")
+    accepted = invoke("lint", report, "--baseline", "old.json")
+    sarif = json.loads(invoke("lint", report, "--baseline", "old.json", "--format", "sarif").out)
+
+    assert (written.code, written.out) == (0, "")
+    assert "it accepts 20 findings in 1 document" in written.err
+    assert (accepted.code, accepted.out.splitlines()[-1]) == (0, "1 documents: 0 errors, 0 warnings, 20 accepted")
+    assert {each["suppressions"][0]["kind"] for each in sarif["runs"][0]["results"]} == {"external"}
+
+    report.write_text(report.read_text(encoding="utf-8").replace("nvidia A100", "MXC500"), encoding="utf-8")
+    assert "no longer found: old.json: " in invoke("lint", report, "--baseline", "old.json").out
+    (unmatched,) = json.loads(invoke("lint", report, "--baseline", "old.json", "--json").out)["unmatched"]
+    assert "L01" in unmatched
+
+
+def test_baseline_of_the_settings_accepts_below_them(invoke, report, tmp_path):
+    (tmp_path / "chipperf.toml").write_text('[lint]\nbaseline = "old.json"\n')
+
+    assert invoke("lint", report, "--write-baseline", "old.json").code == 0
+    assert invoke("lint", report).out.endswith(" 20 accepted\n")
+    assert invoke("lint", report, "--isolated").code == 4
+
+
+def test_fix_corrects_and_diff_only_shows(invoke, report):
+    report.write_text(report.read_text(encoding="utf-8").replace("19.3/64 ", "19.3/ 64"), encoding="utf-8")
+    before = report.read_bytes()
+
+    shown = invoke("lint", report, "--diff")
+    assert report.read_bytes() == before
+    assert shown.code == 4
+    assert shown.out.startswith(f"--- {report}\n+++ {report}\n@@ ")
+    assert "--fix would correct 1 document" in shown.err
+    assert invoke("lint", report, "--diff", "--exit-zero").code == 0
+    assert ", 1 that --fix corrects" in invoke("lint", report).out
+
+    fixed = invoke("lint", report, "--fix", "--select", "L15")
+    assert (fixed.code, fixed.out.splitlines()[-1]) == (0, "1 documents: 0 errors, 0 warnings, 0 accepted, 1 fixed")
+    assert report.read_bytes() == before.replace(b"19.3/ 64", b"19.3/64")
+    again = invoke("lint", report, "--diff")
+    assert (again.code, again.out) == (0, "")

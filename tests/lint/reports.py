@@ -61,9 +61,19 @@ def put(
     return path
 
 
+def put_benchmark(root: Path, case: str, base: str | None = None, **sources: str) -> None:
+    """Write a case's benchmark where FlagPerf has it, with its base configuration and other files by their stem."""
+    directory = root / "training" / "benchmarks" / case / "pytorch"
+    (directory / "config").mkdir(parents=True)
+    if base is not None:
+        (directory / "config" / "_base.py").write_text(base, encoding="utf-8")
+    for name, content in sources.items():
+        (directory / f"{name}.py").write_text(content, encoding="utf-8")
+
+
 def run(*paths: Path, select: str | tuple[str, ...] = (), **options: Any) -> Result:
     ids = (select,) if isinstance(select, str) else select
-    return lint(paths, choose_rules(ids), names=NAMES, **options)
+    return lint(paths, choose_rules(ids), **{"names": NAMES, **options})
 
 
 def brief(findings: list[Finding]) -> list[str]:

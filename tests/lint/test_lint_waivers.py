@@ -33,6 +33,8 @@ def test_comment_before_a_table_accepts_findings_in_it(tmp_path):
         "<!-- perf lint: ignore L02 L04 : both -->",
         "<!-- perf-lint: ignore-file L04: everywhere -->",
         "<!--\nperf lint: ignore L04:\nover several lines\n-->",
+        "<!-- perf lint：ignore L02，L04：两条 -->",
+        "<!-- perf lint: ignore L02、L04：两条 -->",
     ],
 )
 def test_forms_of_the_comment(tmp_path, comment):

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from chipperf.lint.configs import read_configs
 from chipperf.lint.rule import all_rules
 from chipperf.lint.rules.naming_rules import _cases_of_directories as names_cache
 from chipperf.records.schema import METRICS_VERSION
 from chipperf.report.render import render_report
-from reports import HEADERS, changed, good, make_record, nvidia, put, readme, run, table, throughput
+from reports import HEADERS, changed, good, make_record, nvidia, put, put_benchmark, readme, run, table, throughput
 
 OLD_HEADER = ("训练资源", "配置文件", "运行时长(s)", "目标精度", "收敛精度", "Steps数", "性能(samples/s)")
 CONFIG = {"config_A100x1x8.py": "train_batch_size = 32\n"}
@@ -98,6 +97,13 @@ BAD = [
         "the configuration in the text, 'A800'",
     ),
     ("L04", "fact that is not there", nvidia(facts={"加速卡驱动版本": None}), "does not name the driver"),
+    ("L04", "no accelerator", nvidia(facts={"加速卡型号": "/"}), "the accelerator is '/', and every run has one"),
+    (
+        "L04",
+        "throughput that does not apply",
+        nvidia(good(**dict.fromkeys(("p_whole", "p_train", "p_core"), "/"))),
+        "every row has '/' for p_whole, p_train, p_core",
+    ),
     ("L04", "no version", nvidia(facts={"训练编译器版本": "xacc"}), "compiler 'xacc' names no version"),
     (
         "L04",
@@ -114,6 +120,18 @@ BAD = [
     ("L13", "mixed units", nvidia(good(), good(label=MANY["1x1"], acc="75.6")), "other rows have"),
     ("L13", "two results", nvidia(good(acc="38.4 && 34.6")), "two results in one cell"),
     ("L13", "map of a classifier", nvidia(header=(*HEADERS[:7], "map", "mem")), "mean average precision"),
+    (
+        "L12",
+        "below the target beside it",
+        other_case(good(acc="0.641/0.650")),
+        "0.641 is below the target 0.650 beside it",
+    ),
+    (
+        "L12",
+        "above the target beside it",
+        other_case(good(acc="23.7/23.0"), header=(*HEADERS[:7], "ppl", "mem")),
+        "23.7 is above the target 23.0 beside it",
+    ),
     ("L13", "more than 1", other_case(good(acc="81.1")), "'81.1' is more than 1 and has no %"),
     ("L13", "another task", nvidia(general={"任务类别": "目标检测"}), "is not that of resnet50"),
     ("L14", "not in the legend", nvidia(good(precision="bf16")), "'bf16' is not in the legend"),
@@ -148,7 +166,7 @@ BAD = [
         nvidia(good(), good(fix_hp="bs=128", p_core="5700", e2e_time="95000")),
         "e2e_time grows from 28661 s to 95000 s",
     ),
-    ("L18", "result lost", nvidia(good(), good(fix_hp="bs=128", p_core="5700", acc="70%")), "the result falls"),
+    ("L18", "result lost", nvidia(good(), good(fix_hp="bs=128", p_core="5700", acc="70%")), "to 70% and misses the"),
     ("L20", "foreign environment", nvidia(facts={"训练框架版本": "MetaX torch"}), "'MetaX torch' names 'MetaX'"),
     ("L20", "foreign heading", nvidia(after="#### R300 环境"), "names 'R300' of kunlunxin"),
     ("L20", "no network", nvidia(good(label=MANY["2x8"]), facts={"多机网络类型、带宽": ""}), "names no network"),
@@ -172,6 +190,7 @@ BAD = [
     ("L24", "row that is not there", nvidia(general={"数据精度": None}), "has no row for the precision"),
     ("L25", "tokens", llm("TP8", tokens="8.7 * 2048"), "tokens '8.7 * 2048' is not a number"),
     ("L25", "two points", nvidia(good(acc="80.83.2%")), "'80.83.2%' is not a number"),
+    ("L25", "full-width", nvidia(good(fix_hp="bs＝256")), "'bs＝256' has full-width characters"),
     ("L25", "rounded", nvidia(good(p_whole="32", p_train="32", p_core="33")), "equals another throughput"),
     ("L27", "target met exactly", old(("单机8卡", "config_A100x1x8", "1", "70.634", "70.634", "4", "5")), "last digit"),
     ("L30", "placeholder", nvidia(facts={"加速卡驱动版本": "NVIDIA PLACEHOLDER"}), "'PLACEHOLDER' is left"),
@@ -200,9 +219,21 @@ def test_rule_finds(tmp_path, rule, text, message):
 # Rule, what is wrong, report, configurations, text of the finding.
 BAD_CONFIGS = [
     ("L07", "other batch", nvidia(good(fix_hp="bs=8")), {"config_A100x1x8.py": "train_batch_size = 4"}, "has bs=4"),
-    ("L07", "no change stated", GOOD, {"config_A100x1x8.py": "train_batch_size = 256\nlr = 0.1 * 8"}, "bs=256, lr=0.8"),
-    ("L07", "lr is not set", nvidia(good(fix_hp="lr=0.72")), CONFIG, "lr=0.1, the case's base"),
-    ("L07", "in common", GOOD, {"config_common.py": "lr = 0.4", **CONFIG}, "lr=0.4"),
+    (
+        "L07",
+        "no change stated",
+        GOOD,
+        {"config_A100x1x8.py": "train_batch_size = 256\nlr = 0.1 * 8"},
+        "bs=256 (base 32), lr=0.8",
+    ),
+    ("L07", "lr is not set", nvidia(good(fix_hp="lr=0.72")), CONFIG, "lr=0.1 of resnet50 1.0"),
+    (
+        "L07",
+        "in common",
+        GOOD,
+        {"config_common.py": "lr = 0.4", "config_A100x1x8.py": "from config_common import *"},
+        "lr=0.4",
+    ),
     ("L08", "no 1x8", GOOD, {"config_A100x1x1.py": ""}, "there is no configuration for 1x8"),
     ("L08", "no amp", nvidia(good(precision="amp")), CONFIG, "no configuration for 1x8 sets amp"),
     ("L08", "no dot", GOOD, {**CONFIG, "config_A100x2x8py": "lr = 1"}, "does not end in .py"),
@@ -239,7 +270,7 @@ def test_good_report_with_good_configurations_breaks_no_rule(tmp_path):
         "config_common.py": 'vendor: str = "nvidia"\ndist_backend = "nccl"\n',
         "config_A100x1x1.py": "from config_common import *\n",
         "config_A100x1x8.py": "train_batch_size = 32\n",
-        "config_A100x1x8_amp.py": "train_batch_size = 256\nlr = 0.1 * 8\n",
+        "config_A100x1x8_amp.py": "amp = True\ntrain_batch_size = 256\nlr = 0.1 * 8\n",
         "config_A100x2x8.py": "eval_batch_size = 32\n",
         "environment_variables.sh": "export ACME_USE_TF32=0\n",
     }
@@ -275,9 +306,7 @@ def test_framework_of_another_version_than_the_case_key(tmp_path):
 def test_key_of_the_base_configuration_is_known(tmp_path):
     configs = {"config_A100x1x8.py": "own_key = 1\nlearning_rate = 1\n"}
     path = put(tmp_path, GOOD, configs=configs)
-    base = tmp_path / "training" / "benchmarks" / "resnet50" / "pytorch" / "config" / "_base.py"
-    base.parent.mkdir(parents=True)
-    base.write_text("lr = 0.1\nown_key: int = 0\n")
+    put_benchmark(tmp_path, "resnet50", "lr = 0.1\nown_key: int = 0\n")
 
     (finding,) = run(path, select="L29").findings
 
@@ -288,10 +317,7 @@ def test_target_below_that_of_the_base_configuration_of_a_foreign_case(tmp_path)
     text = nvidia(general={"模型": "bigtransfer"})
     path = put(tmp_path, text, case="bigtransfer-pytorch", configs={"config_A100x1x8.py": "target_acc1 = 0.32\n"})
     assert "not installed" in run(path, select="L10").unchecked[0].reason
-    base = tmp_path / "training" / "benchmarks" / "bigtransfer" / "pytorch" / "config" / "_base.py"
-    base.parent.mkdir(parents=True)
-    base.write_text("target_acc1 = 0.83\n")
-    read_configs.cache_clear()
+    put_benchmark(tmp_path, "bigtransfer", "target_acc1 = 0.83\n")
 
     (finding,) = run(path, select="L10").findings
 
@@ -348,7 +374,7 @@ def record_of(**changes):
             "metrics.train_seconds is 28600, e2e_time_s allows at most 10",
         ),
         ("L09", {"limits": {"max_epochs": 3}}, "was shortened"),
-        ("L19", {"environment__torch": "2.7.0"}, "2.7 in the case's key"),
+        ("L19", {"environment__torch": "2.7.0"}, "2.7 in the records"),
         ("L27", {"case__version": "0.9"}, "the case is 1.0 now"),
         ("L28", {"metrics_version": METRICS_VERSION - 1}, "follows metric definitions"),
     ],
@@ -414,31 +440,84 @@ def test_report_of_chipperf_against_a_record_of_flagperf(tmp_path):
 # Rules that compare documents.
 def test_environment_and_numbers_that_two_vendors_share(tmp_path):
     own = put(tmp_path, GOOD)
-    copy = put(tmp_path, GOOD.replace("A100", "MXC500").replace("NVIDIA", "MetaX"), vendor="metax")
+    copy = put(tmp_path, of_metax(GOOD), vendor="metax")
 
     result = run(own, copy, select="L26")
 
-    messages = [finding.message for finding in result.findings if finding.file == str(copy)]
+    assert {finding.file for finding in result.findings} == {str(copy)}
+    messages = [finding.message for finding in result.findings]
     assert any("facts of the environment are those of" in message for message in messages)
     assert any("numbers are those of" in message for message in messages)
     assert run(own, select="L26").findings == []
 
 
-def test_one_kernel_in_many_reports(tmp_path):
-    paths = [put(tmp_path, GOOD, case=case) for case in ("resnet50-pytorch", "resnet50-paddle")]
-    assert run(*paths, select="L20").findings == []
-    paths.append(put(tmp_path, GOOD.replace("A100", "MXC500").replace("NVIDIA", "MetaX"), vendor="metax"))
-
-    messages = [finding.message for finding in run(*paths, select="L20").findings]
-
-    assert len([message for message in messages if "stands in 3 reports" in message]) == 3
+def of_metax(text):
+    return text.replace("A100", "MXC500").replace("NVIDIA DGX", "MetaX server").replace("NVIDIA", "MetaX")
 
 
-def test_networks_of_one_card(tmp_path):
-    one = put(tmp_path, GOOD)
-    other = put(tmp_path, nvidia(facts={"多机网络类型、带宽": "InfiniBand，2x200Gb/s"}), case="detr-pytorch")
+def test_environment_that_names_another_vendors_card_is_the_copy(tmp_path):
+    """The first of them in the lint is the copy, and each of three originals has the same environment."""
+    copy = put(tmp_path, nvidia(good(label="MXC500单机8卡（1x8）")), vendor="metax")
+    originals = [put(tmp_path, GOOD, case=f"resnet50-{name}") for name in ("pytorch", "paddle", "mindspore")]
 
-    assert len(run(one, other, select="L20").findings) == 2
+    (finding,) = [each for each in run(copy, *originals, select="L26").findings if "facts" in each.message]
+
+    assert finding.file == str(copy)
+    assert f"{originals[0]} and 2 more reports of nvidia" in finding.message
+
+
+def test_environment_of_the_vendor_with_more_such_reports_is_the_original(tmp_path):
+    copy = put(tmp_path, of_metax(GOOD), vendor="metax")
+    originals = [put(tmp_path, GOOD, case=f"resnet50-{name}") for name in ("pytorch", "paddle")]
+
+    assert {each.file for each in run(copy, *originals, select="L26").findings} == {str(copy)}
+
+
+@pytest.mark.parametrize(("own", "found"), [("5.4.0-26-generic", 0), ("5.4.0-113-generic", 1)])
+def test_kernel_of_another_vendor_in_one_of_several_reports(tmp_path, own, found):
+    """What two vendors share says nothing; what one report shares with another vendor, and not with its own, does."""
+    text = of_metax(nvidia(facts={"OS kernel版本": "5.4.0-26-generic"}))
+    usual = [put(tmp_path, text, vendor="metax", case=f"resnet50-{name}") for name in ("paddle", "mindspore")]
+    odd = put(tmp_path, text.replace("5.4.0-26-generic", own), vendor="metax")
+    other = put(tmp_path, nvidia(facts={"OS kernel版本": "5.4.0-113-generic"}))
+
+    findings = run(*usual, odd, other, select="L20").findings
+
+    assert [finding.file for finding in findings] == [str(odd)] * found
+    assert all("2 other reports on this accelerator have '5.4.0-26-generic'" in each.message for each in findings)
+
+
+@pytest.mark.parametrize(("reports", "found"), [(1, 0), (2, 1)])
+def test_network_that_differs_from_that_of_most_reports(tmp_path, reports, found):
+    cases = ["resnet50-pytorch", "resnet50-paddle"][:reports]
+    usual = [put(tmp_path, GOOD, case=case) for case in cases]
+    odd = put(tmp_path, nvidia(facts={"多机网络类型、带宽": "InfiniBand，2x200Gb/s"}), case="detr-pytorch")
+
+    assert [finding.file for finding in run(*usual, odd, select="L20").findings] == [str(odd)] * found
+
+
+@pytest.mark.parametrize(
+    ("reports", "base", "found"),
+    [
+        pytest.param(("ppl", "mlm_acc"), "", [], id="one of two"),
+        pytest.param(("ppl", "ppl", "mlm_acc"), "", [2], id="one of three"),
+        pytest.param(("ppl", "mlm_acc", "mlm_acc"), "target_ppl = 54.2", [1, 2], id="the base tells"),
+        pytest.param(("mlm_acc", "mlm_acc"), "target_ppl = 54.2", [], id="all but the base"),
+    ],
+)
+def test_metric_of_another_kind_than_that_of_a_foreign_case(tmp_path, reports, base, found):
+    vendors = ("nvidia", "metax", "kunlunxin")
+    paths = []
+    for vendor, metric in zip(vendors, reports, strict=False):
+        general = {"模型": "xl", "训练结果": (f"{metric},见“性能指标”", "")}
+        text = nvidia(general=general, header=(*HEADERS[:7], metric, "mem"))
+        paths.append(put(tmp_path, text, vendor=vendor, case="xl-pytorch"))
+    if base:
+        put_benchmark(tmp_path, "xl", base)
+
+    findings = run(*paths, select="L13").findings
+
+    assert [finding.file for finding in findings] == [str(paths[index]) for index in found]
 
 
 def test_notation_of_another_kind_than_other_reports_of_a_foreign_case(tmp_path):
@@ -495,6 +574,8 @@ def test_phrases_for_two_machines_that_differ(tmp_path):
         ("L05", nvidia(good(label="A1004机32卡（4x8）"))),
         ("L05", llm("PP2DP2TP2")),
         ("L06", nvidia(good(label="A100四机32卡"))),
+        ("L12", other_case(good(acc="0.651/0.650"))),
+        ("L12", other_case(good(acc="22.7/23.0"), header=(*HEADERS[:7], "ppl", "mem"))),
         ("L13", llm("TP8")),
         ("L13", other_case(good(acc="0.38 && 0.34"), header=(*HEADERS[:7], "map_bbox && map_segm", "mem"))),
         ("L15", nvidia(good(mem="19.3/80.0"), facts={"加速卡型号": "NVIDIA A100-SXM4-80GB"})),
@@ -513,6 +594,7 @@ def test_phrases_for_two_machines_that_differ(tmp_path):
         ("L23", nvidia(after="[x](../../elsewhere/README.md) [y](https://x.example/#z) [z](mailto:a@b.example)")),
         ("L23", nvidia(after="### 数据集 下载\n[x](#数据集-下载)")),
         ("L25", nvidia(good(e2e_time="1,234.5", p_core="4659 images/s"))),
+        ("L25", nvidia(good(e2e_time="未公开（保密）"))),
     ],
 )
 def test_rule_is_silent(tmp_path, rule, text):

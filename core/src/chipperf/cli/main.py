@@ -30,7 +30,7 @@ COMMANDS = {
         "Say for every vendor whether its devices are here, and what stands in the way of training.",
     ),
     "lint": (
-        "lint:lint",
+        "lint:app",
         "Check hand-written and rendered case documents against rules that each name a mistake of real reports.",
     ),
     "verify": (

@@ -8,9 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from chipperf.errors import UsageError
 from chipperf.languages import Language
@@ -25,6 +22,11 @@ def print_json(value: object) -> None:
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     """Print a table. Long texts wrap and are never cut."""
+    # Imported here: they take as long to import as a small command takes.
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
         table.add_column(column, overflow="fold")
@@ -57,7 +59,7 @@ def counted(count: int, noun: str) -> str:
 def require_directory(out: Path | None) -> None:
     """Check, before any work is done, that the directory of an output file, if any, exists, or raise a UsageError."""
     if out is not None and not out.parent.is_dir():
-        raise UsageError(f"{out.parent} is not a directory", hint="create it, or choose another --out")
+        raise UsageError(f"{out.parent} is not a directory", hint="create it, or write elsewhere")
 
 
 def write_file(out: Path, content: str | bytes) -> None:

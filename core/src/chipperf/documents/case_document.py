@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, get_args
 
 from chipperf.documents import cells, markdown, wording
 from chipperf.documents.markdown import Block, Fault, Located, Markdown, Place, Table
-from chipperf.documents.topology import RowLabel, has_topology_in_brackets, parse_row_label
+from chipperf.documents.topology import RowLabel, has_topology_in_brackets, parse_config_name, parse_row_label
 from chipperf.languages import ENGLISH, LIST_SEPARATOR, Language, in_language
 from chipperf.records.columns import WINDOWED
 from chipperf.records.schema import UNKNOWN, MetricsDefinition
@@ -82,6 +82,12 @@ class DocumentRow:
     def precision(self) -> str:
         """Precision in lower case; empty if the row has none."""
         return self.known("precision").casefold()
+
+    @property
+    def config_name(self) -> str:
+        """Name without suffix of the configuration that the row names; empty if it names none."""
+        name = self.known("config_file").removesuffix(".py")
+        return name if parse_config_name(name) else ""
 
     @property
     def metric(self) -> str | None:

@@ -159,6 +159,11 @@ def decoded_text(path: Path) -> tuple[str, Fault | None]:
         content = read_bounded(path, MAX_BYTES)
     except OSError as error:
         raise DocumentError(f"cannot read {path}: {error.strerror}", hint="name a document of a page or two") from error
+    return decoded(content)
+
+
+def decoded(content: bytes) -> tuple[str, Fault | None]:
+    """Return the text of a document's content, as far as its bytes are text, and the fault if they are not UTF-8."""
     try:
         return content.decode("utf-8-sig"), None
     except UnicodeDecodeError as error:

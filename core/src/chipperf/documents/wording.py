@@ -162,6 +162,21 @@ def column_name(header: str) -> str | None:
     return key
 
 
+_LOWER_IS_BETTER: Final = re.compile(r"ppl|perplexity|loss|困惑度|损失|(?:^|_)(?:wer|cer|mse)(?:_|$)", re.IGNORECASE)
+
+
+def lower_is_better(metric: str) -> bool:
+    """Return whether a smaller result of a metric is the better one."""
+    return _LOWER_IS_BETTER.search(metric) is not None
+
+
+def is_same_metric(one: str, other: str) -> bool:
+    """Return whether two names are of one metric: equal, one within the other, or of one kind."""
+    short, long = sorted((normal(without_unit(one)), normal(without_unit(other))), key=len)
+    kind = quality_kind(one)
+    return bool(short) and (short in long or (kind not in (None, "other") and kind == quality_kind(other)))
+
+
 _HEADINGS: Final = _by_label(
     {
         "environment": (phrase("Environment", context="heading"), "环境"),

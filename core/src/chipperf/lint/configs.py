@@ -1,6 +1,6 @@
-"""Reading the configurations next to a report: FlagPerf's Python files and variables, and chipperf's TOML files.
+"""What a tree knows of a case: the configurations beside a report, and the benchmark's base values and keys.
 
-FlagPerf's files are parsed but never run.
+FlagPerf's Python files are parsed but never run. chipperf's TOML files are read as they are.
 """
 
 from __future__ import annotations
@@ -8,18 +8,31 @@ from __future__ import annotations
 import ast
 import operator
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from chipperf.documents.markdown import read_text
 from chipperf.documents.topology import CardTopology, parse_config_name
 from chipperf.errors import ConfigError, DocumentError
 from chipperf.toml import parse_toml
 
+if TYPE_CHECKING:
+    from chipperf.cases.base import Case
+
+NOT_EVALUATED: Final = object()
+"""Value of an expression that is not supported."""
+
+BATCH_SIZE_KEYS: Final = ["train_batch_size", "batch_size", "per_device_train_batch_size", "batchsize", "localbs"]
+LEARNING_RATE_KEYS: Final = ["lr", "learning_rate"]
+EPOCHS_KEYS: Final = ["max_epoch", "max_epochs", "epochs", "epoch", "train_epochs", "num_epochs", "num_train_epochs"]
+
 _VARIABLE: Final = re.compile(r"^\s*(?:export\s+)?([A-Za-z_]\w*)=([^\s#]*)", re.MULTILINE)
+_READ: Final = re.compile(r"""\.([A-Za-z_]\w*)|["']([A-Za-z_]\w*)["']|\$\{?([A-Za-z_]\w*)""")
+_SOURCES: Final = (".py", ".sh")
+_DECLARATIONS: Final = ("_base.py", "mutable_params.py")
 _OPERATORS: Final[Mapping[type[ast.operator], Callable[[Any, Any], Any]]] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
@@ -31,51 +44,173 @@ _OPERATORS: Final[Mapping[type[ast.operator], Callable[[Any, Any], Any]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Assigned:
-    """A value of a configuration and its line. The value is ``None`` if its expression is not supported."""
+    """A value of a configuration, its file and its line. The value may be :data:`NOT_EVALUATED`."""
 
     value: Any
+    path: Path
     line: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
-    """One configuration file. ``topology`` is ``None`` if the file's name has no topology."""
+    """One configuration with what it imports. ``topology`` is ``None`` if the file's name has no topology."""
 
     path: Path
     topology: CardTopology | None
     values: Mapping[str, Assigned]
 
+    def value(self, keys: Sequence[str]) -> Any:
+        """Return the first value that the configuration sets. As in FlagPerf, a key set to ``None`` is not set."""
+        values = (self.values[key].value for key in keys if key in self.values)
+        return next((value for value in values if value is not None), None)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConfigDirectory:
-    """All configuration of a vendor's runs of a case: that of one or all topologies, and values common to all.
+    """All configurations of a vendor's runs of a case.
 
-    ``unreadable`` are the files that are named like a configuration and cannot be loaded, with the reason, and ``base``
-    is the case's base configuration, empty if not found.
+    ``unreadable`` are the files that are named like a configuration and cannot be loaded, with the reason.
     """
 
     path: Path
     configs: tuple[Config, ...]
-    common: Mapping[str, Assigned]
     variables: Mapping[str, Assigned]
     unreadable: Mapping[Path, str]
-    base: Mapping[str, Assigned]
 
-    def of_topology(self, shape: str) -> list[Config]:
-        """Return the configurations for a topology such as ``1x8``. chipperf's TOML files apply to every topology."""
+    def of_topology(self, shape: str, card: str = "") -> list[Config]:
+        """Return the configurations for a topology such as ``1x8`` of a card, or of any card if it is unknown.
+
+        chipperf's TOML files apply to every card and topology.
+        """
         return [
             config
             for config in self.configs
-            if (config.topology.label == shape if config.topology else config.path.suffix == ".toml")
+            if (
+                config.topology.label == shape and _is_same_card(card, config.topology.card)
+                if config.topology
+                else config.path.suffix == ".toml"
+            )
         ]
 
-    def value(self, config: Config, *keys: str) -> Any:
-        """Return the value of the first key that a configuration sets, or else that all configurations set."""
-        for values in (config.values, self.common):
-            value = next((values[key].value for key in keys if key in values), None)
-            if value is not None:
-                return value
+
+def _is_same_card(one: str, other: str) -> bool:
+    """Return whether two names can be of one card: ``C500`` and ``MXC500``, but not ``R300`` and ``R300p``."""
+    short, long = sorted((re.sub(r"[\W_]", "", name).casefold() for name in (one, other)), key=len)
+    before = r"(?<!\d)" if short[:1].isdigit() else ""
+    # The size of the memory may stand behind the card.
+    return not short or re.search(rf"{before}{re.escape(short)}(?:\d+gb?)?$", long) is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A target of a case: its key in the configuration, the metric that the key names, and the value as written."""
+
+    key: str
+    metric: str
+    value: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BaseValues:
+    """Base values of a case, from FlagPerf's base configuration or else from the installed case.
+
+    Attributes:
+        origin: What they are called in messages.
+        values: Every value by its key.
+        targets: The targets among them.
+        uses_own_keys: Whether configurations have the same keys as ``values``.
+    """
+
+    origin: str
+    values: Mapping[str, Any]
+    targets: tuple[Target, ...]
+    uses_own_keys: bool
+
+    def value(self, keys: Sequence[str]) -> Any:
+        """Return the first value that is set."""
+        return next((value for key in keys if (value := self.values.get(key)) is not None), None)
+
+    def read_keys(self, keys: Sequence[str]) -> Sequence[str]:
+        """Return those of several names of one setting that the case reads; all names if that is not known."""
+        return [key for key in keys if key in self.values] if self.uses_own_keys else keys
+
+
+def is_number(value: Any) -> bool:
+    """Return whether a configuration's value is a number."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+@lru_cache(maxsize=256)
+def base_of_tree(benchmark: Path) -> BaseValues | None:
+    """Return the values of a benchmark's base configuration, or ``None`` if it has none that can be read."""
+    file = benchmark / "config" / "_base.py"
+    values = {key: assigned.value for key, assigned in _values(file, _python, {}).items()} if file.is_file() else {}
+    return (
+        BaseValues(
+            origin="the base configuration",
+            values=values,
+            targets=tuple(targets_in(values)),
+            uses_own_keys=True,
+        )
+        if values
+        else None
+    )
+
+
+def base_of_case(case: Case) -> BaseValues:
+    """Return the base values of an installed case."""
+    return BaseValues(
+        origin=f"{case.name} {case.version}",
+        values=case.base.model_dump(),
+        targets=(Target("target", case.report.quality_column, case.base.target),),
+        uses_own_keys=False,
+    )
+
+
+def targets_in(values: Mapping[str, Any]) -> Iterator[Target]:
+    """Yield the targets among values."""
+    for key, value in values.items():
+        if key.startswith("target_") and is_number(value):
+            yield Target(key, key.removeprefix("target_"), value)
+
+
+def find_benchmark(case_directory: Path) -> Path | None:
+    """Return FlagPerf's directory of the case and framework for which a vendor's directory is named, or ``None``."""
+    case, _, framework = case_directory.name.partition("-")
+    root = case_directory.parent.parent / "benchmarks"
+    if not framework or not root.is_dir():
         return None
+    same = [each for each in _names(root) if each.casefold() == case.casefold()]
+    found = (root / each / framework for each in sorted(same, key=lambda each: each != case))
+    return next((each for each in found if each.is_dir()), None)
+
+
+@lru_cache(maxsize=64)
+def _names(directory: Path) -> tuple[str, ...]:
+    return tuple(each.name for each in directory.iterdir())
+
+
+@lru_cache(maxsize=1024)
+def names_read(directory: Path) -> frozenset[str]:
+    """Return every name that sources below a directory may read, as an attribute, a string or a shell's variable.
+
+    FlagPerf's declarations of keys do not read them.
+    """
+    found: set[str] = set()
+    for file in directory.rglob("*"):
+        if file.suffix in _SOURCES and file.name not in _DECLARATIONS and file.is_file():
+            try:
+                text = read_text(file)
+            except DocumentError:
+                continue
+            found.update(name for match in _READ.findall(text) for name in match if name)
+    return frozenset(found)
+
+
+def names_used(paths: Iterable[Path]) -> frozenset[str]:
+    """Return the names that the expressions in configurations use."""
+    nodes = (node for path in paths for node in ast.walk(_parsed(path)))
+    return frozenset(node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load))
 
 
 @lru_cache(maxsize=4096)
@@ -88,36 +223,26 @@ def read_configs(path: Path) -> ConfigDirectory:
     else:
         raise ConfigError(f"there is no configuration at {path}", hint="name a directory or file with --config")
     configs: list[Config] = []
-    common: Mapping[str, Assigned] = {}
     variables: Mapping[str, Assigned] = {}
     unreadable: dict[Path, str] = {}
     for file in files:
+        topology = parse_config_name(file.stem)
         if file.name == "environment_variables.sh":
             variables = _values(file, _variables, unreadable)
-        elif file.suffix not in (".py", ".toml"):
-            if file.name.startswith("config_"):
-                unreadable[file] = "its name does not end in .py, so that nothing loads it"
-        elif file.name == "config_common.py":
-            common = _values(file, _python, unreadable)
-        elif file.name not in ("_base.py", "__init__.py"):
+        elif file.suffix == ".toml" or (file.suffix == ".py" and (topology or file == path)):
             values = _values(file, _toml if file.suffix == ".toml" else _python, unreadable)
             if file not in unreadable:
-                configs.append(Config(path=file, topology=parse_config_name(file.stem), values=values))
-    return ConfigDirectory(
-        path=path,
-        configs=tuple(configs),
-        common=common,
-        variables=variables,
-        unreadable=unreadable,
-        base=_base(path if path.is_dir() else path.parent),
-    )
+                configs.append(Config(path=file, topology=topology, values=values))
+        elif file.name.startswith("config_") and not file.suffix:
+            unreadable[file] = "its name does not end in .py, so that nothing loads it"
+    return ConfigDirectory(path=path, configs=tuple(configs), variables=variables, unreadable=unreadable)
 
 
 def _values(
-    path: Path, read: Callable[[str], Iterator[tuple[str, Assigned]]], unreadable: dict[Path, str]
+    path: Path, read: Callable[[Path], Iterator[tuple[str, Assigned]]], unreadable: dict[Path, str]
 ) -> Mapping[str, Assigned]:
     try:
-        return dict(read(read_text(path)))
+        return dict(read(path))
     except DocumentError as error:
         unreadable[path] = error.message
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
@@ -125,56 +250,86 @@ def _values(
     return {}
 
 
-def _toml(text: str) -> Iterator[tuple[str, Assigned]]:
+def _toml(path: Path) -> Iterator[tuple[str, Assigned]]:
+    text = read_text(path)
     lines = text.split("\n")
     for key, value in parse_toml(text).get("hyperparameters", {}).items():
         line = next((number for number, line in enumerate(lines, start=1) if line.strip().startswith(key)), 1)
-        yield key, Assigned(value, line)
+        yield key, Assigned(value, path, line)
 
 
-def _python(text: str) -> Iterator[tuple[str, Assigned]]:
+@lru_cache(maxsize=1024)
+def _parsed(path: Path) -> ast.Module:
+    return ast.parse(read_text(path))
+
+
+def _python(path: Path, importing: tuple[Path, ...] = ()) -> Iterator[tuple[str, Assigned]]:
+    """Yield the values of a module's names in order, among them those that it imports from files beside it."""
     known: dict[str, Any] = {}
-    for statement in ast.parse(text).body:
-        if isinstance(statement, ast.Assign):
-            targets, expression = statement.targets, statement.value
-        elif isinstance(statement, ast.AnnAssign) and statement.value is not None:
-            targets, expression = [statement.target], statement.value
+    for statement in _parsed(path).body:
+        for key, assigned in _statement(statement, path, known, importing):
+            known[key] = assigned.value
+            yield key, assigned
+
+
+def _statement(
+    statement: ast.stmt, path: Path, known: Mapping[str, Any], importing: tuple[Path, ...]
+) -> Iterator[tuple[str, Assigned]]:
+    if isinstance(statement, ast.ImportFrom):
+        yield from _imported(statement, path, importing)
+    elif isinstance(statement, ast.Assign | ast.AnnAssign | ast.AugAssign):
+        targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
+        if isinstance(statement, ast.AugAssign) and isinstance(statement.target, ast.Name):
+            before = ast.Name(statement.target.id, ctx=ast.Load())
+            value = _evaluate(ast.BinOp(before, statement.op, statement.value), known)
+        elif statement.value is not None:
+            value = _evaluate(statement.value, known)
         else:
-            continue
-        value = _evaluate(expression, known)
+            return
         for target in targets:
             if isinstance(target, ast.Name):
-                known[target.id] = value
-                yield target.id, Assigned(value, statement.lineno)
+                yield target.id, Assigned(value, path, statement.lineno)
+    elif not isinstance(statement, ast.FunctionDef | ast.ClassDef):
+        # Whether the statement runs is not known.
+        for node in ast.walk(statement):
+            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+                yield node.id, Assigned(NOT_EVALUATED, path, node.lineno)
+
+
+def _imported(statement: ast.ImportFrom, path: Path, importing: tuple[Path, ...]) -> Iterator[tuple[str, Assigned]]:
+    if statement.level > 1 or not statement.module:
+        return
+    source = path.parent / f"{statement.module.replace('.', '/')}.py"
+    if source in importing or not source.is_file():
+        return
+    values = dict(_python(source, (*importing, path)))
+    for alias in statement.names:
+        if alias.name == "*":
+            yield from ((key, assigned) for key, assigned in values.items() if not key.startswith("_"))
+        elif alias.name in values:
+            yield alias.asname or alias.name, values[alias.name]
 
 
 def _evaluate(node: ast.expr, known: Mapping[str, Any]) -> Any:
-    """Return the value of a constant or of simple arithmetic, otherwise ``None``."""
+    """Return the value of a constant or of simple arithmetic, otherwise :data:`NOT_EVALUATED`."""
     if isinstance(node, ast.Constant):
         return node.value
     if isinstance(node, ast.Name):
-        return known.get(node.id)
+        return known.get(node.id, NOT_EVALUATED)
     if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
         operand = _evaluate(node.operand, known)
-        return -operand if isinstance(operand, int | float) else None
+        return -operand if isinstance(operand, int | float) else NOT_EVALUATED
     if isinstance(node, ast.BinOp) and (compute := _OPERATORS.get(type(node.op))):
         left, right = _evaluate(node.left, known), _evaluate(node.right, known)
         if isinstance(left, int | float) and isinstance(right, int | float):
             try:
                 return compute(left, right)
             except (ArithmeticError, ValueError):
-                return None
-    return None
+                return NOT_EVALUATED
+    return NOT_EVALUATED
 
 
-def _variables(text: str) -> Iterator[tuple[str, Assigned]]:
+def _variables(path: Path) -> Iterator[tuple[str, Assigned]]:
+    text = read_text(path)
     for match in _VARIABLE.finditer(text):
-        yield match[1], Assigned(match[2].strip("\"'"), text.count("\n", 0, match.start(1)) + 1)
-
-
-def _base(directory: Path) -> Mapping[str, Assigned]:
-    """Return FlagPerf's base configuration, from ``benchmarks`` next to the vendor's directory."""
-    case_directory = directory.absolute().parent
-    case, _, framework = case_directory.name.partition("-")
-    base = case_directory.parent.parent / "benchmarks" / case / framework / "config" / "_base.py"
-    return _values(base, _python, {}) if framework and base.is_file() else {}
+        yield match[1], Assigned(match[2].strip("\"'"), path, text.count("\n", 0, match.start(1)) + 1)

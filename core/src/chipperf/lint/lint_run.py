@@ -2,33 +2,44 @@
 
 A waiver is a comment that accepts findings, with the reason: ``<!-- perf lint: ignore L04: no 2x8 machine here -->``
 accepts findings of rule L04 in the next block. ``ignore-file`` accepts them in the whole document. Several rules are
-separated by commas.
+separated by commas. Colon and commas may be full-width.
 """
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from itertools import takewhile
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from chipperf.documents.case_document import read_document
 from chipperf.documents.document_identity import identify_case, identify_vendor, installed_cases, is_place_of_a_case
-from chipperf.documents.markdown import Markdown, Place, decoded_text
+from chipperf.documents.markdown import Fault, Markdown, Place, decoded, decoded_text, has_full_width_bars
 from chipperf.errors import DocumentError, UsageError
 from chipperf.lint.configs import read_configs
-from chipperf.lint.rule import Corpus, LintedDocument, NotChecked, Problem, Rule, Severity, all_rules
+from chipperf.lint.rule import (
+    DOCUMENT_RULE,
+    Corpus,
+    Edit,
+    LintedDocument,
+    NotChecked,
+    Problem,
+    Rule,
+    Severity,
+    all_rules,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from chipperf.documents.card_names import CardNames
     from chipperf.records.schema import Record
 
-WAIVER_RULE: Final = "L00"
-"""Id of findings on unreadable documents and wrong waivers."""
-
-_COMMENT: Final = re.compile(r"perf[ -]lint:\s*(ignore-file|ignore)\s+([\w\s,]*?)\s*(?::\s*(.*))?", re.DOTALL)
+_COMMENT: Final = re.compile(
+    r"perf[ -]lint[:：]\s*(ignore-file|ignore)\s+([\w\s,，、]*?)\s*(?:[:：]\s*(.*))?", re.DOTALL
+)
 _MENTION: Final = re.compile(r"perf[ -]lint\b")
 _SUFFIXES: Final = (".md", ".markdown")
 _SKIPPED_DIRECTORIES: Final = {".git", "node_modules", "__pycache__", ".venv"}
@@ -36,14 +47,20 @@ _SKIPPED_DIRECTORIES: Final = {".git", "node_modules", "__pycache__", ".venv"}
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A finding of a rule, with its file and place. ``reason`` is the reason of the waiver that accepts it."""
+    """A finding of a rule, with its file, place and line.
+
+    ``reason`` is that of the waiver that accepts it, or ``in BASELINE``, the file that does.
+    """
 
     rule: str
     severity: Severity
     file: str
     place: Place
     message: str
+    line: str = ""
+    edits: tuple[Edit, ...] = ()
     reason: str | None = None
+    in_baseline: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,16 +74,36 @@ class Unchecked:
 
 @dataclass(slots=True, kw_only=True)
 class Result:
-    """The checked documents, skipped Markdown files, findings by file, line and rule, and rules without evidence."""
+    """What a lint found.
+
+    Attributes:
+        files: The checked documents.
+        skipped: Markdown files that are no case documents.
+        findings: Findings by file, line and rule.
+        unchecked: Rules without evidence.
+        rules: The rules that at least one document was checked against.
+        checked: Ids of the rules with evidence, by file.
+        unmatched: Findings in baselines that are no more, each with its baseline.
+        fixed: Number of edits made.
+    """
 
     files: list[str] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
     unchecked: list[Unchecked] = field(default_factory=list)
+    rules: tuple[Rule, ...] = (DOCUMENT_RULE,)
+    checked: dict[str, set[str]] = field(default_factory=dict)
+    unmatched: list[str] = field(default_factory=list)
+    fixed: int = 0
+
+    @property
+    def open(self) -> list[Finding]:
+        """Findings that nothing accepts."""
+        return [finding for finding in self.findings if finding.reason is None]
 
     def count(self, severity: Severity) -> int:
-        """Return the number of findings of a severity, without those that a waiver accepts."""
-        return sum(finding.severity == severity and finding.reason is None for finding in self.findings)
+        """Return the number of open findings of a severity."""
+        return sum(finding.severity == severity for finding in self.open)
 
 
 def lint(
@@ -78,26 +115,33 @@ def lint(
     case: str | None = None,
     config: Path | None = None,
     records: Sequence[Record] = (),
+    ignored: Callable[[Path], Collection[str]] = lambda path: (),
+    contents: Mapping[Path, bytes] = MappingProxyType({}),
 ) -> Result:
     """Check documents, and all Markdown files in directories and their subdirectories.
 
     Named files are always checked. A Markdown file found in a directory is skipped if it is not a case document. Vendor
     and case are by default detected for each document, and the configurations of its runs are by default those in the
-    directory ``config`` next to it. A path or ``config`` that does not exist is a :class:`UsageError`.
+    directory ``config`` next to it. ``ignored`` gives the ids of the rules that are not checked on a document, and
+    ``contents`` what stands in place of files' content. A path or ``config`` that does not exist is a
+    :class:`UsageError`.
     """
     result = Result()
     corpus = Corpus()
-    for path, named in _files(paths):
+    not_utf_8 = set()
+    for path, named in _files(paths, contents):
         name = str(path)
         try:
-            text, fault = decoded_text(path)
+            text, fault = decoded(contents[path]) if path in contents else decoded_text(path)
             document = read_document(text, name)
         except DocumentError as error:
-            result.findings.append(_unreadable(name, error.message))
+            result.findings.append(_unreadable(name, error))
             result.files.append(name)
+            result.checked[name] = {DOCUMENT_RULE.id}
             continue
         if fault:
             document.faults.insert(0, fault)
+            not_utf_8.add(name)
         if named or is_place_of_a_case(path, names):
             document.require_performance_table()
         elif not document.is_report:
@@ -120,28 +164,37 @@ def lint(
             )
         )
         result.files.append(name)
+    used = set()
     for subject in corpus.subjects:
-        _check(subject, rules, result)
+        without = ignored(subject.path)
+        own = [rule for rule in rules if rule.id not in without]
+        _check(subject, own, result, may_edit=subject.document.name not in not_utf_8)
+        used.update(own)
+    result.rules += tuple(rule for rule in rules if rule in used)
     return result
 
 
-def _check(subject: LintedDocument, rules: Sequence[Rule], result: Result) -> None:
+def _check(subject: LintedDocument, rules: Sequence[Rule], result: Result, *, may_edit: bool) -> None:
     waivers, faults = read_ignore_comments(subject.document.markdown)
+    lines = subject.document.markdown.lines
     found: list[Finding] = []
 
-    def add(id: str, severity: Severity, problem: Problem, reason: str | None = None) -> None:
-        severity = problem.severity or severity
-        place, message = problem.place, problem.message
-        found.append(Finding(id, severity, subject.document.name, place, message, reason))
+    def add(rule: Rule, problem: Problem, reason: str | None = None) -> None:
+        place, severity = problem.place, problem.severity or rule.severity
+        line = lines[place.line - 1]
+        # The text of a cell may lack emphasis or an escape that its source has.
+        fits = all(lines[edit.place.line - 1].startswith(edit.old, edit.place.column - 1) for edit in problem.edits)
+        edits = problem.edits if may_edit and fits else ()
+        found.append(Finding(rule.id, severity, subject.document.name, place, problem.message, line, edits, reason))
 
-    checked = set()
+    checked = result.checked[subject.document.name] = {DOCUMENT_RULE.id}
     for rule in rules:
         try:
             for problem in rule.function(subject):
                 accepting = next((each for each in waivers if each.covers(rule.id, problem.place.line)), None)
                 if accepting:
                     accepting.used.add(rule.id)
-                add(rule.id, rule.severity, problem, accepting.reason if accepting else None)
+                add(rule, problem, accepting.reason if accepting else None)
             checked.add(rule.id)
         except NotChecked as error:
             result.unchecked.append(Unchecked(rule=rule.id, file=subject.document.name, reason=str(error)))
@@ -151,10 +204,18 @@ def _check(subject: LintedDocument, rules: Sequence[Rule], result: Result) -> No
         if idle:
             message = f"the waiver for {', '.join(idle)} accepts nothing"
             faults.append(Problem(waiver.place, message, severity="warning"))
-    faults += [Problem(each.place, f"{each.text}: {each.hint}") for each in subject.document.faults]
+    faults += [_problem(each, subject.document.markdown) for each in subject.document.faults]
     for fault in faults:
-        add(WAIVER_RULE, "error", fault)
+        add(DOCUMENT_RULE, fault)
     result.findings += sorted(found, key=lambda each: (each.place, each.rule))
+
+
+def _problem(fault: Fault, document: Markdown) -> Problem:
+    """Return the problem that a fault is, with the edits that make the bars of a table plain."""
+    numbers = range(fault.place.line, len(document.lines) + 1)
+    table = takewhile(lambda number: has_full_width_bars(document, number), numbers)
+    edits = [Edit(Place(number, 1), line := document.lines[number - 1], line.replace("｜", "|")) for number in table]
+    return Problem(fault.place, f"{fault.text}: {fault.hint}", edits=tuple(edits))
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -205,18 +266,18 @@ def _next_block(document: Markdown, line: int) -> range:
     return range(line, line + 1)
 
 
-def _unreadable(name: str, message: str) -> Finding:
-    match = re.match(rf"{re.escape(name)}:(\d+):(\d+):\s*", message)
+def _unreadable(name: str, error: DocumentError) -> Finding:
+    match = re.match(rf"{re.escape(name)}:(\d+):(\d+):\s*", error.message)
     place = Place(int(match[1]), int(match[2])) if match else Place(1, 1)
-    message = message[match.end() :] if match else message
-    return Finding(WAIVER_RULE, "error", name, place, message)
+    message = error.message[match.end() :] if match else error.message
+    return Finding(DOCUMENT_RULE.id, "error", name, place, f"{message}; {error.hint}" if error.hint else message)
 
 
-def _files(paths: Sequence[Path]) -> Iterator[tuple[Path, bool]]:
-    """Yield each file once, and whether the user named it."""
+def _files(paths: Sequence[Path], given: Collection[Path]) -> Iterator[tuple[Path, bool]]:
+    """Yield each file once, and whether the user named it. Those whose text is given need not exist."""
     seen: set[Path] = set()
     for path in paths:
-        if not path.exists():
+        if path not in given and not path.exists():
             raise UsageError(f"{path} does not exist", hint="name files or directories")
         found = [path]
         if path.is_dir():

@@ -1,60 +1,32 @@
-"""Formats of a lint's result: for people, programs, code scanning, and annotations of a pull request."""
+"""Formats of a lint's result for programs, code scanning, and annotations of a pull request."""
 
 from __future__ import annotations
 
 import json
-from collections import Counter, defaultdict
+from collections import Counter
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
 import chipperf
+from chipperf.lint.rule import find_rule
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping
 
     from chipperf.lint.lint_run import Result
     from chipperf.lint.rule import Rule
 
 _SARIF_SCHEMA: Final = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
-_FAULT_NAME: Final = "document"
 _DESCRIPTION: Final = ("id", "name", "severity", "summary", "why", "fix", "evidence")
 
 
-def _text(result: Result, rules: Sequence[Rule]) -> str:
-    names = {rule.id: rule.name for rule in rules}
-    open_findings = [finding for finding in result.findings if finding.reason is None]
-    lines = [
-        f"{finding.file}:{finding.place}: {finding.severity} {finding.rule} {names.get(finding.rule, _FAULT_NAME)}: "
-        f"{finding.message}"
-        for finding in open_findings
-    ]
-    found = {finding.rule for finding in open_findings}
-    explained = [rule for rule in rules if rule.id in found]
-    if explained:
-        lines += ["", *(f"{rule.id} {rule.name}: {rule.why}. To do: {rule.fix}." for rule in explained)]
-    lines += ["", *_summary(result)]
-    return "\n".join(lines).lstrip("\n") + "\n"
+def describe(rule: Rule) -> dict[str, object]:
+    """Return what a program is told of a rule."""
+    return {**{name: getattr(rule, name) for name in _DESCRIPTION}, "default": not rule.off_because, "url": rule.url}
 
 
-def _summary(result: Result) -> Iterator[str]:
-    by_reason: dict[tuple[str, int], list[str]] = defaultdict(list)
-    for (rule, reason), count in Counter((each.rule, each.reason) for each in result.unchecked).items():
-        by_reason[reason, count].append(rule)
-    for (reason, count), ids in by_reason.items():
-        files = "" if len(result.files) == 1 else f" in {count} of {len(result.files)} files"
-        yield f"not checked{files}: {', '.join(ids)}: {reason}"
-    waived = [finding for finding in result.findings if finding.reason is not None]
-    for finding in waived:
-        yield f"accepted: {finding.file}:{finding.place}: {finding.rule}: {finding.message} [{finding.reason}]"
-    skipped = f", {len(result.skipped)} other Markdown files skipped" if result.skipped else ""
-    yield (
-        f"{len(result.files)} documents: {result.count('error')} errors, {result.count('warning')} warnings, "
-        f"{len(waived)} accepted{skipped}"
-    )
-
-
-def _json(result: Result, rules: Sequence[Rule]) -> str:
+def _json(result: Result) -> str:
     content = {
         "chipperf": chipperf.__version__,
         "files": result.files,
@@ -70,16 +42,19 @@ def _json(result: Result, rules: Sequence[Rule]) -> str:
                 "column": each.place.column,
                 "message": each.message,
                 "accepted": each.reason,
+                "edits": [asdict(edit) for edit in each.edits],
             }
             for each in result.findings
         ],
         "not_checked": [asdict(each) for each in result.unchecked],
-        "rules": [{name: getattr(rule, name) for name in _DESCRIPTION} for rule in rules],
+        "rules": [describe(rule) for rule in result.rules],
+        "fixed": result.fixed,
+        "unmatched": result.unmatched,
     }
     return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
 
 
-def _sarif(result: Result, rules: Sequence[Rule]) -> str:
+def _sarif(result: Result) -> str:
     driver = {
         "name": "perf lint",
         "version": chipperf.__version__,
@@ -90,9 +65,10 @@ def _sarif(result: Result, rules: Sequence[Rule]) -> str:
                 "shortDescription": {"text": rule.summary},
                 "fullDescription": {"text": f"{rule.why}."},
                 "help": {"text": f"To do: {rule.fix}."},
-                "defaultConfiguration": {"level": rule.severity},
+                "helpUri": rule.url,
+                "defaultConfiguration": {"level": rule.severity, "enabled": not rule.off_because},
             }
-            for rule in rules
+            for rule in result.rules
         ],
     }
     results = [
@@ -108,7 +84,11 @@ def _sarif(result: Result, rules: Sequence[Rule]) -> str:
                     }
                 }
             ],
-            "suppressions": [{"kind": "inSource", "justification": finding.reason}] if finding.reason else [],
+            "suppressions": (
+                [{"kind": "external" if finding.in_baseline else "inSource", "justification": finding.reason}]
+                if finding.reason
+                else []
+            ),
         }
         for finding in result.findings
     ]
@@ -116,6 +96,7 @@ def _sarif(result: Result, rules: Sequence[Rule]) -> str:
         {"level": "note", "message": {"text": f"{each.file}: {each.rule} not checked: {each.reason}"}}
         for each in result.unchecked
     ]
+    notes += [{"level": "note", "message": {"text": f"no longer found: {each}"}} for each in result.unmatched]
     run = {
         "tool": {"driver": driver},
         "columnKind": "unicodeCodePoints",
@@ -126,16 +107,15 @@ def _sarif(result: Result, rules: Sequence[Rule]) -> str:
     return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
 
 
-def _github(result: Result, rules: Sequence[Rule]) -> str:
-    names = {rule.id: rule.name for rule in rules}
+def _github(result: Result) -> str:
     lines = []
-    for finding in result.findings:
-        if finding.reason is None:
-            properties = (
-                f"file={_property(finding.file)},line={finding.place.line},col={finding.place.column},"
-                f"title={_property(f'{finding.rule} {names.get(finding.rule, _FAULT_NAME)}')}"
-            )
-            lines.append(f"::{finding.severity} {properties}::{_message(finding.message)}")
+    for finding in result.open:
+        rule = find_rule(finding.rule)
+        properties = (
+            f"file={_property(finding.file)},line={finding.place.line},col={finding.place.column},"
+            f"title={_property(f'{rule.id} {rule.name}')}"
+        )
+        lines.append(f"::{finding.severity} {properties}::{_message(f'{finding.message} ({rule.url})')}")
     for each in result.unchecked:
         lines.append(f"::debug::{_message(f'{each.file}: {each.rule} not checked: {each.reason}')}")
     return "".join(f"{line}\n" for line in lines)
@@ -149,10 +129,32 @@ def _property(text: str) -> str:
     return _message(text).replace(":", "%3A").replace(",", "%2C")
 
 
-FORMATS: Final[Mapping[str, Callable[[Result, Sequence[Rule]], str]]] = {
-    "text": _text,
+def statistics(result: Result) -> list[dict[str, object]]:
+    """Return the open findings of each rule in figures, the most frequent first."""
+    rows = []
+    for id, count in sorted(Counter(each.rule for each in result.open).items(), key=lambda each: (-each[1], each[0])):
+        found = [each for each in result.open if each.rule == id]
+        rows.append(
+            {
+                "rule": id,
+                "name": find_rule(id).name,
+                "findings": count,
+                "errors": sum(each.severity == "error" for each in found),
+                "documents": len({each.file for each in found}),
+                "fixable": sum(bool(each.edits) for each in found),
+            }
+        )
+    return rows
+
+
+def _json_statistics(result: Result) -> str:
+    return json.dumps(statistics(result), indent=2) + "\n"
+
+
+FORMATS: Final[Mapping[str, Callable[[Result], str]]] = {
     "json": _json,
+    "json-statistics": _json_statistics,
     "sarif": _sarif,
     "github": _github,
 }
-"""Function that writes a result, by the name of its format."""
+"""Function that writes a result for programs, by the name of its format."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+import math
+import re
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
@@ -13,6 +15,7 @@ from chipperf.catalog import Catalog, require_id, summary_of
 from chipperf.documents import cells, wording
 from chipperf.documents.markdown import Located, Place
 from chipperf.documents.topology import parse_config_name
+from chipperf.lint.configs import base_of_case, base_of_tree, find_benchmark, names_read
 from chipperf.records.columns import columns_of
 from chipperf.records.plausibility import check_scaling
 
@@ -23,7 +26,7 @@ if TYPE_CHECKING:
     from chipperf.cases.base import Case
     from chipperf.documents.card_names import CardNames
     from chipperf.documents.case_document import CaseDocument, DocumentRow
-    from chipperf.lint.configs import ConfigDirectory
+    from chipperf.lint.configs import BaseValues, Config, ConfigDirectory, Target
     from chipperf.records.consistency import Check
     from chipperf.records.schema import Record
 
@@ -32,9 +35,26 @@ Severity = Literal["error", "warning"]
 _SPEEDS: Final = tuple(each.key for each in columns_of("report") if each.kind in ("time", "throughput"))
 """Columns whose equal numbers in two reports are not a coincidence."""
 
+_SCHEDULE: Final = re.compile(r"epoch|step|sample|轮|步|样本|shorten|缩短|提前", re.IGNORECASE)
+_MODEL_SIZE: Final = re.compile(r"\d+(?:\.\d+)?b(?![a-z])")
+_MIN_MAJORITY: Final = 2
+
+
+PAGES: Final = "https://github.com/chipperf/chipperf/blob/main/docs/lint"
+"""Address of the directory with a page for each rule."""
+
 
 class NotChecked(Exception):
     """The evidence that a rule needs is missing. The message names it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """A safe change, which ``--fix`` makes: the text ``old`` at ``place`` becomes ``new``."""
+
+    place: Place
+    old: str
+    new: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +64,10 @@ class Problem:
     place: Place
     message: str
     severity: Severity | None = None
+    edits: tuple[Edit, ...] = ()
 
 
-@dataclass(slots=True, kw_only=True, eq=False)
+@dataclass(kw_only=True, eq=False)
 class LintedDocument:
     """A document, its evidence, ``None`` where there is none, and all documents of the same lint."""
 
@@ -84,26 +105,104 @@ class LintedDocument:
             raise NotChecked(lacking)
         return self.case
 
+    @property
+    def case_directory(self) -> Path:
+        """The directory of the vendor's configurations and of the document, unless they are apart."""
+        beside = (self.configs.path if self.configs else self.path).absolute()
+        return beside.parent if beside.is_dir() or beside == self.path.absolute() else beside.parent.parent
+
+    @cached_property
+    def benchmark(self) -> Path | None:
+        """FlagPerf's directory of the case's trainers, which is beside the vendors' directories; or ``None``."""
+        return find_benchmark(self.case_directory)
+
+    @cached_property
+    def names_read(self) -> frozenset[str]:
+        """Names that the sources of the case's trainers may read; empty if there are no such sources."""
+        benchmark = self.benchmark
+        found = (benchmark, benchmark.parent.parent / "driver", self.case_directory) if benchmark else ()
+        return frozenset().union(*(names_read(directory) for directory in found))
+
+    @cached_property
+    def base(self) -> BaseValues | None:
+        """Base values of the case: those of the tree, otherwise those of the installed case."""
+        tree = base_of_tree(self.benchmark) if self.benchmark else None
+        return tree or (base_of_case(self.case) if self.case else None)
+
+    def need_base(self) -> BaseValues:
+        """Return the base values, or raise :class:`NotChecked`."""
+        if base := self.base:
+            return base
+        lacking = f"case {self.case_name!r} is not installed" if self.case_name else "nothing tells the case"
+        raise NotChecked(f"{lacking}, and no base configuration is in its tree")
+
+    def need_target(self) -> Target:
+        """Return the target of the results' metric, or raise :class:`NotChecked`."""
+        base, header = self.need_base(), self.document.headers.get("quality")
+        if header is None:
+            raise NotChecked("there is no column of results")
+        found = [target for target in base.targets if wording.is_same_metric(header.text, target.metric)]
+        if len(found) != 1:
+            raise NotChecked(f"{base.origin} has no one target for {header.text!r}")
+        return found[0]
+
+    def meets_target(self, row: DocumentRow) -> bool | None:
+        """Return whether a row's result meets the target beside it, or the case's; ``None`` if one is not known."""
+        value, goal, metric = row.quality, row.target, row.headers.get("quality", "")
+        if goal is None:
+            try:
+                target = self.need_target()
+            except NotChecked:
+                return None
+            goal, metric = target.value, target.metric
+            if wording.is_fraction(row.metric) and goal > 1:
+                goal /= 100
+        sign = -1 if wording.lower_is_better(metric) else 1
+        return None if value is None else value * sign >= goal * sign or math.isclose(value, goal, rel_tol=1e-9)
+
+    def is_of_case(self, row: DocumentRow) -> bool:
+        """Return whether a row is of the case's model; some documents have sections on other sizes of it."""
+        sizes = [_MODEL_SIZE.search(text.casefold()) for text in (row.section, self.case_directory.name)]
+        return None in sizes or len({size[0] for size in sizes if size}) == 1
+
+    def configs_of(self, row: DocumentRow) -> list[Config]:
+        """Return the configuration that a row names, otherwise those for its card and topology."""
+        if self.configs is None or row.topology is None or not self.is_of_case(row):
+            return []
+        if named := row.config_name:
+            return [config for config in self.configs.configs if config.path.stem == named]
+        return self.configs.of_topology(row.shape, row.card)
+
     def need_configs(self) -> ConfigDirectory:
         """Return the configurations, or raise :class:`NotChecked`."""
         if self.configs is None:
             raise NotChecked("no configurations beside it: --config DIR")
         return self.configs
 
-    def need_reference_dataset(self) -> Case:
-        """Return the case if the document is on the case's reference dataset, or raise :class:`NotChecked`."""
-        case = self.need_case()
-        reference = case.data.reference
+    def need_reference_dataset(self) -> None:
+        """Raise :class:`NotChecked` if the case is installed and the document is on another dataset."""
         row = self.document.general.get("dataset")
         text = wording.normal(row.value.text) if row else ""
-        if text not in ("", wording.normal(reference.name), wording.normal(reference.title)):
+        reference = self.case.data.reference if self.case else None
+        if reference and text not in ("", wording.normal(reference.name), wording.normal(reference.title)):
             raise NotChecked("it is not on the dataset the case is defined on")
-        return case
 
-    def declares_changes(self) -> bool:
-        """Return whether the general table declares additional changes."""
+    def declares_schedule(self) -> bool:
+        """Return whether the additional changes or a row's ``fix_hp`` say that another schedule ran."""
         row = self.document.general.get("changes")
-        return row is not None and not wording.says_nothing(row.value.text)
+        texts = [row.value.text, row.remark.text] if row else []
+        return any(_SCHEDULE.search(text) for text in [*texts, *(row.known("fix_hp") for row in self.rows)])
+
+    @property
+    def quality_kind(self) -> str | None:
+        """Kind of the results by the header of their column."""
+        header = self.document.headers.get("quality")
+        return wording.quality_kind(header.text) if header else None
+
+    def fact_group(self, key: str) -> Hashable:
+        """Return the vendor, the accelerator and the fact: of one group, documents should say the same."""
+        card = self.document.facts.get("card_title")
+        return self.vendor, wording.normal(card.text) if card else "", key
 
     def card_places(self) -> Iterator[tuple[str, Located]]:
         """Yield every text that names the card, each with a description."""
@@ -121,7 +220,7 @@ class LintedDocument:
     def statements(self) -> Iterator[tuple[str, str] | tuple[str, str, float]]:
         """Yield field and text of each fact, and case, column and value of each number too long for a coincidence."""
         for key, fact in self.document.facts.items():
-            if cells.marker(fact.text) is None:
+            if cells.marker(fact.text) is None and not wording.says_nothing(fact.text):
                 yield key, fact.text
         for row, column in product(self.rows, _SPEEDS):
             value = row.number(column)
@@ -143,6 +242,11 @@ class Corpus:
 
     def __init__(self) -> None:
         self.subjects: list[LintedDocument] = []
+        self._spellings: dict[str, str] = {}
+
+    def spelling(self, text: str) -> str:
+        """Return the first of the spellings of a text that differ only in case, spaces and punctuation."""
+        return self._spellings.setdefault(wording.normal(text), text)
 
     @cached_property
     def by_statement(self) -> Mapping[Hashable, list[LintedDocument]]:
@@ -154,24 +258,22 @@ class Corpus:
         return found
 
     @cached_property
-    def networks(self) -> Mapping[tuple[str, str], set[str]]:
-        """Networks by vendor and accelerator."""
-        found: dict[tuple[str, str], set[str]] = defaultdict(set)
+    def facts(self) -> Mapping[Hashable, Counter[str]]:
+        """How often each text of a fact stands in a vendor's documents on one accelerator."""
+        found: dict[Hashable, Counter[str]] = defaultdict(Counter)
         for subject in self.subjects:
-            card, network = (subject.document.facts.get(key) for key in ("card_title", "network"))
-            if subject.vendor and card and network and cells.marker(network.text) is None:
-                found[subject.vendor, card.text].add(wording.normal(network.text))
+            for key, fact in subject.document.facts.items():
+                if cells.marker(fact.text) is None:
+                    found[subject.fact_group(key)][self.spelling(fact.text)] += 1
         return found
 
     @cached_property
-    def quality_kinds(self) -> Mapping[str, Mapping[str, list[LintedDocument]]]:
-        """Documents by case and kind of result."""
-        found: dict[str, dict[str, list[LintedDocument]]] = defaultdict(lambda: defaultdict(list))
+    def quality_kinds(self) -> Mapping[str, Counter[str]]:
+        """How many documents of a case have each kind of result."""
+        found: dict[str, Counter[str]] = defaultdict(Counter)
         for subject in self.subjects:
-            header = subject.document.headers.get("quality")
-            kind = wording.quality_kind(header.text) if header else None
-            if subject.case_name and kind:
-                found[subject.case_name][kind].append(subject)
+            if subject.case_name and (kind := subject.quality_kind):
+                found[subject.case_name][kind] += 1
         return found
 
     @cached_property
@@ -185,6 +287,15 @@ class Corpus:
         return found
 
 
+def majority_against(counts: Counter[str], own: str) -> str | None:
+    """Return what most others say if that is not the own statement; ``None`` if there is no such majority.
+
+    A majority is twice as many as those that say the same as the own, so that one of two says nothing of the other.
+    """
+    most, count = counts.most_common(1)[0] if counts else (own, 0)
+    return most if most != own and count >= _MIN_MAJORITY * max(counts[own], 1) else None
+
+
 Function: TypeAlias = "Callable[[LintedDocument], Iterator[Problem]]"
 
 
@@ -193,7 +304,8 @@ class Rule:
     """One rule, with a stable id such as ``L04`` and a stable name such as ``blank-cell``. An error fails the lint.
 
     ``summary``, the first line of the function's docstring, says what is true of a good document, and ``why`` that
-    matters to readers. ``evidence`` is needed besides the document. The function may raise :class:`NotChecked`.
+    matters to readers. ``evidence`` is needed besides the document. The function may raise :class:`NotChecked`. A rule
+    with a reason in ``off_because`` is checked only where it is selected.
     """
 
     id: str
@@ -204,14 +316,42 @@ class Rule:
     fix: str
     evidence: str
     function: Function
+    off_because: str = ""
+
+    @property
+    def url(self) -> str:
+        """Address of the rule's page."""
+        return f"{PAGES}/{self.id}.md"
 
 
 def rule(
-    id: str, name: str, *, why: str, fix: str, severity: Severity = "error", evidence: str = ""
+    id: str,
+    name: str,
+    *,
+    why: str,
+    fix: str,
+    severity: Severity = "error",
+    evidence: str = "",
+    off_because: str = "",
 ) -> Callable[[Function], Rule]:
     """Make a rule from a function, whose docstring's first line is the summary; see :class:`Rule` for the arguments."""
     require_id(id, r"L\d{2}", "L04")
-    return lambda function: Rule(id, name, severity, summary_of(function, id), why, fix, evidence, function)
+    return lambda function: Rule(
+        id, name, severity, summary_of(function, id), why, fix, evidence, function, off_because
+    )
+
+
+DOCUMENT_RULE: Final = Rule(
+    id="L00",
+    name="document",
+    severity="error",
+    summary="All of the document can be read, and each comment for lint accepts something, with a reason.",
+    why="what was not read was not checked, and a comment that accepts nothing hides the next mistake",
+    fix="do what the message says; a comment is written as `<!-- perf lint: ignore L04: reason -->`",
+    evidence="",
+    function=lambda subject: iter(()),
+)
+"""What lint itself finds while it reads a document. It can be neither selected nor ignored."""
 
 
 _RULES: Final = Catalog("chipperf.lint.rules", Rule, noun="rule", listing="perf lint --list")
@@ -222,7 +362,18 @@ def all_rules() -> tuple[Rule, ...]:
     return tuple(_RULES.entries().values())
 
 
-def choose_rules(select: Sequence[str] = (), ignore: Sequence[str] = ()) -> tuple[Rule, ...]:
-    """Return the selected rules, by default all, without the ignored ones; an unknown id is a :class:`UsageError`."""
-    wanted = {_RULES.find(id).id for id in select or _RULES.entries()} - {_RULES.find(id).id for id in ignore}
+def find_rule(id: str) -> Rule:
+    """Return the rule with this id, :data:`DOCUMENT_RULE` included; an unknown id is a :class:`UsageError`."""
+    return DOCUMENT_RULE if id == DOCUMENT_RULE.id else _RULES.find(id)
+
+
+def choose_rules(
+    select: Sequence[str] = (), ignore: Sequence[str] = (), extend_select: Sequence[str] = ()
+) -> tuple[Rule, ...]:
+    """Return the selected rules, by default those that are on, and the added ones, without the ignored ones.
+
+    An unknown id is a :class:`UsageError`.
+    """
+    on = select or [rule.id for rule in all_rules() if not rule.off_because]
+    wanted = {_RULES.find(id).id for id in (*on, *extend_select)} - {_RULES.find(id).id for id in ignore}
     return tuple(rule for rule in all_rules() if rule.id in wanted)

@@ -8,9 +8,10 @@ from functools import reduce
 from typing import TYPE_CHECKING, Final
 
 from chipperf.documents import cells, wording
+from chipperf.documents.format import NOT_APPLICABLE
 from chipperf.documents.markdown import Table
 from chipperf.languages import in_all_languages
-from chipperf.lint.rule import LintedDocument, NotChecked, Problem, rule
+from chipperf.lint.rule import Edit, LintedDocument, NotChecked, Problem, majority_against, rule
 from chipperf.records.columns import THROUGHPUTS, columns_of
 from chipperf.records.schema import Missing
 
@@ -36,6 +37,8 @@ _PLACEHOLDER: Final = re.compile(
     r"\b(?:\w*placeholder\w*|todo|tbd|fixme|lorem ipsum)\b|\bx{3,}\b|待补充|待填|待定|占位", re.IGNORECASE
 )
 _PERCENT: Final = re.compile("[%％]")
+_HALF_WIDTH: Final = {0x3000: 0x20, **{code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)}}
+_IDEOGRAPH: Final = re.compile(r"[\u3400-\u9fff]")
 _IN_PERCENT: Final = ("accuracy", "mean average precision", "panoptic quality")
 _NUMERIC: Final = (*(column.key for column in columns_of("report")), "tokens", "mfu")
 _FORMAT: Final = re.compile("格式|format", re.IGNORECASE)
@@ -67,23 +70,38 @@ def no_cell_is_blank(subject: LintedDocument) -> Iterator[Problem]:
     for key, fact in subject.document.facts.items():
         if not fact.text:
             yield Problem(fact.place, f"{key} is blank")
-    facts = subject.document.facts
-    lacking = [name for key, name in _ESSENTIAL_FACTS.items() if key not in facts]
-    if subject.rows and facts and lacking:
-        place = next(iter(facts.values())).place
-        yield Problem(place, f"the environment does not name the {', '.join(lacking)}", severity="warning")
-    for key in _VERSIONS & facts.keys():
-        text = facts[key].text
-        if subject.rows and cells.marker(text) is None and not wording.says_nothing(text) and not _DIGIT.search(text):
-            yield Problem(facts[key].place, f"{key} {text!r} names no version", severity="warning")
-    measured = any(row.known(column) for row in subject.rows for column in _NUMERIC)
-    if subject.rows and not subject.document.generated and not measured:
-        yield Problem(subject.start, "no row has a measured value, and nothing says why", severity="warning")
+    if subject.rows:
+        yield from _what_every_run_has(subject)
     on_one_card = {_settings(row) for row in subject.rows if row.card_count == 1 and row.text("e2e_time") == ""}
     for row in subject.rows:
         if row.shape == "1x8" and row.text("e2e_time") == "/" and _settings(row) in on_one_card:
             place = row.cells["e2e_time"].place
             yield Problem(place, "e2e_time of 1x8 is '/' and of 1x1 blank: they look swapped")
+
+
+def _what_every_run_has(subject: LintedDocument) -> Iterator[Problem]:
+    """Yield the facts and values that are not there or do not apply, although every run has them."""
+    facts = subject.document.facts
+    lacking = [name for key, name in _ESSENTIAL_FACTS.items() if key not in facts]
+    if facts and lacking:
+        place = next(iter(facts.values())).place
+        yield Problem(place, f"the environment does not name the {', '.join(lacking)}", severity="warning")
+    for key in _VERSIONS & facts.keys():
+        text = facts[key].text
+        if cells.marker(text) is None and not wording.says_nothing(text) and not _DIGIT.search(text):
+            yield Problem(facts[key].place, f"{key} {text!r} names no version", severity="warning")
+    if (card := facts.get("card_title")) and card.text == NOT_APPLICABLE:
+        yield Problem(card.place, "the accelerator is '/', and every run has one", severity="warning")
+    if subject.document.generated:
+        return
+    if not any(row.known(column) for row in subject.rows for column in _NUMERIC):
+        yield Problem(subject.start, "no row has a measured value, and nothing says why", severity="warning")
+        return
+    speeds = [column for column in (*THROUGHPUTS, "tokens") if column in subject.document.headers]
+    if speeds and all(row.text(column) == NOT_APPLICABLE for row in subject.rows for column in speeds):
+        headers = ", ".join(subject.document.headers[column].text for column in reversed(speeds))
+        message = f"every row has '/' for {headers}, and every run has a throughput"
+        yield Problem(subject.start, message, severity="warning")
 
 
 def _settings(row: DocumentRow) -> tuple[str | None, str | None]:
@@ -133,8 +151,8 @@ def _odd_notation(subject: LintedDocument, row: DocumentRow) -> Iterator[Problem
     first = [next((row for row in each.rows if row.quality is not None), None) for each in alike]
     counts = Counter(_notation(each) for each in first if each and each.metric == row.metric)
     own = _notation(row)
-    most = max(counts, key=lambda notation: counts[notation], default=own)
-    if row.metric in _IN_PERCENT and row.quality is not None and counts[most] >= 2 * counts[own] and most != own:
+    most = majority_against(counts, own)
+    if most and row.metric in _IN_PERCENT and row.quality is not None:
         yield Problem(
             row.cells["quality"].place,
             f"{row.known('quality')!r} is {own}, in {counts[most]} other reports of {subject.case_name} it is {most}",
@@ -147,7 +165,7 @@ def _notation(row: DocumentRow) -> str:
 
 def _metric(subject: LintedDocument) -> Iterator[Problem]:
     header = subject.document.headers.get("quality")
-    kind = wording.quality_kind(header.text) if header else None
+    kind = subject.quality_kind
     if subject.case:
         report = subject.case.report
         own = wording.quality_kind(report.quality_column)
@@ -161,11 +179,15 @@ def _metric(subject: LintedDocument) -> Iterator[Problem]:
                 task.value.place, f"task {task.value.text!r} is not that of {subject.case.name}: {report.task.en}"
             )
     elif header and kind and subject.case_name:
-        kinds = subject.corpus.quality_kinds.get(subject.case_name, {})
-        others = sorted(other for other in kinds if other != kind)
-        if others:
-            name = kinds[others[0]][0].document.name
-            yield Problem(header.place, f"{header.text!r} is {kind}, in {name} it is {others[0]}")
+        targets = {wording.quality_kind(target.metric) for target in subject.base.targets} if subject.base else set()
+        own = next(iter(targets)) if len(targets) == 1 else None
+        kinds = subject.corpus.quality_kinds[subject.case_name]
+        if own and own != "other":
+            # All reports may be right, and the key of the target called wrongly.
+            if kind != own and (kinds[own] or kinds.total() == 1):
+                yield Problem(header.place, f"{header.text!r} is {kind}, the target of the base configuration is {own}")
+        elif most := majority_against(kinds, kind):
+            yield Problem(header.place, f"{header.text!r} is {kind}, in {kinds[most]} other reports it is {most}")
 
 
 @rule(
@@ -186,7 +208,9 @@ def memory_fits_the_card(subject: LintedDocument) -> Iterator[Problem]:
         if value.other_unit:
             yield Problem(cell.place, f"mem {cell.text!r} is in {value.other_unit}, reports are in GiB")
         elif separator and len(cell.text.split()) > 1:
-            yield Problem(cell.place, f"mem {cell.text!r} has spaces in it")
+            joined = "".join(cell.text.split())
+            edits = (Edit(cell.place, cell.text, joined),) if cells.memory(joined) == value else ()
+            yield Problem(cell.place, f"mem {cell.text!r} has spaces in it", edits=edits)
         if isinstance(value.total_bytes, Missing):
             continue
         if value.total_bytes > _MOST_OF_ANY_CARD:
@@ -252,6 +276,11 @@ def numbers_are_numbers(subject: LintedDocument) -> Iterator[Problem]:
             text = row.known(column)
             if text and "&" not in text and not _is_number(row, column):
                 yield Problem(row.cells[column].place, f"{_row(row)}: {column} {text!r} is not a number")
+        for column, cell in row.cells.items():
+            plain = cell.text.translate(_HALF_WIDTH)
+            if column != "configuration" and plain != cell.text and not _IDEOGRAPH.search(plain):
+                message = f"{_row(row)}: {column} {cell.text!r} has full-width characters"
+                yield Problem(cell.place, message, "warning", (Edit(cell.place, cell.text, plain),))
         values = [(name, row.cells[name]) for name in THROUGHPUTS if row.number(name) is not None]
         same = Counter(cell.text for _, cell in values)
         for name, cell in values:

@@ -9,14 +9,18 @@ from typing import Final
 from chipperf.documents.markdown import read_text
 from chipperf.errors import DocumentError
 from chipperf.languages import pattern, phrase
-from chipperf.lint.rule import LintedDocument, NotChecked, Problem, rule
+from chipperf.lint.rule import Edit, LintedDocument, NotChecked, Problem, rule
+from chipperf.precisions import PRECISIONS
 from chipperf.records.schema import METRICS_VERSION, Missing
 
 _LEGEND: Final = re.compile(pattern(phrase("one of %(precisions)s"), precisions=r"\s*(.+)"), re.IGNORECASE)
 _REDUCING: Final = re.compile(r"tf32|(?:gemm|conv|matmul)\w*dtype", re.IGNORECASE)
+_PRECISION: Final = re.compile(r"\b(?:amp|(?:tf|bf|fp|int)\d+)\b")
 _OFF: Final = ("", "0", "false", "off", "no", "float32", "fp32")
-_CASE_KEY: Final = re.compile(r"[\"']([\w.-]+):[a-z]+\w*?_(\d+\.\d+)[\w.]*:([\w.-]+):\d+:\d+:\d+[\"']", re.IGNORECASE)
-_VERSION: Final = re.compile(r"(?:py)?torch[-_ +:v]*(\d+\.\d+)", re.IGNORECASE)
+_CASE_KEY: Final = re.compile(
+    r"[\"'](?P<case>[\w.-]+):(?P<framework>[a-z]+)(?:_v?(?P<version>\d+\.\d+))?[\w.-]*:(?P<card>[\w.-]+):\d+:\d+:\d+[\"']",
+    re.IGNORECASE,
+)
 
 
 @rule(
@@ -33,8 +37,19 @@ def precisions_are_declared(subject: LintedDocument) -> Iterator[Problem]:
         listed = legend[legend.lastindex or 0]
         allowed = {part.strip().casefold() for part in re.split(r"[/、,，]", listed)}
         for row in subject.rows:
-            if row.precision and row.precision not in allowed:
-                yield Problem(row.cells["precision"].place, f"{row.precision!r} is not in the legend {listed!r}")
+            # Behind the precision may stand a level: fp16, level="O2".
+            named = _PRECISION.findall(row.precision) or [row.precision]
+            lacking = [each for each in named if each not in allowed]
+            if lacking and re.search(r"\w", row.precision):
+                remark = general.remark
+                longer = "/".join((remark.text, *lacking))
+                edits = (Edit(remark.place, remark.text, longer),) if {*allowed, *lacking} <= set(PRECISIONS) else ()
+                message = f"{row.precision!r} is not in the legend {listed!r}"
+                yield Problem(row.cells["precision"].place, message, edits=edits)
+    said = general.value.text.casefold() if general else ""
+    for row in subject.rows:
+        if said in PRECISIONS and said not in (_PRECISION.findall(row.precision) or [said]):
+            yield Problem(row.cells["precision"].place, f"{row.precision!r}, {said!r} in the general table")
     full = next((row for row in subject.rows if row.precision == "fp32"), None)
     if full is None or subject.configs is None:
         return
@@ -52,36 +67,43 @@ def precisions_are_declared(subject: LintedDocument) -> Iterator[Problem]:
     "framework-version",
     why="the framework's version changes speed and numerics",
     fix="write the version that ran",
-    evidence="FlagPerf's test_conf.py above the report, or records",
+    evidence="a key for the vendor's cards in FlagPerf's test_conf.py, or records",
 )
 def framework_is_that_of_the_case(subject: LintedDocument) -> Iterator[Problem]:
     """The framework's version is that of the case's key or of the records."""
     facts = [fact for key in ("framework", "dependencies", "container") if (fact := subject.document.facts.get(key))]
-    stated = next(((fact, match) for fact in facts if (match := _VERSION.search(fact.text))), None)
     recorded = [record.environment.torch for record in subject.records]
+    framework, where = "torch", "the records"
     expected = {".".join(version.split(".")[:2]) for version in recorded if not isinstance(version, Missing)}
-    expected = expected or _case_key_versions(subject)
     if not expected:
-        raise NotChecked("neither a record nor a test_conf.py tells the version")
+        framework, expected = _case_key_versions(subject)
+        where = "the case's key"
+    version = re.compile(rf"(?:py)?{framework}[-_ +:v]*(\d+\.\d+)", re.IGNORECASE)
+    stated = next(((fact, match) for fact in facts if (match := version.search(fact.text))), None)
     if stated is None:
-        raise NotChecked("the environment names no version of torch")
+        raise NotChecked(f"the environment names no version of {framework}")
     fact, match = stated
     if match[1] not in expected:
-        yield Problem(fact.place, f"{match[0]!r} in the environment, {' or '.join(sorted(expected))} in the case's key")
+        yield Problem(fact.place, f"{match[0]!r} in the environment, {' or '.join(sorted(expected))} in {where}")
 
 
-def _case_key_versions(subject: LintedDocument) -> set[str]:
-    """Return the versions in the keys of the case, those of the vendor's cards if there are any."""
-    above = subject.path.absolute().parents
-    if subject.case_name is None or len(above) < 3:
-        return set()
+def _case_key_versions(subject: LintedDocument) -> tuple[str, set[str]]:
+    """Return the framework and its versions in the keys of the case for the vendor's cards."""
+    directory = subject.path.absolute().parent
+    case, _, framework = directory.name.casefold().partition("-")
     try:
-        text = read_text(above[2] / "run_benchmarks" / "config" / "test_conf.py")
+        text = read_text(directory.parent.parent / "run_benchmarks" / "config" / "test_conf.py")
     except DocumentError:
-        return set()
-    keys = [match for match in _CASE_KEY.finditer(text) if match[1].casefold() == subject.case_name]
-    own = [key for key in keys if any(name.vendor == subject.vendor for name in subject.names.find(key[3]))]
-    return {key[2] for key in own or keys}
+        raise NotChecked("neither a record nor a test_conf.py tells the version") from None
+    keys = [
+        key
+        for key in _CASE_KEY.finditer(text)
+        if (key["case"].casefold(), key["framework"].casefold()) == (case, framework)
+        and any(name.vendor == subject.vendor for name in subject.names.find(key["card"]))
+    ]
+    if not any(key["version"] for key in keys):
+        raise NotChecked("no key in test_conf.py for the vendor's cards tells the version")
+    return framework.removeprefix("py"), {key["version"] for key in keys if key["version"]}
 
 
 @rule(

@@ -4,10 +4,21 @@ from __future__ import annotations
 
 import math
 import re
+from collections import defaultdict
 from typing import TYPE_CHECKING, Any, Final
 
 from chipperf.cases.base import Case, Role
+from chipperf.documents.markdown import Place
+from chipperf.documents.wording import lower_is_better
 from chipperf.errors import did_you_mean
+from chipperf.lint.configs import (
+    BATCH_SIZE_KEYS,
+    EPOCHS_KEYS,
+    LEARNING_RATE_KEYS,
+    is_number,
+    names_used,
+    targets_in,
+)
 from chipperf.lint.rule import LintedDocument, NotChecked, Problem, rule
 from chipperf.precisions import PRECISIONS, precision_of
 from chipperf.records.schema import Missing, Record
@@ -15,13 +26,42 @@ from chipperf.records.schema import Missing, Record
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from chipperf.lint.configs import Assigned, Config, ConfigDirectory
+    from chipperf.documents.case_document import DocumentRow
+    from chipperf.lint.configs import BaseValues, Config
 
-_BATCH_KEYS: Final = ("train_batch_size", "batch_size", "per_device_train_batch_size")
-_EPOCH_KEYS: Final = ("max_epoch", "max_epochs", "epochs", "num_train_epochs")
+_SETTINGS: Final = {
+    "bs": BATCH_SIZE_KEYS,
+    "lr": LEARNING_RATE_KEYS,
+    "gradient_accumulation_steps": ["gradient_accumulation_steps", "accumulate_steps"],
+}
+"""Names in configurations of the settings that a row's ``fix_hp`` states or leaves at the base's."""
+
+_ALIASES: Final = {
+    **dict.fromkeys(("lbs", "local_bs", "local_batchsize", "per_device_bs"), "bs"),
+    **dict.fromkeys(("gas", "accumulate"), "gradient_accumulation_steps"),
+}
+_PARALLEL_KEYS: Final = {
+    "TP": ["tensor_parallel", "tensor_parallel_degree"],
+    "PP": ["pipeline_parallel", "pipeline_parallel_degree"],
+}
+_PARALLEL: Final = re.compile(r"(?:[A-Z]P\d+[\s,，]*){2,}")
+_DEFAULT_KEYS: Final = {"local_batchsize": BATCH_SIZE_KEYS, "seqlength": ["seqlength", "seq_length"]}
+_DEFAULT: Final = re.compile(
+    rf"({'|'.join(_DEFAULT_KEYS)})\b.*?(config_[\w.-]+?\.py).*?(?:默认为|default (?:is|of))\W{{0,3}}(\d+)", re.ASCII
+)
+"""Text that says what a configuration sets: the value's name, the configuration and the value."""
+
+_SAMPLES_KEYS: Final = ["max_samples_termination"]
+_MAX_SAMPLES_SHARE: Final = 0.1
+"""A limit of samples is far above what convergence takes, unless it is this share of the base's."""
+
+_READS_ANY_KEY: Final = "parse_dict"
+"""Method of a library that takes whatever keys its own classes have."""
+
 _REDUCED: Final = tuple(name for name, means in PRECISIONS.items() if means.autocast_type)
 """Precisions that a configuration must request. TF32 is not one of them, because it is a switch of the stack."""
 
+_SWITCH_AFFIXES: Final = re.compile(r"^(?:use|enable)_|_enabled?$")
 _ANY_REDUCED_KEY: Final = "fp16"
 """FlagPerf's switch for fp16. Some vendors' configurations also set it for bf16."""
 
@@ -36,6 +76,7 @@ _FRAMEWORK_KEYS: Final = frozenset(
         *("training_event", "optimizer", "sync_bn", "workers", "config_path", "save_checkpoint", "eval_steps"),
     }
 )
+"""Keys that FlagPerf's trainers read, for configurations without those trainers."""
 
 
 @rule(
@@ -50,29 +91,79 @@ def fix_hp_is_what_ran(subject: LintedDocument) -> Iterator[Problem]:
     if subject.records:
         yield from _against_records(subject)
         return
-    configs, case = subject.need_configs(), subject.need_case()
+    subject.need_configs()
+    base = subject.base
     for row in subject.rows:
-        stated = row.hyperparameters
-        candidates = configs.of_topology(row.shape) if row.topology else []
+        stated, candidates = _stated(row), subject.configs_of(row)
         if stated is None or not candidates:
             continue
-        differences = [_differences(stated, config, configs, case) for config in candidates]
+        differences = [_differences(stated, config, base) for config in candidates]
         if all(differences):
             yield Problem(
                 row.cells["fix_hp"].place,
                 f"{row.shape} {row.precision}: fix_hp {row.text('fix_hp')!r}, but {candidates[0].path.name} has "
                 f"{', '.join(differences[0])}",
             )
+    yield from _parallel(subject)
+    yield from _defaults_in_text(subject)
+    subject.need_base()
 
 
-def _differences(stated: Mapping[str, Any], config: Config, configs: ConfigDirectory, case: Case) -> list[str]:
+def _stated(row: DocumentRow) -> dict[str, Any] | None:
+    """Return the settings of a row; ``None`` if ``fix_hp`` does not say that all others are the base's."""
+    stated = row.hyperparameters
+    if stated is None or (not stated and row.text("fix_hp") in ("\\", "-")):
+        return None
+    return {_ALIASES.get(key.casefold(), key): value for key, value in stated.items()}
+
+
+def _parallel(subject: LintedDocument) -> Iterator[Problem]:
+    """Yield rows that are parallel in another way than their configuration, unless another row is as it says."""
+    differing: dict[tuple[str, str], list[Problem | None]] = defaultdict(list)
+    for row in subject.rows:
+        cells = (*row.cells.values(), *(cell for _, cell in row.unknown))
+        cell = next((cell for cell in cells if _PARALLEL.fullmatch(cell.text)), None)
+        configs = subject.configs_of(row)
+        if cell is None or not configs:
+            continue
+        stated = {kind: int(count) for kind, count in re.findall(r"([A-Z]P)(\d+)", cell.text)}
+        differences = [
+            [
+                f"{kind}={configured}"
+                for kind, keys in _PARALLEL_KEYS.items()
+                if is_number(configured := config.value(keys)) and configured != stated.get(kind, configured)
+            ]
+            for config in configs
+        ]
+        message = f"{cell.text!r}, but {configs[0].path.name} has {', '.join(differences[0])}"
+        differing[row.card, row.shape].append(Problem(cell.place, message) if all(differences) else None)
+    for problems in differing.values():
+        if problems[0] and all(problems):
+            yield problems[0]
+
+
+def _defaults_in_text(subject: LintedDocument) -> Iterator[Problem]:
+    configs = {config.path.name: config for config in subject.need_configs().configs}
+    for number, line in enumerate(subject.document.markdown.lines, start=1):
+        for match in _DEFAULT.finditer(line):
+            name, file, said = match.groups()
+            value = configs[file].value(_DEFAULT_KEYS[name]) if file in configs else None
+            if is_number(value) and value != int(said):
+                place = Place(number, match.start(3) + 1)
+                yield Problem(place, f"{name} {said}, but {file} has {value:g}")
+
+
+def _differences(stated: Mapping[str, Any], config: Config, base: BaseValues | None) -> list[str]:
     found = []
-    for key, keys, base in (("bs", _BATCH_KEYS, case.base.batch_size), ("lr", ("lr",), case.base.lr)):
-        configured = configs.value(config, *keys)
-        in_force = base if configured is None else configured
-        said = stated.get(key, base)
-        if isinstance(in_force, int | float) and isinstance(said, int | float) and not _equal(in_force, said):
-            origin = ", the case's base" if configured is None else ""
+    for key in dict.fromkeys((*_SETTINGS, *stated)):
+        names = _SETTINGS.get(key, [key])
+        default = base.value(names) if base else None
+        configured = config.value(base.read_keys(names) or names if base else names)
+        in_force, said = (default if configured is None else configured), stated.get(key, default)
+        # A base of zero is to be set by every vendor.
+        if is_number(in_force) and is_number(said) and said and not _equal(in_force, said):
+            tells = is_number(default) and default and default != in_force
+            origin = f" of {base.origin}" if base and configured is None else f" (base {default:g})" if tells else ""
             found.append(f"{key}={in_force:g}{origin}")
     return found
 
@@ -127,27 +218,52 @@ def every_row_has_a_configuration(subject: LintedDocument) -> Iterator[Problem]:
         yield Problem(subject.start, f"{path.name} cannot be loaded: {reason}")
     if not configs.configs:
         raise NotChecked(f"no configuration in {configs.path}")
+    unknown = ""
     for row in subject.rows:
-        if row.topology is None:
+        if row.topology is None or not subject.is_of_case(row):
             continue
-        found = configs.of_topology(row.shape)
+        # Another rule reports a card of another vendor.
+        if any(name.vendor != subject.vendor for name in subject.names.find(row.card)):
+            continue
+        found = subject.configs_of(row)
         names = ", ".join(config.path.name for config in found or configs.configs)
         if not found:
-            yield Problem(row.label.place, f"there is no configuration for {row.shape}; there are {names}")
-        elif row.precision in _REDUCED and not any(_sets_precision(config, configs, row.precision) for config in found):
-            place = row.cells["precision"].place
+            of_row = f"for {row.card} {row.shape}" if configs.of_topology(row.shape) else f"for {row.shape}"
+            wanted = row.config_name or of_row
+            yield Problem(row.label.place, f"there is no configuration {wanted}; there are {names}")
+            continue
+        switched = [_switch(config, subject, row.precision) for config in found]
+        place = row.cells["precision"].place if "precision" in row.cells else row.label.place
+        if row.precision in _REDUCED and not any(state is not False for state in switched):
             yield Problem(place, f"no configuration for {row.shape} sets {row.precision}: {names}")
+        elif row.precision == "fp32" and all(switched):
+            yield Problem(place, f"fp32, but the configuration for {row.shape} sets {switched[0]}: {names}")
+        elif None in switched and row.precision in _REDUCED:
+            unknown = row.precision
+    if unknown:
+        raise NotChecked(f"neither the configurations nor a base configuration have a switch for {unknown}")
 
 
-def _sets_precision(config: Config, configs: ConfigDirectory, precision: str) -> bool:
-    if config.path.suffix == ".toml" or precision in config.path.stem.casefold():
-        return True
-    arithmetic = PRECISIONS[precision_of(precision)].arithmetic
-    keys = {_ANY_REDUCED_KEY, *(name for name in _REDUCED if PRECISIONS[name].arithmetic == arithmetic)}
-    return (
-        any(configs.value(config, key) is True for key in keys)
-        or str(configs.value(config, "precision") or "").casefold() == precision
-    )
+def _switch(config: Config, subject: LintedDocument, precision: str) -> str | bool | None:
+    """Return the switch that turns on a precision, for fp32 a reduced one, ``False``, or ``None`` if none is known."""
+    if config.path.suffix == ".toml":
+        return None
+    wanted = {_ANY_REDUCED_KEY, *_REDUCED}
+    if precision in _REDUCED:
+        if precision in config.path.stem.casefold():
+            return precision
+        if (named := str(config.value(["precision"])).casefold()) in PRECISIONS:
+            return precision if named == precision else False
+        arithmetic = PRECISIONS[precision_of(precision)].arithmetic
+        wanted = {_ANY_REDUCED_KEY, *(name for name in _REDUCED if PRECISIONS[name].arithmetic == arithmetic)}
+    base = subject.base
+    values = dict(base.values if base else {})
+    values |= {key: each.value for key, each in config.values.items() if each.value is not None}
+    read = subject.names_read or values
+    switches = {key: name for key in values if key in read and (name := _SWITCH_AFFIXES.sub("", key)) in _REDUCED}
+    on = [key for key, name in switches.items() if values[key] is True and name in wanted]
+    # An installed case runs in fp32 unless it is told otherwise.
+    return on[0] if on else False if switches or (base and not base.uses_own_keys) else None
 
 
 @rule(
@@ -163,24 +279,21 @@ def shortened_runs_are_declared(subject: LintedDocument) -> Iterator[Problem]:
     place = changes.value.place if changes else subject.start
     if subject.records:
         shortened = [record for record in subject.records if record.limits.shortened or record.case.preset != "full"]
-        if shortened and not subject.declares_changes():
+        if shortened and not subject.declares_schedule():
             yield Problem(place, f"run {shortened[0].run_id} was shortened, and the report says no such thing")
         return
-    configs, case = subject.need_configs(), subject.need_case()
-    if subject.declares_changes():
+    subject.need_configs()
+    base = subject.need_base()
+    if subject.declares_schedule():
         return
-    shapes = {row.shape for row in subject.rows if row.topology}
-    for config in configs.configs:
-        epochs = configs.value(config, *_EPOCH_KEYS)
-        if config.topology and config.topology.label in shapes and _is_number(epochs) and epochs < case.base.epochs:
-            yield Problem(
-                place,
-                f"{config.path.name} stops after {epochs} of {case.base.epochs} epochs, and no change is declared",
-            )
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    configs = {config.path: config for row in subject.rows for config in subject.configs_of(row)}
+    for config in configs.values():
+        for unit, keys, share in (("epochs", EPOCHS_KEYS, 1), ("samples", _SAMPLES_KEYS, _MAX_SAMPLES_SHARE)):
+            full, limit = base.value(keys), config.value(base.read_keys(keys))
+            if is_number(full) and is_number(limit) and 0 < limit < full * share:
+                message = f"{config.path.name} stops after {limit} of {full} {unit}, and no change is declared"
+                yield Problem(place, message)
+                break
 
 
 @rule(
@@ -191,24 +304,30 @@ def _is_number(value: Any) -> bool:
     evidence="configurations",
 )
 def targets_are_not_lowered(subject: LintedDocument) -> Iterator[Problem]:
-    """No configuration of the vendor sets a lower target than the case's."""
-    configs, case = subject.need_configs(), subject.case
-    base = {key: target for key, target, _ in _targets(configs.base)}
-    if not base:
-        case = subject.need_case()
+    """No configuration of the vendor sets a target that is easier to meet than the case's."""
+    configs, base = subject.need_configs(), subject.need_base()
+    if not base.targets:
+        raise NotChecked(f"{base.origin} has no target")
     for config in configs.configs:
-        for key, target, _ in _targets(config.values):
-            asked = case.base.target if case else base.get(key, 0.0)
-            who = f"case {case.name} {case.version}" if case else "the base configuration"
-            if target < asked * (1 - 1e-9):
-                yield Problem(subject.start, f"{config.path.name} sets {key} to {target:g}, {who} asks for {asked:g}")
+        for target in targets_in({key: each.value for key, each in config.values.items()}):
+            keys = {target.key} if base.uses_own_keys else {base.targets[0].key}
+            asked = next((each for each in base.targets if each.key in keys), None)
+            if asked and _is_lower(target.value, asked.value, lower_is_better(target.metric)):
+                yield Problem(
+                    subject.start,
+                    f"{config.path.name} sets {target.key} to {target.value:g}, {base.origin} asks for {asked.value:g}",
+                )
 
 
-def _targets(values: Mapping[str, Assigned]) -> Iterator[tuple[str, float, int]]:
-    """Yield key, value as a fraction, and line of each target."""
-    for key, assigned in values.items():
-        if key.startswith("target") and _is_number(assigned.value):
-            yield key, assigned.value / 100 if assigned.value > 1 else float(assigned.value), assigned.line
+def _is_lower(value: float, asked: float, lower_is_better: bool) -> bool:
+    """Return whether a target asks for less, with percentages compared to fractions where only one is a percentage."""
+    if lower_is_better:
+        return value > asked * (1 + 1e-9)
+    if value > 1 >= asked > 0:
+        value /= 100
+    elif asked > 1 >= value > 0:
+        asked /= 100
+    return value < asked * (1 - 1e-9)
 
 
 @rule(
@@ -227,11 +346,15 @@ def targets_carry_a_version(subject: LintedDocument) -> Iterator[Problem]:
         if row.text("target") == row.text("quality"):
             cell = row.cells["quality"]
             yield Problem(cell.place, f"the result {cell.text!r} is the target to the last digit")
+    pinned: dict[str, list[str]] = defaultdict(list)
     for config in subject.configs.configs if subject.configs else ():
         if any("version" in name for name in config.values):
             continue
-        for key, target, line in _targets(config.values):
-            yield Problem(subject.start, f"{config.path.name}:{line} sets {key} to {target:g} without a version")
+        for target in targets_in({key: each.value for key, each in config.values.items()}):
+            assigned = config.values[target.key]
+            pinned[f"{target.key} to {target.value:g}"].append(f"{assigned.path.name}:{assigned.line}")
+    for setting, places in pinned.items():
+        yield Problem(subject.start, f"{_first_of(places)} sets {setting} without a version")
     for record in subject.records:
         if subject.case and record.case.name == subject.case.name and record.case.version != subject.case.version:
             yield Problem(
@@ -251,11 +374,34 @@ def targets_carry_a_version(subject: LintedDocument) -> Iterator[Problem]:
 def configurations_have_no_unknown_keys(subject: LintedDocument) -> Iterator[Problem]:
     """Every key of a configuration is one that the case reads."""
     configs = subject.need_configs()
-    own = frozenset(subject.case.base.keys() if subject.case else ())
+    places: dict[str, list[str]] = defaultdict(list)
+    hints: dict[str, str] = {}
     for config in configs.configs:
-        known = own if config.path.suffix == ".toml" else _FRAMEWORK_KEYS | (configs.base.keys() or own)
+        if config.path.suffix == ".toml":
+            read: frozenset[str] = frozenset(subject.need_case().base.keys())
+        else:
+            read = _keys_read(subject) | names_used({assigned.path for assigned in config.values.values()})
         for key, assigned in config.values.items():
-            if known and key not in known and not re.fullmatch(r"_\w+", key):
-                hint = " (did you mean 'lr'?)" if key == "learning_rate" else did_you_mean(key, known)
-                message = f"{config.path.name}:{assigned.line} sets {key!r}, which nothing reads{hint}"
-                yield Problem(subject.start, message)
+            where = f"{assigned.path.name}:{assigned.line}"
+            if key not in read and not key.startswith("_") and where not in places[key]:
+                places[key].append(where)
+                hints[key] = " (did you mean 'lr'?)" if key == "learning_rate" else did_you_mean(key, read)
+    for key, hint in hints.items():
+        yield Problem(subject.start, f"{_first_of(places[key])} sets {key!r}, which nothing reads{hint}")
+
+
+def _keys_read(subject: LintedDocument) -> frozenset[str]:
+    """Return the keys that the case's trainers read, with everything that the sources of the tree may read."""
+    keys = frozenset(subject.base.values if subject.base else ()) | subject.names_read
+    if subject.benchmark is None:
+        subject.need_base()
+        keys |= _FRAMEWORK_KEYS
+    if _READS_ANY_KEY in keys:
+        raise NotChecked(f"{subject.benchmark} hands its configuration to a library")
+    if not keys:
+        raise NotChecked(f"nothing in {subject.benchmark} reads a key")
+    return keys
+
+
+def _first_of(places: list[str]) -> str:
+    return places[0] if len(places) == 1 else f"{places[0]} (and {len(places) - 1} more)"

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
-from chipperf.documents import wording
+from chipperf.documents import cells, wording
 from chipperf.documents.document_identity import case_of_directory, installed_cases
 from chipperf.documents.markdown import Located, Place
 from chipperf.documents.topology import parse_config_name
-from chipperf.lint.rule import LintedDocument, NotChecked, Problem, rule
+from chipperf.lint.rule import LintedDocument, NotChecked, Problem, majority_against, rule
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,7 +25,7 @@ _MODEL_NUMBER: Final = re.compile(r"[A-Za-z][A-Za-z-]*\d[A-Za-z0-9-]*")
 _SPELLING_CUTOFF: Final = 0.8
 _MIN_SHARED_FACTS: Final = 5
 _MIN_SHARED_NUMBERS: Final = 2
-_MIN_KERNELS: Final = 3
+_VENDOR_DIRECTORY: Final = re.compile(r"\btraining/(\w+)/[\w./-]*")
 
 
 @rule(
@@ -151,7 +151,7 @@ def _cases_of_directories(vendor: Path) -> frozenset[str]:
 )
 def environment_is_the_vendors_own(subject: LintedDocument) -> Iterator[Problem]:
     """The environment is this vendor's and of no other's report, and names the network of several machines."""
-    vendor = subject.need_vendor()
+    subject.need_vendor()
     facts = subject.document.facts
     for key, fact in facts.items():
         # Another rule checks the card.
@@ -165,19 +165,32 @@ def environment_is_the_vendors_own(subject: LintedDocument) -> Iterator[Problem]
     if several and (network is None or not network.text):
         place = network.place if network else several.label.place
         yield Problem(place, f"there is a {several.shape} row, and the environment names no network")
-    if kernel := facts.get("kernel"):
-        same = subject.corpus.by_statement.get(("kernel", kernel.text), [])
-        others = sorted({other.vendor for other in same if other.vendor and other.vendor != vendor})
-        if others and len(same) >= _MIN_KERNELS:
-            message = f"kernel {kernel.text!r} stands in {len(same)} reports, of {', '.join(others)} too"
-            yield Problem(kernel.place, message)
-    card = facts.get("card_title")
-    if network and card and len(networks := subject.corpus.networks.get((vendor, card.text), set())) > 1:
-        yield Problem(
-            network.place,
-            f"network {network.text!r} differs from that of other reports on {card.text!r}: "
-            f"{len(networks)} spellings or bandwidths",
-        )
+    for key in ("network", "kernel"):
+        stated, reports = facts.get(key), subject.corpus.facts[subject.fact_group(key)]
+        if stated is None or cells.marker(stated.text):
+            continue
+        most = majority_against(reports, subject.corpus.spelling(stated.text))
+        # Machines may have other kernels, but not by chance that of another vendor's.
+        if most and (key == "network" or _vendors_with(subject, key, stated.text)):
+            message = f"{key} {stated.text!r}; {reports[most]} other reports on this accelerator have {most!r}"
+            yield Problem(stated.place, message)
+    yield from _foreign_directories(subject)
+
+
+def _vendors_with(subject: LintedDocument, key: str, text: str) -> set[str | None]:
+    return {other.vendor for other in subject.corpus.by_statement[key, text]} - {subject.vendor, None}
+
+
+def _foreign_directories(subject: LintedDocument) -> Iterator[Problem]:
+    """Yield what names another vendor's directory: a path in the text, and the configurations' key ``vendor``."""
+    for number, line in enumerate(subject.document.markdown.lines, start=1):
+        for match in _VENDOR_DIRECTORY.finditer(line):
+            if match[1] in subject.names.vendors and match[1] != subject.vendor:
+                yield Problem(Place(number, match.start() + 1), f"{match[0]!r} is a directory of {match[1]}")
+    for config in subject.configs.configs if subject.configs else ():
+        named = config.value(["vendor"])
+        if named in subject.names.vendors and named != subject.vendor:
+            yield Problem(subject.start, f"{config.path.name} sets vendor to {named!r}")
 
 
 @rule(
@@ -190,24 +203,45 @@ def environment_is_the_vendors_own(subject: LintedDocument) -> Iterator[Problem]
 )
 def nothing_is_copied_from_other_vendors(subject: LintedDocument) -> Iterator[Problem]:
     """No other vendor's report has the same environment or the same numbers."""
-    facts: dict[LintedDocument, list[str]] = defaultdict(list)
+    shared: dict[LintedDocument, list[str]] = defaultdict(list)
     numbers: dict[LintedDocument, list[str]] = defaultdict(list)
     for statement in subject.statements():
         for other in subject.corpus.by_statement[statement]:
-            if other.vendor == subject.vendor:
-                continue
             if len(statement) == 2:
-                facts[other].append(statement[0])
+                shared[other].append(statement[0])
             else:
                 numbers[other].append(f"{statement[1]} {statement[2]:g}")
-    for other, keys in facts.items():
-        if len(keys) >= _MIN_SHARED_FACTS:
-            place = subject.document.facts[keys[0]].place
-            yield Problem(place, f"{len(keys)} facts of the environment are those of {other.document.name}")
-            break
-    for other, same in numbers.items():
-        if len(same) >= _MIN_SHARED_NUMBERS:
-            yield Problem(
-                subject.start, f"{len(same)} numbers are those of {other.document.name}, for example {same[0]}"
-            )
-            break
+    same_environment = [other for other, keys in shared.items() if len(keys) >= _MIN_SHARED_FACTS]
+    if original := _original(subject, same_environment):
+        keys, name = shared[original], original.document.name
+        reports = sum(other.vendor == original.vendor for other in same_environment)
+        said = f"{len(keys)} facts of the environment are those of {name}"
+        also = f" and {reports - 1} more reports of {original.vendor}" if reports > 1 else ""
+        yield Problem(subject.document.facts[keys[0]].place, said + also)
+    same_numbers = [other for other, found in numbers.items() if len(found) >= _MIN_SHARED_NUMBERS]
+    if original := _original(subject, same_numbers):
+        found, name = numbers[original], original.document.name
+        yield Problem(subject.start, f"{len(found)} numbers are those of {name}, for example {found[0]}")
+
+
+def _original(subject: LintedDocument, same: list[LintedDocument]) -> LintedDocument | None:
+    """Return a report of another vendor of which the report is perhaps a copy; of two reports, only one has one.
+
+    The copy is the report that names a card of the other's vendor, otherwise that of the vendor with fewer such
+    reports, otherwise the later one in the lint.
+    """
+    reports = Counter(other.vendor for other in same)
+    order = subject.corpus.subjects.index
+    for other in same:
+        if other.vendor == subject.vendor:
+            continue
+        own = (_names_vendor(subject, other.vendor), reports[other.vendor], order(subject))
+        its = (_names_vendor(other, subject.vendor), reports[subject.vendor], order(other))
+        if own > its:
+            return other
+    return None
+
+
+def _names_vendor(subject: LintedDocument, vendor: str | None) -> bool:
+    texts = [*subject.document.facts.values(), *(located for _, located in subject.card_places())]
+    return any(mention.vendor == vendor for located in texts for mention in subject.names.find(located.text))

@@ -7,12 +7,13 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from chipperf.documents import cells
+from chipperf.documents import cells, wording
+from chipperf.documents.document_identity import installed_cases
 from chipperf.documents.format import number as written
 from chipperf.documents.markdown import Block, Place, Table
+from chipperf.lint.configs import EPOCHS_KEYS, is_number
 from chipperf.lint.rule import LintedDocument, NotChecked, Problem, rule
 from chipperf.records.columns import WINDOWED
-from chipperf.records.convergence import meets_target
 from chipperf.records.files import open_regular
 from chipperf.records.plausibility import Rate, in_order, rate
 
@@ -97,32 +98,46 @@ def _lost_time(subject: LintedDocument) -> Iterator[Problem]:
     "implied-epochs",
     why="time and throughput tell how many samples were trained on, whatever the report says",
     fix="state the epochs that ran and why they are fewer, or correct time or throughput",
-    evidence="the case and its reference dataset",
+    evidence="the case's base values and the size of its dataset",
 )
 def implied_epochs_are_those_of_the_case(subject: LintedDocument) -> Iterator[Problem]:
     """End-to-end time times overall throughput is no more than the case's epochs, and no less unless it converged."""
-    case = subject.need_reference_dataset()
+    subject.need_reference_dataset()
+    base, samples = subject.need_base(), _samples_per_epoch(subject)
     implied = []
     for row in subject.rows:
         seconds, whole = row.number("e2e_time"), row.number("p_whole")
-        if seconds and whole and not row.old_layout:
-            implied.append((seconds * whole / case.data.reference.train_samples, row))
-    most = max((epochs for epochs, _ in implied), default=0.0)
-    for epochs, row in implied:
+        configured = [config.value(base.read_keys(EPOCHS_KEYS)) for config in subject.configs_of(row)]
+        epochs = [value for value in (*configured, base.value(EPOCHS_KEYS)) if is_number(value) and value > 0]
+        if seconds and whole and epochs and not row.old_layout:
+            implied.append((seconds * whole / samples, epochs, row))
+    most = max((found for found, _, _ in implied), default=0.0)
+    for found, epochs, row in implied:
         place = row.cells["e2e_time"].place
-        if epochs > case.base.epochs * (1 + _EPOCH_TOLERANCE):
-            yield Problem(place, f"e2e_time and p_whole imply {epochs:.1f} epochs, {case.name} has {case.base.epochs}")
-        elif epochs < case.base.epochs * (1 - _EPOCH_TOLERANCE):
-            converged = row.quality is not None and meets_target(row.quality, case.base.target)
-            if converged or subject.declares_changes():
+        said = f"e2e_time and p_whole imply {found:.1f}"
+        if found > max(epochs) * (1 + _EPOCH_TOLERANCE):
+            yield Problem(place, f"{said} epochs, {base.origin} has {epochs[-1]:g}")
+        elif found < min(epochs) * (1 - _EPOCH_TOLERANCE):
+            # A result that cannot be compared with the target may have reached it.
+            converged = bool(row.known("quality")) and subject.meets_target(row) is not False
+            if converged or subject.declares_schedule():
                 continue
-            other = f", another row {most:.1f}" if most > epochs * (1 + _EPOCH_TOLERANCE) else ""
+            other = f", another row {most:.1f}" if most > found * (1 + _EPOCH_TOLERANCE) else ""
             yield Problem(
-                place,
-                f"e2e_time and p_whole imply {epochs:.1f} of {case.base.epochs} epochs{other}, and neither "
-                "convergence nor a change is stated",
+                place, f"{said} of {min(epochs):g} epochs{other}, and neither convergence nor a change is stated"
             )
     yield from subject.implausible("epochs", "samples")
+
+
+def _samples_per_epoch(subject: LintedDocument) -> int:
+    """Return the size of the document's dataset, which is known if it is that of an installed case."""
+    row = subject.document.general.get("dataset")
+    named = wording.normal(row.value.text) if row else ""
+    for case in [subject.case] if subject.case else installed_cases().values():
+        reference = case.data.reference
+        if case is subject.case or named in (wording.normal(reference.name), wording.normal(reference.title)):
+            return reference.train_samples
+    raise NotChecked(f"the number of samples of dataset {named!r} is not known")
 
 
 @rule(
@@ -130,21 +145,25 @@ def implied_epochs_are_those_of_the_case(subject: LintedDocument) -> Iterator[Pr
     "below-target",
     why="a reader takes a result for a converged run",
     fix="say below the table that the result is below the target, and the target",
-    evidence="the case and its reference dataset",
+    evidence="a target beside the result, or the case's",
 )
 def results_below_target_say_so(subject: LintedDocument) -> Iterator[Problem]:
-    """A result below the case's target is declared as such."""
-    case = subject.need_reference_dataset()
-    results = [(row, value) for row in subject.rows if (value := row.quality) is not None]
+    """A result that misses the case's target is declared as such."""
+    if all(row.target is None for row in subject.rows):
+        subject.need_reference_dataset()
+        subject.need_target()
+    results = [(row, met) for row in subject.rows if (met := subject.meets_target(row)) is not None]
     lines = [line for line in subject.document.markdown.lines if _BELOW.search(line)]
-    for row, value in results:
-        declared = any(len(results) == 1 or row.shape in line for line in lines)
-        if not meets_target(value, case.base.target) and not declared:
-            cell = row.cells["quality"]
-            yield Problem(
-                cell.place,
-                f"{cell.text} is below the target {case.base.target:g} of {case.name} {case.version}, without a word",
-            )
+    for row, met in results:
+        if met or any(len(results) == 1 or row.shape in line for line in lines):
+            continue
+        metric, target = row.headers["quality"], f"{row.text('target')} beside it"
+        if row.target is None:
+            asked = subject.need_target()
+            metric, target = asked.metric, f"{asked.value:g} of {subject.need_base().origin}"
+        cell = row.cells["quality"]
+        side = "above" if wording.lower_is_better(metric) else "below"
+        yield Problem(cell.place, f"{cell.text} is {side} the target {target}, without a word")
     yield from subject.implausible("result")
 
 

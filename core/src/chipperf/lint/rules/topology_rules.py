@@ -170,7 +170,6 @@ def _common_throughput(one: DocumentRow, other: DocumentRow) -> str | None:
 )
 def throughput_is_no_loss_of_time(subject: LintedDocument) -> Iterator[Problem]:
     """Of two rows of one topology and precision, the one with more throughput takes no longer and converges too."""
-    target = subject.case.base.target if subject.case else None
     for one, other in _pairs(subject):
         if (one.card, one.shape, one.precision) != (other.card, other.shape, other.precision):
             continue
@@ -187,8 +186,9 @@ def throughput_is_no_loss_of_time(subject: LintedDocument) -> Iterator[Problem]:
                 fast.cells["e2e_time"].place,
                 f"{column} {gain - 1:+.0%}, but e2e_time grows from {before:g} s to {after:g} s",
             )
-        elif target and (good := slow.quality) and (bad := fast.quality) and bad < target <= good:
+        elif subject.meets_target(slow) and subject.meets_target(fast) is False:
             yield Problem(
                 fast.cells["quality"].place,
-                f"{column} {gain - 1:+.0%}, but the result falls from {good:g} to {bad:g}, below {target:g}",
+                f"{column} {gain - 1:+.0%}, but the result goes from {slow.text('quality')} to "
+                f"{fast.text('quality')} and misses the target",
             )
