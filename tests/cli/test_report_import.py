@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from chipperf.importing.imported import SOURCES_FILE
 from chipperf.records.store import read_record
+from readmes import changed, readme
 
 SEEDS = Path(__file__).parents[1] / "report" / "seeds"
 SEED = SEEDS / "metax-resnet50.md"
@@ -45,6 +46,101 @@ def test_same_document_twice_gets_names_of_its_own(invoke, tmp_path):
     assert len(list((tmp_path / "imported").iterdir())) == 8
 
 
+@pytest.fixture
+def tree(tmp_path):
+    """A directory of two reports on one case, a report without a result, a log, and a page that is no report."""
+    tree = tmp_path / "training" / "metax"
+    text = SEED.read_text(encoding="utf-8")
+    for case, content in (
+        ("resnet50-pytorch", text),
+        ("resnet50-paddle", text.replace("75.5%", "7.5.5%")),
+        ("resnet50-mindspore", text.partition("* 性能指标")[0]),
+        ("notes", "# How to build\n"),
+    ):
+        (tree / case).mkdir(parents=True)
+        (tree / case / "README.md").write_text(content, encoding="utf-8")
+    run = tree / "run1" / "bert:pytorch_1.13:C500:1:8:1" / "round1" / "10.0.0.1_noderank0"
+    run.mkdir(parents=True)
+    value = {"e2e_time": 900.5, "final_acc1": 68.6}
+    event = {"event": "SUBMIT_INFO", "value": {"vendor": "metax"}}, {"event": "FINISHED", "value": value}
+    (run / "rank0.out.log").write_text("\n".join(f"[PerfLog] {json.dumps(each)}" for each in event))
+    (run / "rank1.out.log").write_text("nothing")
+    return tree
+
+
+def test_every_report_and_main_log_below_a_directory_is_imported(invoke, tree, tmp_path):
+    ended = invoke("report", "import", "training", "--json")
+
+    content = {Path(each["path"]).parent.name: each for each in json.loads(ended.out)}
+    assert {name: (each["imported"], len(each["records"])) for name, each in content.items()} == {
+        "resnet50-pytorch": ("fully", 4),
+        "resnet50-paddle": ("partly", 4),
+        "resnet50-mindspore": ("refused", 0),
+        "10.0.0.1_noderank0": ("fully", 1),
+    }
+    assert content["resnet50-pytorch"]["reason"] == ""
+    assert content["resnet50-paddle"]["reason"] == "42:91: quality: not a number"
+    assert "no performance table" in content["resnet50-mindspore"]["reason"]
+    records = [path for each in content.values() for path in each["records"]]
+    assert len({*records}) == 9
+    assert all(read_record(tmp_path / path) for path in records)
+    assert ended.code == 4
+    assert "4 files: 2 fully, 1 partly, 1 refused" in ended.err
+
+
+def test_overview_ends_the_list_and_everything_understood_is_success(invoke, tree):
+    for name in ("paddle", "mindspore"):
+        (tree / f"resnet50-{name}" / "README.md").unlink()
+
+    ended = invoke("report", "import", "training")
+
+    overview = ended.out.partition("why not fully")[2].split()
+    assert overview.count("fully") == 2
+    assert overview[-6:] == ["5", "records;", "0", "texts", "not", "understood"]
+    assert ended.code == 0
+
+
+def test_directory_without_a_report_is_an_error(invoke, tree):
+    ended = invoke("report", "import", tree / "notes")
+
+    assert ended.code == 2
+    assert "no case document" in ended.err
+
+
+def test_what_lint_says_of_a_document_is_carried_into_its_records_and_report(invoke, tmp_path):
+    text = readme(changed(p_core="", precision="bf16", mem="20.5 / 32.0"), after="15个step的mAP曲线\n\n![mAP](mAP.png)")
+    (tmp_path / "mAP.png").write_bytes(b"")
+    (tmp_path / "README.md").write_text(
+        f"<!-- perf lint: ignore-file L05: as measured -->\n{text.replace('单机8卡', '两机8卡')}", encoding="utf-8"
+    )
+    findings = json.loads(invoke("lint", "README.md", "--vendor", "acme", "--format", "json").out)["findings"]
+
+    invoke("report", "import", "README.md", "--vendor", "acme")
+    (directory,) = (tmp_path / "imported").iterdir()
+    record = read_record(directory)
+    page = invoke("report", directory, "--lang", "en").out
+
+    assert {"L04", "L05", "L14", "L15", "L22"} <= {finding["rule"] for finding in findings}
+    for finding in findings:
+        (remark,) = (text for text in record.remarks if finding["message"] in text)
+        assert remark.startswith(f"perf lint, line {finding['line']}: {finding['rule']}")
+        assert finding["rule"] != "L05" or "accepted (as measured)" in remark
+    assert page.count("perf lint, line") == len(findings)
+
+
+def test_report_of_an_import_is_imported_and_rendered_as_the_same(invoke, tmp_path):
+    text = readme(changed(p_core="", mem="20.5 / 32.0"))
+    (tmp_path / "README.md").write_text(text, encoding="utf-8")
+    invoke("report", "import", "README.md", "--vendor", "acme", "--out", "first")
+    page = invoke("report", *(tmp_path / "first").iterdir(), "--out", "page.md") and (tmp_path / "page.md").read_bytes()
+
+    invoke("report", "import", "page.md", "--vendor", "acme", "--out", "second")
+    invoke("report", *(tmp_path / "second").iterdir(), "--out", "again.md")
+
+    assert b"perf lint, line" in page
+    assert (tmp_path / "again.md").read_bytes() == page
+
+
 def test_nothing_is_overwritten(invoke, tmp_path):
     invoke("report", "import", SEED)
     before = {path: path.read_bytes() for path in tmp_path.rglob("*.json")}
@@ -64,6 +160,8 @@ def test_what_is_not_understood_is_printed_with_its_place(invoke, tmp_path):
 
     assert "not understood: README.md:42:91: '7.5.5%': quality: not a number" in ended.err
     assert "1 texts not understood" in ended.out
+    assert ended.code == 4
+    assert "1 file: 0 fully, 1 partly, 0 refused" in ended.err
 
 
 @pytest.mark.parametrize(
@@ -84,7 +182,7 @@ def test_bytes_that_are_no_document_are_an_error_with_its_place(invoke, tmp_path
     assert not (tmp_path / "imported").exists()
 
 
-@pytest.mark.parametrize("argument", ["missing.md", "missing.log", "."])
+@pytest.mark.parametrize("argument", ["missing.md", "missing.log", "missing.txt", "."])
 def test_file_that_cannot_be_read_is_an_error(invoke, argument):
     ended = invoke("report", "import", argument)
 

@@ -12,6 +12,7 @@ import pytest
 from chipperf.documents.markdown import read_text
 from chipperf.errors import DocumentError
 from chipperf.records.columns import BY_NAME, columns_of
+from chipperf.records.convergence import convergence_outcome
 from chipperf.records.schema import Missing, Record
 from chipperf.report.render import render_report
 from hypothesis import given, settings
@@ -126,6 +127,7 @@ def test_memory(written, used, total):
         ("bs=256,lr=0.36", {"batch_size": 256, "lr": 0.36}),
         ("bs=8,backbone_weights=none", {"batch_size": 8, "backbone_weights": ""}),
         ("lr=1e-4；bs=8", {"batch_size": 8, "lr": 1e-4}),
+        ("bs=64 lr=0.3", {"batch_size": 64, "lr": 0.3}),
         ("bs=8， lr = 0.1", {"batch_size": 8, "lr": 0.1}),
         ("bs=8,amp=true,opt=lamb", {"batch_size": 8, "amp": True, "opt": "lamb"}),
         ("/", {}),
@@ -155,6 +157,10 @@ def test_blank_fix_hp_is_unknown_and_not_empty():
         ("R300单机单卡", "R300", "1x1"),
         ("R300两机8卡", "R300", "2x8"),
         ("config_R300x2x8", "R300", "2x8"),
+        ("H100 4机8卡（4x8）", "H100", "4x8"),
+        ("R300四机32卡", "R300", "4x8"),
+        ("R300 1x8", "R300", "1x8"),
+        ("R300 2x8 (16卡)", "R300", "2x8"),
         ("A1 one machine, 8 cards (1x8)", "A1", "1x8"),
         ("A1 two machines, 8 cards each (2x8)", "A1", "2x8"),
     ],
@@ -163,6 +169,13 @@ def test_row_label(written, card, shape):
     record = only(readme(changed(label=written)))
 
     assert (record.environment.row_label, record.topology.label) == (card, shape)
+
+
+def test_memory_of_each_card_in_the_topology_is_part_of_the_label():
+    record = only(readme(changed(label="C500单机8卡（1x8*64G）")))
+
+    assert record.topology.label == "1x8"
+    assert record.environment.row_label.startswith("C500")
 
 
 def test_headers_are_known_in_many_spellings():
@@ -182,6 +195,93 @@ def test_headers_are_known_in_many_spellings():
 
     assert (record.metrics.e2e_time_s, record.metrics.p_core, record.metrics.quality) == (28661, 4659, 0.756)
     assert record.metrics.memory.total_bytes == 64 * GIB
+
+
+@pytest.mark.parametrize(
+    ("header", "written", "metric", "quality"),
+    [
+        ("ppl", "23.7", "perplexity", 23.7),
+        ("final_loss", "0.71", "loss", 0.71),
+        ("final_acc1", "79.1%", "accuracy", 0.791),
+        ("final_acc1", "68.6", "accuracy", 0.686),
+        ("final_bleu", "27.08", "bleu", 0.2708),
+        ("final_nuv", "0.29", "nuv", 0.29),
+        ("收敛mAP精度", "36.1%", "mean average precision", 0.361),
+    ],
+)
+def test_result_of_a_case_that_is_not_installed_is_of_its_own_metric(header, written, metric, quality):
+    result = imported(readme(changed(acc=written), header=_with_result(header), general={"模型": "other"}))
+
+    record = result.records[0].record
+    assert (record.case.metric, record.metrics.quality) == (metric, quality)
+    assert not result.not_understood
+
+
+def test_result_that_is_no_fraction_is_not_that_of_a_case_with_one():
+    result = imported(readme(changed(acc="23.7"), header=_with_result("ppl")))
+
+    record = result.records[0].record
+    assert (record.case.metric, record.metrics.quality) == ("top1", missing("unknown"))
+    assert [text.reason for text in result.not_understood] == ["quality: perplexity is not the metric of resnet50"]
+    assert "A1单机8卡（1x8）: quality 23.7" in record.remarks
+
+
+def _with_result(header):
+    return tuple(header if each == "acc" else each for each in HEADERS)
+
+
+@pytest.mark.parametrize(
+    ("header", "written", "quality", "target", "outcome"),
+    [
+        ("acc", "0.641/0.650", 0.641, 0.65, "below_target"),
+        ("acc", "65.2%/65.0%", 0.652, 0.65, "converged"),
+        ("ppl", "23.7/24.0", 23.7, 24.0, "converged"),
+        ("ppl", "25.1/24.0", 25.1, 24.0, "below_target"),
+    ],
+)
+def test_result_beside_its_target(header, written, quality, target, outcome):
+    general = {"模型": "other", "训练结果": (f"{header},见“性能指标”", "(实际/目标)")}
+
+    record = only(readme(changed(acc=written), header=_with_result(header), general=general))
+
+    assert (record.metrics.quality, record.case.target) == (quality, target)
+    assert convergence_outcome(record) == outcome
+
+
+def test_further_results_and_the_rows_that_explain_them_are_kept():
+    header = (*_with_result("rouge1"), "rouge2", "parallel", "MFU")
+    rows = [(*changed(acc="0.41"), "0.19", "TP2PP1DP4", "48%"), (*changed(acc="0.40"), "/", "TP4PP1DP2", "45%")]
+    general = {"模型": "other", "并行策略": "parallel,见“性能指标”", "计算使用率": "MFU,见“性能指标”"}
+
+    result = imported(readme(*rows, header=header, general=general))
+
+    first, second = (each.record for each in result.records)
+    assert (first.metrics.quality, second.metrics.quality) == (0.41, 0.40)
+    assert (first.hyperparameters.values["parallel"], second.hyperparameters.values["parallel"]) == (
+        "TP2PP1DP4",
+        "TP4PP1DP2",
+    )
+    for remark in ("rouge2 0.19", "rouge2 /", "MFU 48%", "MFU 45%"):
+        assert f"A1单机8卡（1x8）: {remark}" in first.remarks
+    assert "计算使用率 MFU,见“性能指标”" in first.remarks
+    assert not result.not_understood
+
+
+@pytest.mark.parametrize(
+    ("written", "expected", "note"),
+    [
+        ("bs=2, GAS=16, (global bs = 4M tokens)", {"batch_size": 2, "GAS": 16}, "(global bs = 4M tokens)"),
+        ("bs=2,GAS=16（GBS=128=256K tokens）", {"batch_size": 2, "GAS": 16}, "（GBS=128=256K tokens）"),
+        ("bs=2,betas=(0.9)", {"batch_size": 2, "betas": "(0.9)"}, None),
+    ],
+)
+def test_note_in_fix_hp_is_a_remark(written, expected, note):
+    result = imported(readme(changed(fix_hp=written)))
+
+    record = result.records[0].record
+    assert record.hyperparameters.values == expected
+    assert record.remarks == ([f"A1单机8卡（1x8）: fix_hp {note}"] if note else [])
+    assert not result.not_understood
 
 
 def test_unknown_column_is_listed_and_kept():

@@ -7,7 +7,8 @@ import json
 import pytest
 from chipperf.documents.card_names import read_card_names
 from chipperf.errors import DocumentError, UsageError
-from chipperf.importing.flagperf_log import import_log
+from chipperf.importing.file_import import import_file
+from chipperf.importing.log_lines import Stated
 from chipperf.importing.monitor_log import read_monitor_log
 from chipperf.records.schema import Missing, Topology
 from chipperf.report.render import render_report
@@ -73,7 +74,7 @@ def rank0(tmp_path):
 
 
 def import_one(path, **facts):
-    return import_log(path, names=NAMES, **{"vendor": "nvidia", **facts})
+    return import_file(path, Stated(**{"vendor": "nvidia", **facts}), NAMES)
 
 
 def test_finished_run_becomes_a_record_with_flagperfs_definitions(rank0):
@@ -116,8 +117,108 @@ def test_curve_has_the_evaluations_that_can_be_placed(rank0):
     result = import_one(rank0)
 
     (point,) = result.records[0].record.metrics.curve
-    assert (point.step, point.samples, point.epoch, point.value, point.elapsed_s) == (500, 128000, 1, 0.125, 60)
+    assert (point.step, point.samples, point.epoch, point.value, point.elapsed_s) == (
+        500,
+        Missing(missing="unknown"),
+        1,
+        0.125,
+        60,
+    )
     assert [each.line for each in result.not_understood] == [4]
+
+
+@pytest.mark.parametrize(
+    ("case", "key", "logged", "expected"),
+    [
+        ("mobilenetv2", "acc1", [68.6], [0.686]),
+        ("mobilenetv2", "acc1", [0.9, 12.5, 68.6], [0.009, 0.125, 0.686]),
+        # The case logs acc1 in percent, however small all of it is.
+        ("resnet50", "acc1", [0.1, 0.7], [0.001, 0.007]),
+        ("resnet50", "accuracy", [0.1, 0.757], [0.1, 0.757]),
+        ("bert_hf", "acc1", [0.5, 0.641], [0.5, 0.641]),
+        ("vit", "acc1", [0.4, 79.1], [0.004, 0.791]),
+        ("detr", "mAP", [0.1, 0.361], [0.1, 0.361]),
+        ("transformer_xl", "ppl", [40.5, 23.7], [40.5, 23.7]),
+        ("gpt", "loss", [0.9, 2.5, 0.8], [0.9, 2.5, 0.8]),
+    ],
+)
+def test_all_results_of_a_log_have_one_unit(rank0, case, key, logged, expected):
+    progress = event("STEP_END", {"global_steps": 5})
+    evaluations = [event("EVALUATE", {f"eval_{key}": value}) for value in logged]
+    finished = {"e2e_time": 900.5, f"final_{key}": logged[-1]}
+    rank0.write_text(log(event("TRAIN_START"), progress, *evaluations, event("FINISHED", finished)), encoding="utf-8")
+
+    result = import_one(rank0, case=case)
+
+    metrics = result.records[0].record.metrics
+    assert [point.value for point in metrics.curve] == expected
+    assert metrics.quality == expected[-1]
+    assert not result.not_understood
+
+
+def test_result_that_no_unit_makes_a_fraction_is_listed(rank0):
+    rank0.write_text(log(event("FINISHED", {"e2e_time": 1, "final_acc1": 250})), encoding="utf-8")
+
+    result = import_one(rank0, case="vit")
+
+    assert result.records[0].record.metrics.quality == Missing(missing="unknown")
+    assert [text.reason for text in result.not_understood] == ["not a result"]
+
+
+@pytest.mark.parametrize(
+    ("key", "metric"), [("acc1", "accuracy"), ("ppl", "perplexity"), ("bleu", "bleu"), ("nothing", "unknown")]
+)
+def test_metric_of_a_case_that_is_not_installed(rank0, key, metric):
+    rank0.write_text(log(event("FINISHED", {"e2e_time": 1, f"final_{key}": 0.5})), encoding="utf-8")
+
+    assert import_one(rank0, case="some").records[0].record.case.metric == metric
+
+
+@pytest.mark.parametrize("spelling", ["throughput(ips)", "throughput(sps)", "throuhgput(ips)", "throughput(tps)"])
+def test_throughputs_in_the_spellings_of_flagperfs_cases(rank0, spelling):
+    rates = {f"{spelling}_raw": 100.0, f"{spelling}_no_eval": 110.0, f"{spelling}_pure_compute": 120.0}
+    rank0.write_text(log(event("FINISHED", {"e2e_time": 900.5, **rates})), encoding="utf-8")
+
+    result = import_one(rank0)
+
+    metrics = result.records[0].record.metrics
+    assert (metrics.p_whole, metrics.p_train, metrics.p_core) == (100, 110, 120)
+    assert not result.not_understood
+
+
+def test_unknown_key_is_listed_and_kept(rank0):
+    rank0.write_text(log(event("FINISHED", {**FINISHED, "thruput_raw": 7})), encoding="utf-8")
+
+    result = import_one(rank0)
+
+    (text,) = result.not_understood
+    assert (text.line, text.reason) == (3, "the key 'thruput_raw' is unknown")
+    assert "thruput_raw: 7" in result.records[0].record.remarks
+
+
+def test_training_that_starts_again_is_another_attempt(rank0):
+    killed = [event("TRAIN_START"), event("STEP_END", {"global_steps": 400}), event("EPOCH_END")]
+    again = [event("INIT_START"), event("SUBMIT_INFO", {"vendor": "nvidia"}), event("TRAIN_START", time_ms=9_000)]
+    progress = event("STEP_END", {"global_steps": 5})
+    evaluation = event("EVALUATE", {"eval_acc1": 75.0}, time_ms=19_000)
+    lines = log(*killed, *again, progress, evaluation, event("FINISHED", FINISHED))
+    rank0.write_text(lines, encoding="utf-8")
+    (rank0.parent / "nvidia_monitor.log").write_text(ROWS, encoding="utf-8")
+
+    result = import_one(rank0)
+
+    first, second = (each.record for each in result.records)
+    assert (first.status.state, second.status.state) == ("interrupted", "completed")
+    assert (first.metrics.epochs, second.metrics.epochs) == (1, Missing(missing="unknown"))
+    assert first.metrics.curve == []
+    assert [(point.step, point.elapsed_s) for point in second.metrics.curve] == [(5, 10)]
+    assert first.metrics.quality == Missing(missing="unknown")
+    assert second.metrics.p_core == 4659.5
+    assert first.run_id != second.run_id
+    assert (first.remarks[0], second.remarks[0]) == ("attempt 1 of 2", "attempt 2 of 2")
+    assert second.metrics.power == Missing(missing="unknown", reason="nvidia_monitor.log is of several attempts")
+    assert second.metrics.memory == second.metrics.power
+    assert not result.not_understood
 
 
 def test_unfinished_run_says_so(rank0):
@@ -141,7 +242,7 @@ def test_second_finished_event_and_broken_lines_are_listed(rank0):
     assert [each.line for each in result.not_understood] == [4, 5, 6]
 
 
-@pytest.mark.parametrize("value", ["fast", None, -1, True, 1e400, [1]])
+@pytest.mark.parametrize("value", ["fast", None, -1, True, 1e400, [1], "\ud800"])
 def test_value_that_is_no_number_is_listed(rank0, value):
     rank0.write_text(log(event("FINISHED", {**FINISHED, "e2e_time": value})), encoding="utf-8")
 

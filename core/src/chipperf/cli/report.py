@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,15 +10,14 @@ from typing import Literal
 import typer
 
 from chipperf.cli.command_groups import group_with_default
-from chipperf.cli.command_options import JSON_OPTION, language_option
-from chipperf.cli.output import note, note_fonts, print_json, print_table, require_directory, write_file
-from chipperf.documents.card_names import read_card_names
-from chipperf.errors import DocumentError, UsageError
-from chipperf.importing.imported import write_imports
+from chipperf.cli.command_options import language_option
+from chipperf.cli.output import note, note_fonts, require_directory, write_file
+from chipperf.cli.report_import import import_documents
+from chipperf.errors import UsageError
 from chipperf.languages import Language
 from chipperf.plugin import installed
 from chipperf.records.files import write_atomically
-from chipperf.records.schema import Record, Topology
+from chipperf.records.schema import Record
 from chipperf.records.store import read_stored
 from chipperf.report.beside import runs_beside
 from chipperf.report.curve_files import make_curve_files
@@ -34,74 +32,7 @@ app = typer.Typer(
 )
 
 
-@app.command("import")
-def import_documents(
-    files: list[Path] = typer.Argument(
-        ..., help="Case documents (README.md), or FlagPerf's rank0.out.log beside its monitor logs.", metavar="FILE..."
-    ),
-    out: Path = typer.Option(Path("imported"), "--out", help="Directory in which each record gets a directory."),
-    vendor: str | None = typer.Option(None, "--vendor", help="Whose they are, if they do not tell."),
-    case: str | None = typer.Option(None, "--case", help="Which case they are on, if they do not tell."),
-    topology: str | None = typer.Option(None, "--topology", help="Of a log: machines x cards per machine, as 1x8."),
-    precision: str | None = typer.Option(None, "--precision", help="Of a log: precision of the run."),
-    cards: list[Path] = typer.Option([], "--cards", help="File with further names of vendors and cards, as TOML."),
-    as_json: bool = JSON_OPTION,
-) -> None:
-    """Import hand-written case documents and FlagPerf's logs as records, every value with its line and column.
-
-    Texts that stand in one of the layout's places and do not fit it are printed; they stay among the records' remarks.
-
-    Example: perf report import README.md --out imported && perf report imported/* --lang en
-    """
-    from chipperf.documents.markdown import read_text
-    from chipperf.importing.document_import import import_document
-    from chipperf.importing.flagperf_log import import_log
-
-    names = read_card_names(cards)
-    shape = _topology(topology)
-    imports = []
-    for file in files:
-        if file.is_dir():
-            raise DocumentError(f"{file} is a directory", hint="name README.md or rank0.out.log in it")
-        if file.suffix == ".log":
-            imported = import_log(file, names=names, vendor=vendor, case=case, topology=shape, precision=precision)
-        else:
-            text = read_text(file)
-            imported = import_document(text, str(file), names=names, vendor=vendor, case=case, path=file)
-        imports.append(imported)
-    directories = iter(write_imports(imports, out))
-    placed = [[(next(directories), each.record) for each in imported.records] for imported in imports]
-    if as_json:
-        print_json(
-            [
-                {
-                    "files": [file.name for file in imported.files],
-                    "records": [str(directory) for directory, _ in records],
-                    "not_understood": [found.model_dump() for found in imported.not_understood],
-                }
-                for imported, records in zip(imports, placed, strict=True)
-            ]
-        )
-        return
-    rows = [
-        (directory, record.topology.label, record.precision.requested, record.vendor.name)
-        for records in placed
-        for directory, record in records
-    ]
-    print_table(("record", "topology", "precision", "vendor"), rows)
-    not_understood = [found for imported in imports for found in imported.not_understood]
-    for found in not_understood:
-        typer.echo(f"not understood: {found}", err=True)
-    typer.echo(f"{len(rows)} records; {len(not_understood)} texts not understood")
-
-
-def _topology(text: str | None) -> Topology | None:
-    if text is None:
-        return None
-    match = re.fullmatch(r"([1-9]\d{0,3})x([1-9]\d{0,3})", text)
-    if not match:
-        raise UsageError(f"--topology {text!r} is not machines x cards", hint="for example --topology 1x8")
-    return Topology(nnodes=int(match[1]), nproc_per_node=int(match[2]))
+app.command("import")(import_documents)
 
 
 @app.command("render")

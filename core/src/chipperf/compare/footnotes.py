@@ -61,6 +61,8 @@ def _origin(column: Side) -> Iterator[str]:
         yield f"imported from {column.source or record.run_id}; chipperf did not measure it"
         if record.metrics_definition == "flagperf":
             yield "throughputs, times and memory follow FlagPerf's definitions, see docs/metrics.md"
+        elif record.metrics_definition == "mlperf":
+            yield "times and results follow MLPerf's definitions, see docs/metrics.md"
         if column.not_understood:
             yield f"{column.not_understood} texts of {column.source} were not understood: perf report import lists them"
     elif record.kind == "simulated":

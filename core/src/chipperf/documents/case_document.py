@@ -6,25 +6,27 @@ Other content is kept as text. Text in the layout's places that does not fit the
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import zip_longest
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final, get_args
 
 from chipperf.documents import cells, markdown, wording
 from chipperf.documents.markdown import Block, Fault, Located, Markdown, Place, Table
 from chipperf.documents.topology import RowLabel, has_topology_in_brackets, parse_config_name, parse_row_label
 from chipperf.languages import ENGLISH, LIST_SEPARATOR, Language, in_language
 from chipperf.records.columns import WINDOWED
-from chipperf.records.schema import UNKNOWN
+from chipperf.records.schema import UNKNOWN, MetricsDefinition
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
     from chipperf.documents.cells import MemoryCell
     from chipperf.records.schema import Setting
 
 _TEMPLATE_MARK: Final = re.compile(r"chipperf report template (\d+)")
 _IMPORTED_MARK: Final = re.compile(r"chipperf imported values; metric definitions: (\w+)")
+_DEFINITIONS: Final[Mapping[str, MetricsDefinition]] = {each: each for each in get_args(MetricsDefinition)}
 _LABEL_END: Final = re.compile(r"\s*[:：]\s*")
 _IDEOGRAPH: Final = re.compile(r"[\u3400-\u9fff]")
 _MIN_KNOWN_COLUMNS: Final = 3
@@ -171,7 +173,7 @@ class CaseDocument:
     markdown: Markdown
     language: Language
     generated: bool
-    metrics_definition: Literal["chipperf", "flagperf"]
+    metrics_definition: MetricsDefinition
     title: Located | None = None
     facts: dict[str, Located] = field(default_factory=dict)
     general: dict[str, GeneralRow] = field(default_factory=dict)
@@ -200,7 +202,7 @@ def read_document(text: str, name: str) -> CaseDocument:
     comments = [comment.text for comment in parsed.comments]
     generated = any(_TEMPLATE_MARK.search(comment) for comment in comments)
     imported = next((match for comment in comments if (match := _IMPORTED_MARK.search(comment))), None)
-    by_chipperf = generated and (imported is None or imported[1] == "chipperf")
+    stated = imported[1] if imported else "chipperf"
     # A report of chipperf's is in the language of its headings, others are in that of their script.
     language = wording.language_of_headings(heading.text for heading in parsed.headings) if generated else None
     script = "zh" if len(_IDEOGRAPH.findall(text)) * 10 > len(text) else ENGLISH
@@ -209,7 +211,7 @@ def read_document(text: str, name: str) -> CaseDocument:
         markdown=parsed,
         language=language or script,
         generated=generated,
-        metrics_definition="chipperf" if by_chipperf else "flagperf",
+        metrics_definition=_DEFINITIONS.get(stated, "flagperf") if generated else "flagperf",
     )
     _Reader(document).read()
     if document.general or document.headers:
@@ -431,7 +433,12 @@ class _Tables:
             blank = Located("", row[0].place if row else header[0].place)
             label, value, remark, *rest = (*row, blank, blank, blank)[: max(3, len(row))]
             if key is None or key in self._document.general:
-                self._unknown(" ".join(cell.text for cell in row if cell.text), label.place)
+                text = " ".join(cell.text for cell in row if cell.text)
+                if wording.column_name(wording.refers_to_column(value.text) or value.text):
+                    # It explains a column that the layout does not have, or a second result.
+                    self._document.remarks.append(Located(text, label.place))
+                else:
+                    self._unknown(text, label.place)
                 continue
             self._document.general[key] = GeneralRow(label=label, value=value, remark=remark)
             for cell in rest:

@@ -123,13 +123,27 @@ def quality_kind(header: str) -> str | None:
     >>> quality_kind("final_acc1"), quality_kind("收敛精度(mAP)"), quality_kind("map_bbox && map_segm")
     ('accuracy', 'mean average precision', 'mean average precision')
     """
+    return _find_quality(header)[0]
+
+
+def metric_name(header: str) -> str | None:
+    """Return the metric that a column's header means: its kind, or its name if it is of no kind; ``None`` if unknown.
+
+    >>> metric_name("ppl"), metric_name("final_bleu"), metric_name("power")
+    ('perplexity', 'bleu', None)
+    """
+    kind, name = _find_quality(header)
+    return name if kind == "other" else kind
+
+
+def _find_quality(header: str) -> tuple[str | None, str | None]:
     bracketed = _BRACKETS.search(header)
     for text in (without_unit(header), bracketed[1] if bracketed else ""):
         if match := _QUALIFIED.fullmatch(normal(text.partition("&")[0])):
             for kind, names in _QUALITIES.items():
                 if match[1] in names:
-                    return kind
-    return None
+                    return kind, match[1]
+    return None, None
 
 
 def is_fraction(kind: str | None) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from typing import TYPE_CHECKING, Any
 
 from chipperf.documents import cells, wording
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 _MEMORY_SOURCE = "imported document"
 _LONG_KEYS = {short: key for key, short in SHORT_KEYS.items()}
 _TEXT_COLUMNS = ("config_file", "steps", "epochs", "tokens", "mfu", "aligned")
+# Brackets after "=" hold a value.
+_NOTE = re.compile(r"(?<![=\s])\s*[（(][^（）()]*[）)]|^[（(][^（）()]*[）)]")
 _UNKNOWN_VERSIONS = tuple(f" {text}" for text in in_all_languages(MARKERS["unknown"]))
 
 
@@ -122,6 +125,7 @@ class _Importer:
             files=(SourceFile(name=document.name, sha256=self._sha256),),
             records=tuple(records),
             not_understood=tuple(sorted(self._not_understood, key=lambda each: (each.line, each.column))),
+            generated=document.generated,
         )
 
     def _environment(self) -> dict[str, Text]:
@@ -207,7 +211,7 @@ class _Importer:
                 sources.append(self._source("hyperparameters.changes", cell))
         case: dict[str, Any] = {}
         if metrics.get("quality", UNKNOWN) != UNKNOWN and self._case is None:
-            case = {"metric": row.metric or UNKNOWN_NAME}
+            case = {"metric": wording.metric_name(row.headers["quality"]) or UNKNOWN_NAME}
             if row.target is not None:
                 sources.append(self._source("case.target", row.cells["target"]))
                 case["target"] = row.target
@@ -218,8 +222,14 @@ class _Importer:
             if text := row.known(name):
                 self._remark(f"{row.label.text}: {self._document.headers[name].text} {text}", row.cells[name])
         for header, cell in row.unknown:
-            reason = f"the column {header!r} is unknown" if header else "the table has no such column"
-            self._refuse(cell, reason, f"{row.label.text}: {header} {cell.text}")
+            remark = f"{row.label.text}: {header} {cell.text}"
+            if wording.quality_kind(header) or cells.marker(cell.text):
+                # A record has one result, and a marker says nothing in a column without a field.
+                self._remark(remark, cell)
+            else:
+                self._refuse(
+                    cell, f"the column {header!r} is unknown" if header else "the table has no such column", remark
+                )
         values = {
             "environment": {"row_label": _row_label(row, topology)},
             "case": case,
@@ -236,6 +246,9 @@ class _Importer:
         value = row.memory if in_bytes else row.quality if column.key == "quality" else row.number(column.key)
         if value is None:
             self._misread(row, column.key, cell, "not used/total in GiB" if in_bytes else "not a number")
+            return UNKNOWN
+        if column.key == "quality" and self._case and not wording.is_fraction(row.metric):
+            self._misread(row, column.key, cell, f"{row.metric} is not the metric of {self._case_name}")
             return UNKNOWN
         if not isinstance(value, cells.MemoryCell):
             if cell.text.count("&"):
@@ -257,7 +270,9 @@ class _Importer:
         cell = cell or Located("/", row.label.place)
         if (missing := cells.marker(cell.text)) and not parallel:
             return {"changes": [] if missing.missing == "not_applicable" else missing}
-        written, rest = ({}, []) if missing else cells.assignments(cell.text)
+        written, rest = ({}, []) if missing else cells.assignments(_NOTE.sub("", cell.text))
+        if not missing and (notes := "".join(_NOTE.findall(cell.text))):
+            self._remark(f"{row.label.text}: fix_hp {notes.strip()}", cell)
         if parallel:
             written["parallel"] = parallel
         values: dict[str, Setting] = {}

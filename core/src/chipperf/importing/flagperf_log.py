@@ -6,291 +6,290 @@ in the code of each model. docs/report.md lists the definitions.
 
 from __future__ import annotations
 
-import hashlib
-import json
-import math
 import re
-from dataclasses import dataclass
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
 from chipperf.documents import wording
-from chipperf.documents.document_identity import find_case_by_model, installed_cases, slug
-from chipperf.documents.markdown import Located, Place, one_line
+from chipperf.documents.document_identity import installed_cases
+from chipperf.documents.markdown import Located
 from chipperf.errors import DocumentError
-from chipperf.importing.imported import Import, ImportSource, NotUnderstood, SourceFile, imported_record
+from chipperf.importing.imported import (
+    Import,
+    ImportedRecord,
+    ImportSource,
+    NotUnderstood,
+    SourceFile,
+    imported_record,
+)
+from chipperf.importing.log_lines import (
+    Log,
+    LogEvent,
+    Stated,
+    attempt_run_id,
+    number,
+    read_events,
+    read_log,
+    require_identity,
+    split_attempts,
+    text_or_none,
+)
 from chipperf.importing.monitor_log import read_monitor_log
-from chipperf.records.files import read_bounded
-from chipperf.records.schema import UNKNOWN, UNKNOWN_NAME, EvaluationPoint, Failure, Status, Topology
+from chipperf.records.schema import UNKNOWN, UNKNOWN_NAME, EvaluationPoint, Failure, Missing, Status, Topology
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from chipperf.cases.base import Case
     from chipperf.documents.card_names import CardNames
 
-MAX_LOG_BYTES: Final = 256 * 2**20
-"""Size limit of a log."""
+MARK: Final = "[PerfLog]"
+"""What precedes an event in a line of FlagPerf's log."""
 
-_MARK: Final = "[PerfLog]"
-_EVENT: Final = re.compile(r"\[PerfLog\]\s*(\{.*)")
 _CASE_KEY: Final = re.compile(r"([\w.-]+):([\w.-]+):([\w.-]+):(\d{1,4}):(\d{1,4}):\d+")
-_KEYS: Final[Mapping[str, tuple[str, ...]]] = {
-    "e2e_time_s": ("e2e_time",),
-    "p_whole": ("throughput(ips)_raw",),
-    "p_train": ("throughput(ips)_no_eval",),
-    "p_core": ("throughput(ips)_pure_compute",),
-    "train_seconds": ("raw_train_time", "train_time"),
-    "train_samples": ("num_trained_samples",),
-    "steps": ("global_steps",),
+# One of FlagPerf's cases misspells throughput, and its unit is samples, images or tokens.
+_THROUGHPUT: Final = r"thro?u\w{0,3}put\s*\(\w+\)_"
+_KEYS: Final[Mapping[str, re.Pattern[str]]] = {
+    "e2e_time_s": re.compile("e2e_time"),
+    "p_whole": re.compile(f"{_THROUGHPUT}raw"),
+    "p_train": re.compile(f"{_THROUGHPUT}no_eval"),
+    "p_core": re.compile(f"{_THROUGHPUT}pure_compute"),
+    "train_seconds": re.compile("raw_train_time|train_time"),
+    "train_samples": re.compile("num_trained_samples"),
+    "steps": re.compile("global_steps"),
 }
 _COUNTS: Final = ("train_samples", "steps")
-_RESULT_KINDS: Final = ("accuracy", "mean average precision")
+_WITHOUT_A_FIELD: Final = re.compile(
+    r"converged|init_time|train_no_eval_time|pure_training_computing_time|(?:training|effective)_\w+_per_second"
+)
+_OF_FIVE: Final = ("acc5", "top5")
+_PROGRESS: Final = ("STEP_END", "EVALUATE", "EPOCH_BEGIN", "EPOCH_END")
 
 
-def import_log(
-    path: Path,
-    *,
-    names: CardNames,
-    vendor: str | None = None,
-    case: str | None = None,
-    topology: Topology | None = None,
-    precision: str | None = None,
-) -> Import:
-    """Return the record of a FlagPerf run; a :class:`DocumentError` says why there is none.
+def import_flagperf_log(log: Log, stated: Stated, names: CardNames) -> Import:
+    """Return a record for each attempt of a FlagPerf run; a :class:`DocumentError` says why there is none.
 
-    ``path`` is the log of the main process. Monitor logs in the same directory are read too. Vendor, case and topology
-    are by default those in the log and its directories; without one there is no record.
+    The log is that of the main process. Monitor logs in the same directory are read too, unless there are several
+    attempts. Vendor, case and topology are by default those in the log and its directories; without one there is no
+    record.
     """
-    text, file = _read(path)
-    log = _Log(text, path.name)
-    if not log.events:
+    path = log.path
+    events, no_events = read_events(log, MARK, "event")
+    if not events:
         raise DocumentError(
-            f"{path} has no event of FlagPerf's log", hint=f"its lines start with {_MARK}; try rank0.out.log"
+            f"{path} has no event of FlagPerf's log", hint=f"its lines start with {MARK}; try rank0.out.log"
         )
     key = _case_key(path)
-    vendor, case, topology = _identify(path, key, log, vendor, case, topology)
+    vendor, case, topology = _identify(path, key, events, stated)
     card = {"row_label": key[3], "card_short_name": key[3]} if key else {"row_label": UNKNOWN}
-    metrics = log.metrics(case)
-    files = [file]
-    for monitor in sorted(path.parent.glob("*_monitor.log")):
-        monitor_text, monitor_file = _read(monitor)
-        read = read_monitor_log(monitor_text, monitor.name)
-        if read is None:
-            continue
-        files.append(monitor_file)
-        metrics |= {"power": read.power, "memory": read.memory}
-        if read.peak_place:
-            peak = Located(str(read.memory), read.peak_place)
-            log.sources.append(ImportSource.at(peak, monitor.name, "metrics.memory"))
-        lines = read.not_understood
-        log.not_understood += [NotUnderstood.at(each, monitor.name, "no reading of a device") for each in lines]
-    record = imported_record(
-        run_id=f"imported-{file.sha256[:8]}",
-        vendor=vendor,
-        case=case,
-        topology=topology,
-        names=names,
-        metrics_definition="flagperf",
-        values={
-            "metrics": metrics,
-            "status": log.status(),
-            "precision": {"requested": precision or UNKNOWN_NAME},
-            "environment": card,
-            "remarks": log.remarks,
-        },
-        sources=log.sources,
+    results = _Results(events, installed_cases().get(case))
+    attempts = split_attempts(events, begin="INIT_START", start="TRAIN_START")
+    monitors = _Monitors(path.parent, several=len(attempts) > 1)
+    records: list[ImportedRecord] = []
+    not_understood: list[NotUnderstood] = []
+    for index, attempt_events in enumerate(attempts, start=1):
+        attempt = _FlagPerfAttempt(attempt_events, path.name, results)
+        metrics = {**attempt.metrics(), **monitors.metrics}
+        number_of = f"attempt {index} of {len(attempts)}"
+        records.append(
+            imported_record(
+                run_id=attempt_run_id(log, index, len(attempts)),
+                vendor=vendor,
+                case=case,
+                topology=topology,
+                names=names,
+                metrics_definition="flagperf",
+                values={
+                    "case": {"metric": results.metric},
+                    "metrics": metrics,
+                    "status": attempt.status(),
+                    "precision": {"requested": stated.precision or UNKNOWN_NAME},
+                    "environment": card,
+                    "remarks": [*([number_of] if len(attempts) > 1 else ()), *attempt.remarks],
+                },
+                sources=[*attempt.sources, *monitors.sources],
+            )
+        )
+        not_understood += attempt.not_understood
+    return Import(
+        files=(log.file, *monitors.files),
+        records=tuple(records),
+        not_understood=(*not_understood, *monitors.not_understood, *no_events),
     )
-    return Import(files=tuple(files), records=(record,), not_understood=(*log.not_understood, *log.no_events))
 
 
-@dataclass(frozen=True, slots=True)
-class _Event:
-    name: str
-    value: Mapping[str, Any]
-    time_s: float | None
-    line: int
-    text: str
+class _Results:
+    """The kind of result that a log's evaluations have, and whether they are percentages: one answer for all of them.
 
-    def place(self, key: str) -> Place:
-        return Place(self.line, max(self.text.find(json.dumps(key)), 0) + 1)
+    The accuracy of a case that writes it in percent is logged in percent as ``acc1``. Otherwise, the largest result of
+    the log decides: a fraction is at most 1.
+    """
 
-    def result_key(self, prefix: str, kinds: list[str]) -> str | None:
-        """Return the key of the result of the first of some kinds that the event has."""
-        found = {key: wording.quality_kind(key.removeprefix(prefix)) for key in self.value if key.startswith(prefix)}
-        return next((key for wanted in kinds for key, kind in found.items() if kind == wanted), None)
+    def __init__(self, events: Sequence[LogEvent], case: Case | None) -> None:
+        logged = [(name, value) for event in events for name, value in _results_of(event)]
+        kinds = {name: wording.quality_kind(name) for name, _ in logged}
+        own = wording.quality_kind(case.report.quality_column) if case else None
+        # Beside another result, a loss is none.
+        found = (kind for kind in kinds.values() if kind and own in (None, kind))
+        self._kind = min(found, key=lambda kind: kind == "loss", default=None)
+        self._is_fraction = wording.is_fraction(self._kind)
+        names = [name for name, kind in kinds.items() if kind == self._kind]
+        known = case is not None and case.report.quality_as_percent and "acc1" in names
+        values = (number(value) for name, value in logged if name in names)
+        self._is_percent = known or max((value for value in values if value is not None), default=0) > 1
+        self.metric = case.metric if case else wording.metric_name(names[0] if self._kind else "") or UNKNOWN_NAME
+
+    def key(self, event: LogEvent, prefix: str) -> str | None:
+        """Return the key of the event's result, or ``None``."""
+        names = (name for name, _ in _results_of(event, prefix) if wording.quality_kind(name) == self._kind)
+        return next((f"{prefix}{name}" for name in names), None) if self._kind else None
+
+    def value(self, logged: object) -> float | None:
+        """Return a logged result: a fraction, or the number of another metric."""
+        value = number(logged)
+        if value is None or not self._is_fraction:
+            return value
+        # In binary, 68.6 / 100 is not 0.686.
+        fraction = float(Decimal(repr(value)) / 100) if self._is_percent else value
+        return fraction if fraction <= 1 else None
 
 
-class _Log:
-    """The events of a log; the values in them with their places; and lines that are marked as an event and are none."""
+def _results_of(event: LogEvent, *prefixes: str) -> Iterator[tuple[str, object]]:
+    """Yield name and value of the results in an event, except of the accuracy among five guesses."""
+    for key, value in event.values.items():
+        prefix = next((each for each in prefixes or ("eval_", "final_") if key.startswith(each)), None)
+        if prefix and not key.endswith(_OF_FIVE):
+            yield key.removeprefix(prefix), value
 
-    def __init__(self, text: str, name: str) -> None:
-        self._name = name
-        self.events: list[_Event] = []
-        self.no_events: list[NotUnderstood] = []
+
+class _Monitors:
+    """Telemetry and memory from the monitor logs in a directory. A log does not tell which of several attempts ran."""
+
+    def __init__(self, directory: Path, *, several: bool) -> None:
+        self.files: list[SourceFile] = []
+        self.metrics: dict[str, Any] = {}
+        self.sources: list[ImportSource] = []
+        self.not_understood: list[NotUnderstood] = []
+        for path in sorted(directory.glob("*_monitor.log")):
+            log = read_log(path)
+            read = read_monitor_log(log.text, path.name)
+            if read is None:
+                continue
+            if several:
+                reason = Missing(missing="unknown", reason=f"{path.name} is of several attempts")
+                self.metrics = {"power": reason, "memory": reason}
+                continue
+            self.files.append(log.file)
+            self.metrics = {"power": read.power, "memory": read.memory}
+            if read.peak_place:
+                peak = Located(str(read.memory), read.peak_place)
+                self.sources.append(ImportSource.at(peak, path.name, "metrics.memory"))
+            self.not_understood += [
+                NotUnderstood.at(each, path.name, "no reading of a device") for each in read.not_understood
+            ]
+
+
+class _FlagPerfAttempt:
+    """The events of one attempt, and the values in them with their places."""
+
+    def __init__(self, events: Sequence[LogEvent], file: str, results: _Results) -> None:
+        self._events = events
+        self._file = file
+        self._results = results
         self.sources: list[ImportSource] = []
         self.remarks: list[str] = []
         self.not_understood: list[NotUnderstood] = []
-        for number, line in enumerate(text.splitlines(), start=1):
-            if _MARK not in line:
-                continue
-            if event := _event(line, number):
-                self.events.append(event)
-            else:
-                place = Place(number, line.find(_MARK) + 1)
-                self.no_events.append(NotUnderstood.at(Located(one_line(line)[:200], place), name, "not an event"))
 
-    def named(self, name: str) -> list[_Event]:
-        return [event for event in self.events if event.name == name]
+    def _named(self, name: str) -> list[LogEvent]:
+        return [event for event in self._events if event.name == name]
 
     def status(self) -> Status:
-        if self.named("FINISHED"):
+        if self._named("FINISHED"):
             return Status(state="completed")
-        message = "the log has no FINISHED event"
+        message = "the log has no FINISHED event of it"
         return Status(state="interrupted", failure=Failure(failure_class="unfinished", message=message))
 
-    def metrics(self, case_name: str) -> dict[str, Any]:
-        finished = self.named("FINISHED")
+    def metrics(self) -> dict[str, Any]:
+        finished = self._named("FINISHED")
         for event in finished[1:]:
             self._refuse(event, "event", "a second FINISHED event, from the main process of another machine")
-        case = installed_cases().get(case_name)
-        own = wording.quality_kind(case.report.quality_column) if case else None
-        kinds = [kind for kind in (own, *_RESULT_KINDS) if kind]
-        metrics: dict[str, Any] = {"curve": list(self._curve(kinds))}
-        if epochs := len(self.named("EPOCH_END")):
+        metrics: dict[str, Any] = {"curve": list(self._curve())}
+        if epochs := len(self._named("EPOCH_END")):
             metrics["epochs"] = epochs
-        return metrics | (self._finished_metrics(finished[0], kinds) if finished else {})
+        return metrics | (self._finished_metrics(finished[0]) if finished else {})
 
-    def _finished_metrics(self, event: _Event, kinds: list[str]) -> dict[str, Any]:
+    def _finished_metrics(self, event: LogEvent) -> dict[str, Any]:
         metrics: dict[str, Any] = {}
-        used = set()
-        for name, keys in _KEYS.items():
-            key = next((key for key in keys if key in event.value), None)
-            if key is None:
+        result = self._results.key(event, "final_")
+        for key, logged in event.values.items():
+            name = next((name for name, spelling in _KEYS.items() if spelling.fullmatch(key)), None)
+            if key == result:
+                name, value, fault = "quality", self._results.value(logged), "not a result"
+            elif name and name not in metrics:
+                value, fault = number(logged), "not a number, or negative"
+                if value is not None and name in _COUNTS:
+                    value = int(value) if value.is_integer() else None
+            else:
+                self.remarks.append(f"{key}: {logged}")
+                if not _is_known_without_a_field(key):
+                    self._refuse(event, key, f"the key {key!r} is unknown")
                 continue
-            used.add(key)
-            value = _number(event.value[key])
-            if value is None or (name in _COUNTS and not value.is_integer()):
-                self._refuse(event, key, "not a number, or negative")
-            else:
-                metrics[name] = int(value) if name in _COUNTS else value
-                self._add_source(event, key, f"metrics.{name}", event.value[key])
-        if key := event.result_key("final_", kinds):
-            used.add(key)
-            value = _fraction(event.value[key])
             if value is None:
-                self._refuse(event, key, "not a result")
+                self._refuse(event, key, fault)
             else:
-                metrics["quality"] = value
-                self._add_source(event, key, "metrics.quality", event.value[key])
-        self.remarks += [f"{key}: {value}" for key, value in event.value.items() if key not in used]
+                metrics[name] = value
+                self.sources.append(event.source(self._file, f"metrics.{name}", logged, key))
         return metrics
 
-    def _curve(self, kinds: list[str]) -> Iterator[EvaluationPoint]:
-        started = next((event.time_s for event in self.named("TRAIN_START")), None)
+    def _curve(self) -> Iterator[EvaluationPoint]:
+        started = next((event.time_s for event in self._named("TRAIN_START")), None)
         epoch = 0
         last: dict[str, Any] = {}
-        for event in self.events:
-            if event.name in ("STEP_END", "EVALUATE", "EPOCH_BEGIN", "EPOCH_END"):
-                last |= event.value
+        for event in self._events:
+            if event.name in _PROGRESS:
+                last |= event.values
             if event.name == "EPOCH_END":
                 epoch += 1
             if event.name != "EVALUATE":
                 continue
-            key = event.result_key("eval_", kinds)
-            value = _fraction(event.value[key]) if key else None
-            step, samples = _number(last.get("global_steps")), _number(last.get("num_trained_samples"))
-            if value is None or step is None or samples is None or started is None or event.time_s is None:
-                if event.value:
-                    self._refuse(event, key or "event", "no result with its step, samples and time")
+            key = self._results.key(event, "eval_")
+            value = self._results.value(event.values[key]) if key else None
+            step = number(last.get("global_steps"))
+            if key is None or value is None or step is None or started is None or event.time_s is None:
+                if event.values:
+                    self._refuse(event, key or "event", "no result with its step and time")
                 continue
-            written = _number(last.get("epoch"))
-            self._add_source(event, key or "", "metrics.curve", event.value)
+            written = number(last.get("epoch"))
+            self.sources.append(event.source(self._file, "metrics.curve", event.values, key))
             yield EvaluationPoint(
                 epoch=int(written) if written is not None else epoch,
                 step=int(step),
                 value=value,
                 elapsed_s=event.time_s - started,
-                samples=int(samples),
+                samples=UNKNOWN,
             )
 
-    def _add_source(self, event: _Event, key: str, field: str, value: object) -> None:
-        self.sources.append(ImportSource.at(Located(str(value), event.place(key)), self._name, field))
-
-    def _refuse(self, event: _Event, key: str, reason: str) -> None:
-        text = Located(one_line(event.text)[:200], event.place(key))
-        self.not_understood.append(NotUnderstood.at(text, self._name, reason))
+    def _refuse(self, event: LogEvent, key: str, reason: str) -> None:
+        self.not_understood.append(event.refusal(self._file, key, reason))
 
 
-def _event(line: str, number: int) -> _Event | None:
-    match = _EVENT.search(line)
-    if not match:
-        return None
-    try:
-        # Another process may have written to the same line after the event.
-        content, _ = json.JSONDecoder().raw_decode(match[1])
-    except (ValueError, RecursionError):
-        return None
-    if not isinstance(content, dict) or not isinstance(content.get("event"), str):
-        return None
-    value, metadata = content.get("value"), content.get("metadata")
-    time_ms = _number(metadata.get("time_ms")) if isinstance(metadata, dict) else None
-    return _Event(
-        name=content["event"],
-        value=value if isinstance(value, dict) else {},
-        time_s=None if time_ms is None else time_ms / 1000,
-        line=number,
-        text=line,
-    )
-
-
-def _read(path: Path) -> tuple[str, SourceFile]:
-    try:
-        content = read_bounded(path, MAX_LOG_BYTES)
-    except OSError as error:
-        hint = f"name a log; of a large one, keep its lines with {_MARK}: grep -F"
-        raise DocumentError(f"cannot read {path}: {error.strerror}", hint=hint) from error
-    # Many libraries write to this log. An invalid character must not make the events unreadable.
-    text = content.decode("utf-8", errors="replace")
-    return text, SourceFile(name=path.name, sha256=hashlib.sha256(content).hexdigest())
-
-
-def _number(value: Any) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    try:
-        number = float(value)
-    except OverflowError:
-        return None
-    return number if math.isfinite(number) and number >= 0 else None
-
-
-def _fraction(value: Any) -> float | None:
-    number = _number(value)
-    if number is None or number > 100:
-        return None
-    return number / 100 if number > 1 else number
+def _is_known_without_a_field(key: str) -> bool:
+    """Return whether FlagPerf's cases log this key, and a record has no field for it."""
+    is_other_result = key.startswith(("final_", "best_")) and wording.quality_kind(key.partition("_")[2])
+    is_second_time = any(spelling.fullmatch(key) for spelling in _KEYS.values())
+    return bool(_WITHOUT_A_FIELD.fullmatch(key) or is_other_result or is_second_time)
 
 
 def _identify(
-    path: Path, key: re.Match[str] | None, log: _Log, vendor: str | None, model: str | None, topology: Topology | None
+    path: Path, key: re.Match[str] | None, events: Sequence[LogEvent], stated: Stated
 ) -> tuple[str, str, Topology]:
-    """Return vendor, case and topology: the given ones, or those of the log's first event and its directories."""
-    submitted = next((event.value for event in log.named("SUBMIT_INFO")), {})
-    vendor = vendor or _text(submitted.get("vendor"))
-    model = model or _text(submitted.get("model")) or (key[1] if key else None)
-    topology = topology or (Topology(nnodes=int(key[4]), nproc_per_node=int(key[5])) if key else _count_processes(path))
-    if vendor is None:
-        raise DocumentError(f"{path} does not name its vendor", hint="give it with --vendor NAME")
-    if model is None:
-        raise DocumentError(f"{path} does not name its model", hint="give the case with --case NAME")
-    if topology is None:
-        raise DocumentError(f"{path} does not give the number of cards", hint="give it with --topology 1x8")
-    case = find_case_by_model(model)
-    return vendor, case.name if case else slug(model), topology
-
-
-def _text(value: Any) -> str | None:
-    return value if isinstance(value, str) and value else None
+    """Return vendor, case and topology: the stated ones, or those of the log's first event and its directories."""
+    submitted = next((event.values for event in events if event.name == "SUBMIT_INFO"), {})
+    vendor = stated.vendor or text_or_none(submitted.get("vendor"))
+    model = stated.case or text_or_none(submitted.get("model")) or (key[1] if key else None)
+    in_key = Topology(nnodes=int(key[4]), nproc_per_node=int(key[5])) if key else _count_processes(path)
+    return require_identity(path, vendor, model, stated.topology or in_key)
 
 
 def _case_key(path: Path) -> re.Match[str] | None:

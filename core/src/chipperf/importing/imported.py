@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from itertools import count
 from typing import TYPE_CHECKING, Final
@@ -85,14 +85,30 @@ class ImportedRecord:
     record: schema.Record
     values: tuple[ImportSource, ...]
 
+    def with_remarks(self, remarks: Sequence[Located], file: str) -> ImportedRecord:
+        """Return the record with further remarks, each with its place in a file."""
+        own = self.record.remarks
+        fields = (f"remarks.{index}" for index in count(len(own)))
+        sources = (ImportSource.at(remark, file, field) for field, remark in zip(fields, remarks, strict=False))
+        texts = [*own, *(remark.text for remark in remarks)]
+        return replace(self, record=self.record.model_copy(update={"remarks": texts}), values=(*self.values, *sources))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Import:
-    """What was read: a record per row or run, and texts that became no value; these are also among the remarks."""
+    """What was read: a record per row or run, and texts that became no value; these are also among the remarks.
+
+    ``generated`` is true of a document that chipperf rendered.
+    """
 
     files: tuple[SourceFile, ...]
     records: tuple[ImportedRecord, ...]
     not_understood: tuple[NotUnderstood, ...]
+    generated: bool = False
+
+    def with_remarks(self, remarks: Sequence[Located]) -> Import:
+        """Return the import with further remarks on every record."""
+        return replace(self, records=tuple(each.with_remarks(remarks, self.files[0].name) for each in self.records))
 
 
 def imported_record(

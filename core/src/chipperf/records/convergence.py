@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from chipperf.records.schema import Missing, TimeToTarget
 
 if TYPE_CHECKING:
     from chipperf.records.schema import Number, Record
 
+
+LOWER_IS_BETTER: Final = ("perplexity", "loss", "error rate", "squared error")
+"""Metrics of imported cases whose targets are met from above."""
 
 Outcome = Literal["converged", "below_target", "no_target", "not_run"]
 
@@ -20,7 +23,9 @@ def convergence_outcome(record: Record) -> Outcome:
         return "not_run"
     if isinstance(record.case.target, Missing):
         return "no_target"
-    met = isinstance(metrics.time_to_target, TimeToTarget) or meets_target(metrics.quality, record.case.target)
+    quality, target = metrics.quality, record.case.target
+    is_met = meets_target(target, quality) if record.case.metric in LOWER_IS_BETTER else meets_target(quality, target)
+    met = isinstance(metrics.time_to_target, TimeToTarget) or is_met
     return "converged" if met else "below_target"
 
 

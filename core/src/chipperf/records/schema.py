@@ -20,8 +20,8 @@ SCHEMA_VERSION = 2
 METRICS_VERSION = 1
 """Version of the metric definitions in ``docs/metrics.md``. A table never mixes versions."""
 
-MetricsDefinition = Literal["chipperf", "flagperf"]
-"""The definitions that the values follow: ``docs/metrics.md``, or FlagPerf's code, as in hand-written reports."""
+MetricsDefinition = Literal["chipperf", "flagperf", "mlperf"]
+"""The definitions that values follow: ``docs/metrics.md``, FlagPerf's code, as in hand-written reports, or MLPerf."""
 
 MINIMUM_WINDOWS = 5
 """Minimum number of windows for a throughput; with fewer, the median and its spread are not meaningful."""
@@ -313,7 +313,7 @@ class EvaluationPoint(StrictModel):
     step: int
     value: Number
     elapsed_s: FiniteFloat
-    samples: int
+    samples: int | Missing
     details: dict[str, FiniteFloat] = Field(default_factory=dict)
 
 

@@ -207,7 +207,7 @@ def _data_of(subject: LintedDocument, address: str, suffix: str) -> str:
 def _figures(subject: LintedDocument) -> list[tuple[str, Place, str]]:
     """Return address, place and text of the section of each image in a text or section on convergence."""
     if subject.document.generated:
-        raise NotChecked("chipperf drew the curves from their records")
+        raise NotChecked("a rendered report has no figures but those that chipperf draws from records")
     sections: list[list[Block]] = [[]]
     for block in subject.document.markdown.blocks:
         if isinstance(block, Block):
