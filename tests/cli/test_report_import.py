@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import runpy
 from pathlib import Path
 
 import pytest
 from chipperf.importing.imported import SOURCES_FILE
 from chipperf.records.store import read_record
-from readmes import changed, readme
 
-SEEDS = Path(__file__).parents[1] / "report" / "seeds"
+TESTS = Path(__file__).parents[1]
+SEEDS = TESTS / "report" / "seeds"
+readmes = runpy.run_path(str(TESTS / "importing" / "readmes.py"))
 SEED = SEEDS / "metax-resnet50.md"
 
 
@@ -108,7 +110,9 @@ def test_directory_without_a_report_is_an_error(invoke, tree):
 
 
 def test_what_lint_says_of_a_document_is_carried_into_its_records_and_report(invoke, tmp_path):
-    text = readme(changed(p_core="", precision="bf16", mem="20.5 / 32.0"), after="15个step的mAP曲线\n\n![mAP](mAP.png)")
+    text = readmes["readme"](
+        readmes["changed"](p_core="", precision="bf16", mem="20.5 / 32.0"), after="15个step的mAP曲线\n\n![mAP](mAP.png)"
+    )
     (tmp_path / "mAP.png").write_bytes(b"")
     (tmp_path / "README.md").write_text(
         f"<!-- perf lint: ignore-file L05: as measured -->\n{text.replace('单机8卡', '两机8卡')}", encoding="utf-8"
@@ -129,7 +133,7 @@ def test_what_lint_says_of_a_document_is_carried_into_its_records_and_report(inv
 
 
 def test_report_of_an_import_is_imported_and_rendered_as_the_same(invoke, tmp_path):
-    text = readme(changed(p_core="", mem="20.5 / 32.0"))
+    text = readmes["readme"](readmes["changed"](p_core="", mem="20.5 / 32.0"))
     (tmp_path / "README.md").write_text(text, encoding="utf-8")
     invoke("report", "import", "README.md", "--vendor", "acme", "--out", "first")
     page = invoke("report", *(tmp_path / "first").iterdir(), "--out", "page.md") and (tmp_path / "page.md").read_bytes()
