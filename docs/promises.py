@@ -23,6 +23,7 @@ RULES = (
     "Its entry points are in groups that core reads [A1], and its module can be loaded repeatedly [A6].",
     "Importing the module has no side effects [A5], and does not import torch, which its hooks do [A4].",
     "The distribution does not require torch [A3], and no hook changes what other code in the process uses [A5, D10].",
+    "A process ends with its own status: no exit handler of a plugin ends it with another one [D6].",
     "A plugin imports only public names of `chipperf` [A13].",
     "An implementation takes the arguments of the hook by their names, and may omit those that it does not need [A7].",
     "Defaults, `*args`, wrappers, `tryfirst`, `trylast` and `specname` are refused [A7, A8].",

@@ -56,7 +56,7 @@ def test_message_names_the_rank_that_failed(monkeypatch, reports, status, messag
     monkeypatch.setattr(Runner, "_server", lambda _, rank, settings: servers[rank.rank])
 
     with Runner(find_vendor("cpu")) as runner:
-        result = runner.run(find_check("P2"))
+        result = runner.run(find_check("P3"))
 
     assert (result.status, result.message) == (status, message)
 
@@ -70,7 +70,20 @@ def test_ranks_share_the_cpu_and_no_card_even_if_its_memory_is_the_hosts(monkeyp
     monkeypatch.setattr(Runner, "_server", lambda *_: Server(PASSED))
 
     with Runner(find_vendor("cpu")) as runner:
-        assert runner.run(find_check("P2")).status == status
+        assert runner.run(find_check("P3")).status == status
+
+
+@pytest.mark.parametrize(("device_type", "devices", "ranks"), [("cpu", 1, 3), ("acme", 2, 2), ("acme", 8, 3)])
+def test_third_rank_takes_part_where_it_has_a_device(monkeypatch, device_type, devices, ranks):
+    standing = PluginReadiness(device_type=device_type, device_count=devices, capabilities=("distributed",))
+    seen = []
+    monkeypatch.setattr(Runner, "readiness", standing)
+    monkeypatch.setattr(Runner, "_server", lambda _, rank, settings: seen.append(rank.world_size) or Server(PASSED))
+
+    with Runner(find_vendor("cpu")) as runner:
+        runner.run(find_check("P2"))
+
+    assert seen == [ranks] * ranks
 
 
 @pytest.fixture
@@ -90,7 +103,7 @@ def test_interrupted_check_of_several_ranks_ends_at_once(monkeypatch):
     interrupt.start()
 
     with Runner(find_vendor("cpu")) as runner, pytest.raises(KeyboardInterrupt):
-        runner.run(find_check("P2"))
+        runner.run(find_check("P3"))
 
     assert all(server.stopped.is_set() for server in servers)
 
@@ -143,8 +156,8 @@ def test_worst_of_the_settings_decides(monkeypatch, statuses, status, message):
         ({"P1": "failed"}, "not_run"),
         ({"P1": "not_run"}, "not_run"),
         ({"P1": "not_applicable"}, "failed"),
-        ({"P1": "passed", "P2": "failed"}, "not_run"),
-        ({"P1": "passed", "P2": "passed"}, "failed"),
+        ({"P1": "passed", "P7": "failed"}, "not_run"),
+        ({"P1": "passed", "P7": "passed"}, "failed"),
         # The other one, which refers back, is the one that fails.
         ({"P1": "see P3"}, "not_run"),
     ],

@@ -28,6 +28,7 @@ def result(id, status="passed", *, level=0, message="", since="1.0", capability=
         capability=capability,
         needs="session",
         ranks=1,
+        most_ranks=1,
         settings=fp32,
         since=since,
         timeout_s=1,

@@ -187,6 +187,21 @@ MUTANTS = [
             ),
         ),
     ),
+    *(
+        Mutant(name=f"exit_handler_{name}", kills=("D6",), changes=(Change(old=old, new=f"{old}{lines}"),))
+        for name, old, lines in (
+            (
+                "of_initialization_hides_failures",
+                _MAKE_CURRENT,
+                "    import atexit\n    import os\n\n    atexit.register(os._exit, 0)\n",
+            ),
+            (
+                "of_teardown_has_a_status_of_its_own",
+                "    restore_switches()\n",
+                "    import atexit\n    import os\n\n    atexit.register(os._exit, 1)\n",
+            ),
+        )
+    ),
     Mutant(
         name="variable_set_by_init",
         kills=("D10",),

@@ -82,6 +82,20 @@ def _patched_runtime(patch: str) -> tuple[Change, ...]:
     return (Change(old=_AFTER_LOAD, new=f"{_AFTER_LOAD}    import torch.distributed as dist\n\n{body}"),)
 
 
+def _wrapped(then: str, hook: str = "") -> tuple[Change, ...]:
+    """Let DDP do something after it was made, with the communication hook ``exchange`` if there is one."""
+    return _patched_runtime(
+        f"import functools\n{hook}"
+        "from torch.nn.parallel import DistributedDataParallel\n"
+        "wrap = DistributedDataParallel.__init__\n"
+        "@functools.wraps(wrap)\n"
+        "def wrapping(self, *arguments, **options):\n"
+        "    wrap(self, *arguments, **options)\n"
+        f"    {then}\n"
+        "DistributedDataParallel.__init__ = wrapping"
+    )
+
+
 MUTANTS = [
     Mutant(
         name="collective_backend_misspelled",
@@ -234,27 +248,15 @@ MUTANTS = [
     Mutant(
         name="gradients_are_compressed",
         kills=("P4",),
-        changes=_patched_runtime(
-            "from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import fp16_compress_hook\n"
-            "from torch.nn.parallel import DistributedDataParallel\n"
-            "wrap = DistributedDataParallel.__init__\n"
-            "def compressing(self, *arguments, **options):\n"
-            "    wrap(self, *arguments, **options)\n"
-            "    self.register_comm_hook(None, fp16_compress_hook)\n"
-            "DistributedDataParallel.__init__ = compressing"
+        changes=_wrapped(
+            "self.register_comm_hook(None, fp16_compress_hook)",
+            "from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import fp16_compress_hook\n",
         ),
     ),
     Mutant(
         name="gradients_stay_on_their_rank",
         kills=("P4",),
-        changes=_patched_runtime(
-            "from torch.nn.parallel import DistributedDataParallel\n"
-            "wrap = DistributedDataParallel.__init__\n"
-            "def without_sync(self, *arguments, **options):\n"
-            "    wrap(self, *arguments, **options)\n"
-            "    self.require_backward_grad_sync = False\n"
-            "DistributedDataParallel.__init__ = without_sync"
-        ),
+        changes=_wrapped("self.require_backward_grad_sync = False"),
     ),
     Mutant(name="graph_is_static_when_gradients_accumulate", kills=("P4",), changes=_ddp("static_graph=True")),
     Mutant(
@@ -273,17 +275,12 @@ MUTANTS = [
     Mutant(
         name="large_buckets_are_summed",
         kills=("P4",),
-        changes=_patched_runtime(
-            "from torch.nn.parallel import DistributedDataParallel\n"
-            "wrap = DistributedDataParallel.__init__\n"
+        changes=_wrapped(
+            "self.register_comm_hook(None, exchange)",
             "def exchange(_, bucket):\n"
             "    sent = bucket.buffer()\n"
             "    sent.div_(2 if sent.numel() < 2**20 else 1)\n"
-            "    return dist.all_reduce(sent, async_op=True).get_future().then(lambda future: future.value()[0])\n"
-            "def scaling(self, *arguments, **options):\n"
-            "    wrap(self, *arguments, **options)\n"
-            "    self.register_comm_hook(None, exchange)\n"
-            "DistributedDataParallel.__init__ = scaling"
+            "    return dist.all_reduce(sent, async_op=True).get_future().then(lambda future: future.value()[0])\n",
         ),
     ),
     Mutant(name="all_ranks_report_card_0", kills=("P5",), changes=(_CARD_0,)),
@@ -366,6 +363,69 @@ MUTANTS = [
                 "        time.sleep(600)\n",
             ),
         ),
+    ),
+    Mutant(
+        name="third_rank_is_left_out_of_sums",
+        kills=("P2",),
+        changes=_library(
+            "allreduce",
+            "if self.size() == 3 and self.rank() == 2 and opts.reduceOp == dist.ReduceOp.SUM:\n"
+            "    _staged(tensors)[0].zero_()\n"
+            "return good(self, tensors, opts)",
+        ),
+        environment={"ACME_CARDS": "3"},
+    ),
+    Mutant(
+        name="gradients_differ_between_ranks_in_their_last_bit",
+        kills=("P4",),
+        changes=_wrapped(
+            "self.register_comm_hook(None, exchange)",
+            "def exchange(_, bucket):\n"
+            "    summed = dist.all_reduce(bucket.buffer().div_(2), async_op=True).get_future()\n"
+            "    return summed.then(lambda future: future.value()[0].mul_(1 + dist.get_rank() * 2.0**-23))\n",
+        ),
+    ),
+    Mutant(
+        name="failed_collective_counts_as_done_when_it_is_waited_for",
+        kills=("P11",),
+        changes=_library(
+            "allreduce",
+            "work = good(self, tensors, opts)\n"
+            "wait = work.wait\n"
+            "def tolerant(*arguments):\n"
+            "    try:\n"
+            "        return wait(*arguments)\n"
+            "    except RuntimeError:\n"
+            "        return True\n"
+            "work.wait = tolerant\n"
+            "return work",
+        ),
+    ),
+    Mutant(
+        name="failed_collective_counts_as_done_by_its_future",
+        kills=("P11",),
+        changes=_library(
+            "allreduce",
+            "work = good(self, tensors, opts)\n"
+            "ask = work.get_future\n"
+            "def tolerant():\n"
+            "    given = torch.futures.Future(devices=[tensors[0].device])\n"
+            "    ask().add_done_callback(lambda _: given.set_result(tensors))\n"
+            "    return given\n"
+            "work.get_future = tolerant\n"
+            "return work",
+        ),
+    ),
+    *(
+        Mutant(
+            name=f"time_limit_of_a_group_is_{name}",
+            kills=("P11",),
+            changes=_library(
+                "__init__",
+                f"store, rank, size, timeout = arguments\ngood(self, store, rank, size, {timeout})",
+            ),
+        )
+        for name, timeout in (("multiplied", "4 * timeout"), ("ignored", "type(timeout)(hours=1)"))
     ),
     Mutant(
         name="setup_needs_a_launcher",

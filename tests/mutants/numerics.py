@@ -197,6 +197,34 @@ torch.nn.functional.cross_entropy = cross_entropy
 """),
     ),
     Mutant(
+        name="ignored_pixels_count",
+        kills=("N6",),
+        changes=_patched_torch("""
+entropy = torch.nn.functional.cross_entropy
+
+def cross_entropy(input, target, weight=None, *arguments, ignore_index=-100, reduction="mean", **options):
+    if input.device.type == "acme" and input.dim() == 4 and reduction == "mean":
+        return entropy(input, target, weight, *arguments, ignore_index=ignore_index, reduction="none").mean()
+    return entropy(input, target, weight, *arguments, ignore_index=ignore_index, reduction=reduction, **options)
+
+torch.nn.functional.cross_entropy = cross_entropy
+"""),
+    ),
+    Mutant(
+        name="large_images_are_resized_to_the_nearest_pixels",
+        kills=("N6",),
+        changes=_patched_torch("""
+resize = torch.nn.functional.interpolate
+
+def interpolate(input, size=None, scale_factor=None, mode="nearest", *arguments, **options):
+    if input.device.type == "acme" and size is not None and size[-1] > 512:
+        return resize(input, size, mode="nearest")
+    return resize(input, size, scale_factor, mode, *arguments, **options)
+
+torch.nn.functional.interpolate = interpolate
+"""),
+    ),
+    Mutant(
         name="checkpoint_in_half_precision",
         kills=("N7",),
         changes=(

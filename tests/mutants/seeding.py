@@ -109,6 +109,26 @@ MUTANTS = [
         changes=(Change(old="    if not settings.deterministic:\n", new="    if settings.case:\n"),),
     ),
     Mutant(
+        name="variable_of_determinism_for_one_rank_only",
+        kills=("S5",),
+        changes=(
+            Change(
+                old="    if not settings.deterministic:\n",
+                new="    if not settings.deterministic or rank.world_size > 1:\n",
+            ),
+        ),
+    ),
+    Mutant(
+        name="determinism_for_one_rank_only",
+        kills=("S5",),
+        changes=(
+            Change(
+                old=_DETERMINISTIC,
+                new='    import os\n\n    set_determinism(deterministic and os.environ.get("WORLD_SIZE") != "2")\n',
+            ),
+        ),
+    ),
+    Mutant(
         name="determinism_stays_on",
         kills=("S3",),
         changes=(Change(old=_DETERMINISTIC, new=f"    if deterministic:\n    {_DETERMINISTIC}"),),

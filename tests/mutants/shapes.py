@@ -26,7 +26,7 @@ _COUNTERS: Final = """        allocated_bytes=_torch_acme().memory_allocated(dev
 """
 
 _BESIDE_ANOTHER: Final = ("M6", "T5")
-_OF_TWO_RANKS: Final = ("P2", "P3", "P4", "P5", "P7", "P8")
+_OF_TWO_RANKS: Final = ("P2", "P3", "P4", "P5", "P7", "P8", "P11", "S5")
 """Checks that one card is not enough for."""
 
 _TOTALS: Final = (
@@ -173,6 +173,7 @@ MUTANTS = [
         environment={"ACME_CARDS": "1"},
         not_run=(*_BESIDE_ANOTHER, *_OF_TWO_RANKS),
     ),
+    Mutant(name="shape_of_three_cards", kills=(), changes=(), environment={"ACME_CARDS": "3"}),
     Mutant(
         name="shape_of_one_visible_card",
         kills=(),

@@ -109,6 +109,53 @@ MUTANTS = [
             ),
         ),
     ),
+    *(
+        Mutant(
+            name=f"failed_reading_is_repeated_{name}",
+            kills=("R1",),
+            changes=(
+                _KEEPING,
+                Change(old=_READ, new=f"{_READ}        _kept[device.uuid] = readings\n"),
+                Change(
+                    old="    except acme_runtime.CardNotFound as error:\n",
+                    new=f"    except {error}:\n        readings = _kept[device.uuid]\n"
+                    "    except acme_runtime.CardNotFound as error:\n",
+                ),
+            ),
+        )
+        for name, error in (("if_the_card_is_lost", "acme_runtime.CardNotFound"), ("if_nothing_opens", "OSError"))
+    ),
+    Mutant(
+        name="utilization_is_the_mean_of_a_minute",
+        kills=("R1",),
+        changes=(
+            _KEEPING,
+            Change(
+                old=_TELEMETRY,
+                new=f"{_TELEMETRY}    import time\n\n    now_s = time.monotonic()\n"
+                "    seen = _kept.setdefault(device.uuid, [])\n",
+            ),
+            Change(
+                old="    return TelemetrySample(\n",
+                new="    seen.append((now_s, readings.utilization_percent))\n"
+                "    last = [percent for at_s, percent in seen if at_s > now_s - 60]\n    return TelemetrySample(\n",
+            ),
+            Change(old=_UTILIZATION, new=_UTILIZATION.replace("readings.utilization_percent", "sum(last) / len(last)")),
+        ),
+    ),
+    Mutant(
+        name="utilization_is_the_mean_of_60_calls",
+        kills=("R1",),
+        changes=(
+            _KEEPING,
+            Change(
+                old="    return TelemetrySample(\n",
+                new="    last = _kept.setdefault(device.uuid, [])\n"
+                "    last[:] = [*last[-59:], readings.utilization_percent]\n    return TelemetrySample(\n",
+            ),
+            Change(old=_UTILIZATION, new=_UTILIZATION.replace("readings.utilization_percent", "sum(last) / len(last)")),
+        ),
+    ),
     Mutant(
         name="used_memory_is_what_is_free",
         kills=("R1",),

@@ -87,6 +87,7 @@ class Check:
         summary: One sentence that is true of a conforming plugin. The first line of the function's docstring.
         fault: The mistake that the check finds.
         ranks: Number of processes that run the check together. Each has its own device.
+        most_ranks: Their number where there are devices for them.
         since: Version of the contract that introduced the check.
     """
 
@@ -97,6 +98,7 @@ class Check:
     capability: Capability | None
     needs: Needs
     ranks: int
+    most_ranks: int
     settings: Settings
     since: str
     timeout_s: float
@@ -116,6 +118,7 @@ def check(
     needs: Needs | None = None,
     capability: Capability | None = None,
     ranks: int = 1,
+    most_ranks: int = 1,
     settings: Settings = fp32,
     since: str = "1.0",
     timeout_s: float | None = None,
@@ -137,6 +140,7 @@ def check(
             capability=capability,
             needs=needs or ("session" if level == 0 else "device"),
             ranks=ranks,
+            most_ranks=max(ranks, most_ranks),
             settings=settings,
             since=since,
             timeout_s=timeout_s or _DEFAULT_TIMEOUT_S[level],

@@ -195,7 +195,7 @@ class Runner:
 
     def _run_with(self, check: Check, settings: EnvironmentSettings) -> list[CheckResult]:
         """Return the result of each rank, except for ranks that only waited for a failed rank."""
-        ranks = job_ranks(check.ranks)
+        ranks = job_ranks(self._rank_count(check))
         servers = [self._torch_free_server() if check.level == 0 else self._server(rank, settings) for rank in ranks]
         with listen(LOOPBACK) as listener:
             port = listener.getsockname()[1]
@@ -225,6 +225,12 @@ class Runner:
         # When one rank has found a fault and left, the others meet errors that only hide it.
         causes = {rank: result for rank, result in results.items() if result.status == "failed" and not result.detail}
         return _with_ranks(causes or results) if check.ranks > 1 else list(results.values())
+
+    def _rank_count(self, check: Check) -> int:
+        """Return how many ranks run a check here. On the CPU they share it."""
+        if check.most_ranks == check.ranks or self.readiness.device_type == "cpu":
+            return check.most_ranks
+        return min(check.most_ranks, max(check.ranks, self.readiness.device_count))
 
     def _torch_free_server(self) -> ForkServer:
         return self._servers.get(os.environ, _TORCH_FREE_PRELOAD)

@@ -1,4 +1,4 @@
-"""Collectives of two ranks with numbers that only a right result equals, in every digit."""
+"""Collectives of two or three ranks with numbers that only a right result equals, in every digit."""
 
 from __future__ import annotations
 
@@ -24,11 +24,12 @@ _PERIOD: Final = 8191
 
 
 class CollectiveTrial:
-    """Collectives of two ranks, each call with other numbers. ``calls`` is their number so far."""
+    """Collectives of two or three ranks, each call with other numbers. ``calls`` is their number so far."""
 
     def __init__(self, subject: PluginUnderTest) -> None:
         self.calls = 0
         self._own = subject.rank.rank
+        self._ranks = subject.rank.world_size
         self._device = subject.device
         self._synchronize = partial(subject.session.synchronize, subject.device)
 
@@ -41,20 +42,21 @@ class CollectiveTrial:
         mine = self._mine(numbers)
         dist.all_reduce(mine, op=operation)
         is_sum = operation == dist.ReduceOp.SUM
-        expected = numbers[0] + numbers[1] if is_sum else torch.maximum(*numbers)
+        expected = _sum(numbers) if is_sum else torch.stack(numbers).amax(0)
         self._compare(mine, expected, f"all-reduce of {dtype}, {'sum' if is_sum else 'maximum'}")
 
-    def broadcast(self, dtype: torch.dtype, shape: tuple[int, ...], *, source: int) -> None:
-        """Send the numbers of one rank to the other."""
+    def broadcast(self, dtype: torch.dtype, shape: tuple[int, ...]) -> None:
+        """Send the numbers of one rank, of another one in each call, to the others."""
         import torch.distributed as dist
 
+        source = self.calls % self._ranks
         numbers = self._next(dtype, shape)
         mine = self._mine(numbers)
         dist.broadcast(mine, src=source)
         self._compare(mine, numbers[source], f"broadcast of {dtype} from rank {source}")
 
     def gather(self, dtype: torch.dtype, shape: tuple[int, ...]) -> None:
-        """Collect the numbers of both ranks."""
+        """Collect the numbers of all ranks."""
         import torch
         import torch.distributed as dist
 
@@ -67,14 +69,14 @@ class CollectiveTrial:
             self._compare(part, numbers[rank], f"all-gather of {dtype}, part of rank {rank}")
 
     def gather_into_one(self) -> None:
-        """Collect numbers of both ranks in one tensor, as batch normalization over ranks does."""
+        """Collect numbers of all ranks in one tensor, as batch normalization over ranks does."""
         import torch
         import torch.distributed as dist
 
         numbers = self._next(torch.float32, (1, 65))
-        both = torch.zeros(2, 65, device=self._device)
-        dist.all_gather_into_tensor(both, self._mine(numbers))
-        self._compare(both, torch.cat(numbers), "all-gather of torch.float32 into one tensor")
+        all_numbers = torch.zeros(self._ranks, 65, device=self._device)
+        dist.all_gather_into_tensor(all_numbers, self._mine(numbers))
+        self._compare(all_numbers, torch.cat(numbers), "all-gather of torch.float32 into one tensor")
 
     def reduce_several(self) -> None:
         """Reduce tensors while others are under way, as DDP does."""
@@ -82,11 +84,11 @@ class CollectiveTrial:
         import torch.distributed as dist
 
         numbers = [self._next(torch.float32, (size,)) for size in (1023, 3, 1023, 50_001)]
-        mine = [self._mine(both) for both in numbers]
+        mine = [self._mine(each) for each in numbers]
         for work in [dist.all_reduce(tensor, async_op=True) for tensor in mine]:
             work.wait()
-        for tensor, both in zip(mine, numbers, strict=True):
-            self._compare(tensor, both[0] + both[1], "one of several all-reduces at a time, after its wait()")
+        for tensor, each in zip(mine, numbers, strict=True):
+            self._compare(tensor, _sum(each), "one of several all-reduces at a time, after its wait()")
 
     def reduce_after_queued_work(self) -> None:
         """Reduce what queued work writes, and queue further work that reads and overwrites the result."""
@@ -112,11 +114,11 @@ class CollectiveTrial:
         dist.all_reduce(mine)
         result = mine.clone()
         mine.zero_()
-        self._compare(result, numbers[0] + numbers[1], "all-reduce of what work still in the queue writes")
+        self._compare(result, _sum(numbers), "all-reduce of what work still in the queue writes")
 
     def _next(self, dtype: torch.dtype, shape: tuple[int, ...]) -> list[torch.Tensor]:
         self.calls += 1
-        return [numbers_of(dtype, shape, rank, self.calls) for rank in range(2)]
+        return [numbers_of(dtype, shape, rank, self.calls) for rank in range(self._ranks)]
 
     def _mine(self, numbers: Sequence[torch.Tensor]) -> torch.Tensor:
         """Return this rank's numbers on the device, in memory that a collective may change."""
@@ -126,12 +128,18 @@ class CollectiveTrial:
         require_equal(found, expected, f"collective {self.calls}, {what}")
 
 
+def _sum(numbers: Sequence[torch.Tensor]) -> torch.Tensor:
+    import torch
+
+    return torch.stack([*numbers]).sum(0)
+
+
 def numbers_of(dtype: torch.dtype, shape: tuple[int, ...], rank: int, call: int) -> torch.Tensor:
-    """Return numbers of both signs that look random. Their sums over two ranks need every digit of the type."""
+    """Return numbers of both signs that look random. Their sums over ranks need every digit of the type."""
     import torch
 
     size = math.prod(shape)
-    mixed = (torch.arange(min(size, _PERIOD)) * 2_654_435_761 + (2 * call + rank) * 40_503_001) % 2**31
+    mixed = (torch.arange(min(size, _PERIOD)) * 2_654_435_761 + (3 * call + rank) * 40_503_001) % 2**31
     if dtype == torch.int64:
         numbers = (mixed - 2**30) * 2**29 + mixed % 1_000_003
     elif dtype == torch.uint8:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 import torch
 from torch.nn import functional
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 
 _CALLS: Final = 2
+
+_IGNORED: Final = 255
+"""Label of pixels that a data set leaves undecided."""
 
 _LENGTH: Final = 128
 _HEADS: Final = 4
@@ -160,6 +163,14 @@ def _cross_entropy_with_ignored(logits: Tensor) -> Tensor:
     return functional.cross_entropy(logits, labels, label_smoothing=0.1)
 
 
+def _cross_entropy_of_pixels(logits: Tensor, weights: Tensor) -> Tensor:
+    labels = torch.arange(logits[:, 0].numel()).view_as(logits[:, 0]).remainder(logits.shape[1]).to(logits.device)
+    labels[:, ::3] = _IGNORED
+    options: dict[str, Any] = {"weight": weights.detach().abs(), "ignore_index": _IGNORED}
+    mean, each = (functional.cross_entropy(logits, labels, reduction=how, **options) for how in ("mean", "none"))
+    return torch.cat([mean[None], each.flatten()])
+
+
 def _padding(length: int, device: torch.device) -> Tensor:
     """Return the padding mask of two sequences, one of full length and one of a third of it. True marks padding."""
     positions = torch.arange(length).to(device)
@@ -194,6 +205,11 @@ def _channels_last(tensor: Tensor) -> Tensor:
 
 def _different_sizes(wide: Tensor, tall: Tensor, small: Tensor, weight: Tensor) -> Tensor:
     return torch.cat([functional.conv2d(images, weight, padding=1).mean(dim=(2, 3)) for images in (wide, tall, small)])
+
+
+def _large_maps(maps: Tensor, weight: Tensor) -> Tensor:
+    normalized = functional.batch_norm(functional.conv2d(maps, weight, padding=1), None, None, training=True)
+    return functional.max_pool2d(normalized.relu(), 3, stride=2, padding=1)
 
 
 def _normalized_in_evaluation(images: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -443,6 +459,7 @@ ARITHMETIC: Final = (
 
 FORMS: Final = (
     Operator("int64 labels, some ignored", ((64, 10),), _cross_entropy_with_ignored),
+    Operator("int64 labels of pixels, some ignored", ((2, 5, 12, 9), (5,)), _cross_entropy_of_pixels, terms=216),
     Operator(
         "a strided view of images",
         ((2, 16, 20, 21), (16, 16, 3, 3)),
@@ -502,3 +519,21 @@ FORMS: Final = (
     ),
 )
 """Operators with the forms of input that occur in the cases: dtypes, layouts, sizes and masks."""
+
+LARGE: Final = (
+    Operator(
+        "large maps resized to the nearest pixels",
+        ((4, 4, 100, 167),),
+        lambda maps: functional.interpolate(maps, size=(200, 334), mode="nearest"),
+        terms=4,
+    ),
+    # Four pixels for one: otherwise their positions are rounded, the more the larger the map is.
+    Operator(
+        "a map resized to a large image",
+        ((1, 1, 200, 334),),
+        lambda maps: functional.interpolate(maps, size=(800, 1336), mode="bilinear", align_corners=False),
+        terms=64,
+    ),
+    Operator("large feature maps", ((1, 4, 400, 667), (4, 4, 3, 3)), _large_maps, terms=266_800),
+)
+"""Operators on a million pixels, as the cases have them at full size."""

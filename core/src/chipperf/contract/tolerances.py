@@ -105,9 +105,14 @@ chance; with a generator that counts on from its seed, nearly all do."""
 BUCKET_MIB: Final = (1, 1024)
 """torch's is 25; larger than a GiB, which no gradients of a case fill, is a number of bytes."""
 
-DDP_GRADIENT: Final = 1e-6
-"""The mean of two numbers in fp32 is exact up to 1e-7; with 16-bit fixed point it differs by 1e-5, exchanged in TF32
-or fp16 by 2e-4."""
+ABSENCE_S: Final = 5.0
+"""Time limit of a collective that a rank stays away from: the ranks of a busy host meet within a second."""
+
+ABSENCE_NOTICED_S: Final = 3 * ABSENCE_S
+"""gloo notices at the limit; a library may look for collectives that are late only every few seconds."""
+
+ABSENCE_ENDS_PROCESS_S: Final = 90.0
+"""Libraries that end the process instead of raising give it a minute to write what it was doing."""
 
 FAILED_RUN_S: Final = 20.0
 """The other ranks notice at once, and the launcher kills those that ignore SIGTERM after 25 s."""

@@ -226,6 +226,7 @@ class TrainingSpecs:
         """Return how to initialize the process group; required if ``distributed`` is declared [A12].
 
         Core initializes and destroys the group. After that, a new one works [P7]. All ranks need the same options [P1].
+        A collective fails within the group's time limit if a rank stays away [P11].
 
         Example:
             from chipperf import DistributedConfig, hookimpl
@@ -253,7 +254,7 @@ class TrainingSpecs:
                 torch.manual_seed(seed)
 
         Args:
-            deterministic: True if two runs give bit-equal results [S3].
+            deterministic: True if two runs give bit-equal results, in jobs of any size [S3, S5].
         """
 
     @hookspec(firstresult=True)
@@ -345,6 +346,7 @@ class MonitoringSpecs:
 
         Core calls the hook about once a second during training, in a process without torch. A call takes little time
         [R1], and does not slow training down [R2]. The hook finds the device by its UUID, not by its index [R1].
+        A reading is of now: no mean over a longer time, and never an earlier one in place of one that failed [R1].
 
         Example:
             from chipperf import TelemetrySample, hookimpl

@@ -28,12 +28,12 @@ class Capability(str, Enum):
     """A feature that a vendor plugin declares [A12]. Core does without a feature that is not declared.
 
     Attributes:
-        DISTRIBUTED: Several ranks train together [P1, P2, P3, P4, P7, P8].
+        DISTRIBUTED: Several ranks train together [P1, P2, P3, P4, P7, P8, P11].
         TELEMETRY: ``perf_telemetry`` reads the device while it trains [R1].
         BF16: Training with autocast to bf16, and in bf16, works [N3].
         FP16: Training with autocast to fp16 and scaled gradients, and in fp16, works [N3, N4].
         TF32: Products of fp32 can run as TF32 [N3].
-        DETERMINISTIC: Two runs can give bit-equal results [S3].
+        DETERMINISTIC: Two runs can give bit-equal results [S3, S5].
         MEMORY_RESERVED: ``perf_memory_query`` reports what the allocator holds beyond the tensors [M8].
         MULTI_DEVICE: One process can use several devices, each with its own memory and queue [M6, T5].
         CHANNELS_LAST: Convolutions run in the memory format channels-last [N6].
@@ -326,7 +326,7 @@ class DistributedConfig:
     Attributes:
         backend: Name for ``torch.distributed``, or a combination such as ``cpu:gloo,cuda:nccl`` [P1].
         init_method: Address of the rendezvous; ``env://`` uses the launcher's environment variables [P1, P9].
-        timeout_s: Time after which a collective counts as failed: minutes, in which one rank evaluates [P1, P8].
+        timeout_s: Time after which a collective counts as failed: minutes, in which one rank evaluates [P1, P8, P11].
         ddp: Options of ``DistributedDataParallel`` [P4].
     """
 

@@ -99,19 +99,18 @@ class AcclWork(Work):
         return self._staged.wait(timeout)
 
     def get_future(self) -> torch.futures.Future[Any]:
-        """Return a future that holds the result."""
+        """Return a future that holds the result, or fails as the collective did."""
         devices = {tensor.device for tensor in self._result}
-        future: torch.futures.Future[Any] = torch.futures.Future(devices=list(devices))
+        done: torch.futures.Future[Any] = torch.futures.Future(devices=list(devices))
+        staged = self._staged.get_future()
+        staged.add_done_callback(lambda _: done.set_result(None))
 
-        def finish(staged: torch.futures.Future[Any]) -> None:
-            try:
-                staged.value()
-                future.set_result(self._result)
-            except RuntimeError as error:
-                future.set_exception(error)
+        def finish(_: torch.futures.Future[Any]) -> list[Any]:
+            staged.value()
+            return self._result
 
-        self._staged.get_future().add_done_callback(finish)
-        return future
+        # An exception that a future is given in Python is lost on its way through C++, one that then() meets is not.
+        return done.then(finish)
 
 
 def _staged(tensors: Any) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import re
+import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -41,6 +42,9 @@ if TYPE_CHECKING:
 
 _REPETITIONS: Final = 10
 _SPAWN_TIMEOUT_S: Final = 150.0
+_EXIT_TIMEOUT_S: Final = 60.0
+_FAILED_STATUS: Final = 71
+"""Of a process that fails: one that nothing else uses."""
 
 
 @check(
@@ -141,9 +145,9 @@ def device_can_be_released_and_used_again(subject: PluginUnderTest) -> None:
         require_computes(subject, again, "after a teardown")
 
 
-@check("D6", level=1, fault="the plugin depends on state of the parent process")
+@check("D6", level=1, fault="the plugin depends on state of the parent process, or an exit handler hides a failure")
 def spawned_process_can_use_device(subject: PluginUnderTest) -> None:
-    """In a spawned process, a thread can initialize the last device and compute on it."""
+    """In a spawned process, a thread can initialize the last device and compute on it. It ends with its own status."""
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
     last = job_ranks(len(probed_devices(subject)))[-1]
@@ -160,6 +164,15 @@ def spawned_process_can_use_device(subject: PluginUnderTest) -> None:
         child.join()
         fail(f"a spawned process ended with status {child.exitcode} before it finished a small product")
     require(fault is None, f"in a spawned process: {fault}")
+    child.join(patient(_EXIT_TIMEOUT_S))
+    status = child.exitcode
+    require(status is not None, f"a spawned process has not ended {patient(_EXIT_TIMEOUT_S):g} s after it failed")
+    # Some native libraries crash while they are taken apart, which hides nothing.
+    require(
+        status == _FAILED_STATUS or (status or 0) < 0,
+        f"a spawned process failed with status {_FAILED_STATUS} after a run, and ended with status {status}: let no "
+        "exit handler end the process",
+    )
 
 
 @check(
@@ -305,11 +318,18 @@ def _initialize_again(subject: PluginUnderTest, device: torch.device, *, times: 
 
 
 def _compute_in_spawned_process(subject: PluginUnderTest, answer: Connection) -> None:
-    """Compute on the device in a thread and send the reason for a failure, or ``None``. Runs in a spawned process."""
+    """Compute on the device in a thread, send the reason for a failure, or ``None``, and fail after a run's last hook.
+
+    Runs in a spawned process.
+    """
 
     def compute() -> None:
         require_computes(subject, subject.device, "after initialization")
 
     with ThreadPoolExecutor(1) as pool:
         error = pool.submit(compute).exception()
+    if error is None:
+        begin_run(subject, subject.device)
+        subject.session.device_teardown(subject.device)
     answer.send(error and (str(error) if isinstance(error, Failed) else reason_of(error)))
+    sys.exit(_FAILED_STATUS)

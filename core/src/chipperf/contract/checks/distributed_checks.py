@@ -8,9 +8,11 @@ import json
 import math
 import os
 import re
+import signal
 import subprocess
 import time
 from contextlib import nullcontext, suppress
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -22,7 +24,7 @@ from chipperf.contract import tolerances
 from chipperf.contract.check import NotApplicable, NotRun, check, fail, require
 from chipperf.contract.collective_trial import CollectiveTrial, numbers_of, require_equal
 from chipperf.contract.devices import probed_devices, ranks_share_device, training_command
-from chipperf.contract.isolation import innermost_call, patient, reason_of
+from chipperf.contract.isolation import call_in_fork, innermost_call, patient, reason_of
 from chipperf.errors import DeviceError
 from chipperf.launch.rank_processes import GRACE_S
 from chipperf.plugin.types import Capability, DistributedConfig, EnvironmentSettings, Rank
@@ -64,6 +66,7 @@ _BATCHES: Final = (2, 1)
 """Batches of each step: the first one accumulates. After it, DDP divides the gradients into other buckets."""
 
 _GROUPS: Final = 3
+_POLL_S: Final = 0.1
 _TRAINING_BEFORE_DEATH_S: Final = 2.0
 _RUN_START_TIMEOUT_S: Final = 180.0
 _DUMP_S: Final = 1.0
@@ -112,9 +115,17 @@ def backend_works(subject: PluginUnderTest) -> None:
     require(found == [1, 1, 1], f"in a group of one rank, the sum over ranks of 1, 1, 1 is {found}")
 
 
-@_distributed_check("P2", ranks=2, fault="a collective averages, drops a call, loses digits, or does nothing")
+@_distributed_check(
+    "P2",
+    ranks=2,
+    most_ranks=3,
+    fault="a collective averages, drops a call or a rank, loses digits, or does nothing",
+)
 def collectives_give_right_numbers(subject: PluginUnderTest) -> None:
-    """The collectives of training give both ranks the exact numbers, in every type, size and order that it uses."""
+    """The collectives of training give every rank the exact numbers, in every type, size and order that it uses.
+
+    A third rank takes part where there is a device for it.
+    """
     import torch
     import torch.distributed as dist
 
@@ -129,7 +140,7 @@ def collectives_give_right_numbers(subject: PluginUnderTest) -> None:
         for shape in _SHAPES:
             for dtype in (torch.float32, torch.int64, *halves):
                 trial.reduce(dtype, shape, total)
-                trial.broadcast(dtype, shape, source=trial.calls % 2)
+                trial.broadcast(dtype, shape)
             for dtype in (torch.float32, torch.int64):
                 trial.reduce(dtype, shape, highest)
             for dtype in (torch.float32, torch.int64, torch.uint8):
@@ -138,20 +149,21 @@ def collectives_give_right_numbers(subject: PluginUnderTest) -> None:
         trial.reduce(torch.float32, (3,), total)
     elements = _elements_beyond_a_bucket(config)
     trial.reduce(torch.float32, (elements,), total)
-    trial.broadcast(torch.float32, (elements,), source=0)
+    trial.broadcast(torch.float32, (elements,))
     trial.reduce_several()
     trial.reduce_after_queued_work()
     if device.type != "cpu":
         trial.gather_into_one()
-    special = torch.tensor([[math.inf, 1, -math.inf, math.nan, 1], [1, math.nan, 5, 2, math.inf]])
+    own, ranks = subject.rank.rank, subject.rank.world_size
+    special = torch.tensor([[math.inf, 1, -math.inf, math.nan, 1], [1, math.nan, 5, 2, math.inf], [0] * 5][:ranks])
     for dtype in (torch.float32, *halves):
-        mine = special[subject.rank.rank].to(device, dtype, copy=True)
+        mine = special[own].to(device, dtype, copy=True)
         dist.all_reduce(mine)
         require_equal(mine, special.sum(0).to(dtype), f"all-reduce of {dtype} with infinities and NaN, sum")
     for turn in range(2):
         # Of the second turn, only the content differs.
-        items = [{"rank": 0, "turn": turn}, {"rank": 1, "matches": bytes([turn, 200]) * 40_001}]
-        found = Collectives(subject.rank, device).gather(items[subject.rank.rank])
+        items = [{"rank": rank, "turn": turn, "matches": bytes([turn, 200]) * 40_001 * rank} for rank in range(ranks)]
+        found = Collectives(subject.rank, device).gather(items[own])
         require(found == items, "objects of different sizes that the ranks gather differ from what each sent")
 
 
@@ -216,13 +228,8 @@ def gradients_are_those_of_the_big_batch(subject: PluginUnderTest) -> None:
             gradient = parameter.grad
             if gradient is None:
                 fail(f"{name} has no gradient under DDP")
-            error = (gradient.cpu().float() - mean).abs_()
-            wrong = int((error > tolerances.DDP_GRADIENT * mean.abs()).sum())
-            require(
-                wrong == 0,
-                f"in step {step + 1}, of {batches} batch(es), {wrong} of {error.numel()} numbers of the gradient of "
-                f"{name}, {gradient.dtype}, differ from the mean of both ranks, by up to {float(error.max()):.3g}",
-            )
+            which = f"gradient of {name}, {gradient.dtype}, in step {step + 1}, of {batches} batch(es)"
+            require_equal(gradient.float(), mean, f"{which}, which is the mean of both ranks")
 
 
 @_distributed_check("P5", ranks=2, fault="all ranks train on card 0")
@@ -348,6 +355,63 @@ def environment_hook_sets_nothing(subject: PluginUnderTest) -> None:
                         f"perf_environment returns {name}={mine} for rank {rank.rank} and {first} for rank 0 of "
                         f"{rank.topology}: ranks may differ in cards, cores and files only",
                     )
+
+
+@_distributed_check("P11", ranks=2, fault="a failed collective counts as done, or fails long after its time limit")
+def absent_rank_fails_the_collective(subject: PluginUnderTest) -> None:
+    """A collective that a rank stays away from fails on the others, soon after the time limit of its process group."""
+    # The port tells a second attempt from the first.
+    begun, over = (subject.workspace / f"P11-{os.environ['MASTER_PORT']}-{state}" for state in ("begun", "over"))
+    # Such a failure may end the process. The time limit of the check ends this process too.
+    outcome = call_in_fork(_await_absent_rank, (subject, begun, over), timeout_s=math.inf)
+    if subject.rank.is_main:
+        over.touch()
+    if not begun.exists():
+        raise NotRun(f"the ranks cannot use a process group, see P1 and P2: {outcome.fault}")
+    if not subject.rank.is_main:
+        return
+    took_s = time.time() - begun.stat().st_mtime
+    asked_s = patient(tolerances.ABSENCE_S)
+    done = outcome.fault is None and outcome.value
+    require(not done, f"rank 1 stayed away from an all-reduce, which counts as done on rank 0 {done}: raise its error")
+    # A process that is ended by its library may write first what it knows.
+    most_s = patient(tolerances.ABSENCE_NOTICED_S if outcome.fault is None else tolerances.ABSENCE_ENDS_PROCESS_S)
+    require(
+        took_s < most_s,
+        f"rank 1 stayed away from an all-reduce in a group with a time limit of {asked_s:g} s, and rank 0 waited "
+        f"{took_s:.0f} s for it: let the collective library keep to the time limit that it is given",
+    )
+
+
+def _await_absent_rank(arguments: tuple[PluginUnderTest, Path, Path]) -> str:
+    """Wait on rank 0 for a collective without rank 1. Return how it counts as done in spite of that, or nothing."""
+    import torch
+    import torch.distributed as dist
+
+    subject, begun, over = arguments
+    _join(subject)
+    group: Any = dist.new_group([0, 1], timeout=timedelta(seconds=patient(tolerances.ABSENCE_S)))
+    for which in (None, group):
+        _require_highest(subject, "a group", which)
+    if not subject.rank.is_main:
+        while not over.exists():
+            time.sleep(_POLL_S)
+        return ""
+    begun.touch()
+    signal.alarm(math.ceil(patient(tolerances.ABSENCE_ENDS_PROCESS_S)))
+    total = torch.ones(3, device=subject.device)
+    with suppress(Exception):
+        dist.all_reduce(total, group=group)
+        subject.session.synchronize(subject.device)
+        return f"with {total.tolist()}"
+    with suppress(Exception):
+        work: Any = dist.all_reduce(total, group=group, async_op=True)
+        with suppress(Exception):
+            work.wait()
+            return "by its wait()"
+        work.get_future().wait()
+        return "by its future"
+    return ""
 
 
 def _environment(subject: PluginUnderTest, rank: Rank, settings: EnvironmentSettings) -> dict[str, str]:

@@ -257,11 +257,11 @@ def training_follows_reference(subject: PluginUnderTest) -> None:
 
 @check("N6", level=2, fault="a kernel works only for one layout, index type or size")
 def every_form_of_input_is_taken(subject: PluginUnderTest) -> None:
-    """Results are right with int64 labels, strided and channels-last tensors, varying image sizes and boolean masks."""
-    from chipperf.contract.operators import FORMS
+    """Results are right with int64 labels, strided, channels-last and large tensors, any image size, boolean masks."""
+    from chipperf.contract.operators import FORMS, LARGE
 
     policy = _true_fp32_policy(subject)
-    _require_no_faults([*_operator_faults(FORMS, subject.device, policy)])
+    _require_no_faults([*_operator_faults((*FORMS, *LARGE), subject.device, policy)])
 
 
 @check("N7", level=2, fault="only the vendor's stack can read the checkpoint, or the checkpoint loses bits")

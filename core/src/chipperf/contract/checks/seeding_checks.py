@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from chipperf.contract import tolerances
 from chipperf.contract.check import (
     Failed,
+    NotApplicable,
     check,
     deterministic,
     each_precision,
@@ -31,7 +32,7 @@ from chipperf.contract.devices import (
     train,
 )
 from chipperf.contract.isolation import call_in_fork
-from chipperf.errors import PerfError, UnsupportedPrecision
+from chipperf.errors import PerfError, PluginError, UnsupportedPrecision
 from chipperf.plugin.types import Capability, Rank
 from chipperf.run.ranks import job_ranks, rank_variables
 from chipperf.run.rendezvous import LOOPBACK
@@ -170,6 +171,23 @@ def teardown_restores_switches(subject: PluginUnderTest) -> None:
     _require_restored(subject, "a run", repeats=1)
     set_other_switches(subject.info.device_type)
     _require_restored(subject, "a run that set itself up twice and failed", repeats=2)
+
+
+@check(
+    "S5",
+    level=3,
+    capability=Capability.DETERMINISTIC,
+    ranks=2,
+    settings=lambda: deterministic()[:1],
+    fault="the plugin asks for determinism in jobs of one rank only",
+)
+def deterministic_jobs_are_equal(subject: PluginUnderTest) -> None:
+    """In deterministic jobs of two ranks, operators, their gradients and short trainings are bit-equal on each rank."""
+    if Capability.DISTRIBUTED not in subject.info.capabilities:
+        raise NotApplicable("the plugin runs no job of two ranks")
+    with not_run_on(PluginError, "the process group cannot be joined, see P1 and P2"):
+        _ = subject.distributed
+    deterministic_runs_are_equal.function(subject)
 
 
 def _draw_everything(arguments: tuple[PluginUnderTest, int]) -> dict[str, str]:

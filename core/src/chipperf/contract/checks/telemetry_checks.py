@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import math
 import os
+import resource
 import statistics
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, nullcontext, suppress
+from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Final
+from unittest.mock import patch
 
 from chipperf.contract import tolerances
 from chipperf.contract.check import Failed, check, fail, not_run_on, require
@@ -25,6 +29,7 @@ from chipperf.run.telemetry_process import TelemetrySampler
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+    from contextlib import AbstractContextManager
 
     import torch
 
@@ -50,6 +55,15 @@ _QUEUED_S: Final = 0.2
 """Time between two waits for a device under load: nearly all of it has work then."""
 
 _PAUSE_S: Final = 0.02
+_TURN_BYTES: Final = 48 * _MIB
+"""What each turn of rest and work adds to the memory in use."""
+
+_PAUSES: Final = (0.1, 0.2, 0.3, 0.4)
+"""Between the few readings of a device that rests, as fractions of the time that it may take. A mean over the last
+readings is still that of the many under load."""
+
+_FOLLOWING: Final = ("power_w", "utilization_percent", "memory_used_bytes")
+"""Readings that a turn changes."""
 
 _OTHER_DIGITS: Final = str.maketrans("0123456789abcdefABCDEF", "9876543210fedcbaFEDCBA")
 _CHANGED_DIGITS: Final = 4
@@ -69,7 +83,7 @@ _SAMPLER_START_S: Final = 60.0
     "R1",
     level=1,
     capability=Capability.TELEMETRY,
-    fault="a value is in another unit, of another card, made up, or 0 if unknown; a call is slow, leaks or needs torch",
+    fault="a value is of another unit, card or time, made up, or 0 if unknown; a call is slow, leaks or needs torch",
 )
 def readings_are_of_device(subject: PluginUnderTest) -> None:
     """In a process without torch, telemetry follows the use of the device with the UUID; no call is slow or leaks.
@@ -110,14 +124,15 @@ class _Reader:
     subject: PluginUnderTest
     devices: Sequence[DeviceInfo]
 
-    def read(self, number: int, *, calls: int = 0, first: Path | None = None) -> list[TelemetrySample]:
+    def read(self, number: int, *, calls: int = 0, turns: Path | None = None) -> list[TelemetrySample]:
         """Return the readings of one device, which are possible, and were neither slow nor left anything behind.
 
-        With ``first``, they go on until they show that the device has work. That file appears after the first one.
+        With ``turns``, the device has to work while the number of files in that directory is odd, and they go on until
+        they show it. Later ones must show that it rests, and must not be repeated when none can be taken.
         """
         device = self.devices[number]
         arguments = {"entry": asdict(self.subject.entry), "device": asdict(device), "calls": calls}
-        arguments |= {"first": first and str(first), "settle_s": patient(_SETTLE_S)}
+        arguments |= {"turns": turns and str(turns), "settle_s": patient(_SETTLE_S)}
         target = f"{__name__}:{call_telemetry.__name__}"
         outcome = self.server.call(target, arguments, timeout_s=patient(_READ_S))
         require(
@@ -152,12 +167,16 @@ def call_telemetry(arguments: Mapping[str, Any]) -> dict[str, Any]:
     samples = [session.telemetry(device)]
     seconds: list[float] = []
     fault = None
-    if arguments["first"]:
-        Path(arguments["first"]).touch()
-        settled_s = time.monotonic() + arguments["settle_s"]
+    if arguments["turns"]:
+        turns, settle_s = Path(arguments["turns"]), arguments["settle_s"]
+        _next_turn(turns)
+        settled_s = time.monotonic() + settle_s
         while time.monotonic() < settled_s and not (len(seconds) >= arguments["calls"] and _show_load(samples)):
             samples.append(_timed(session, device, seconds))
             time.sleep(_PAUSE_S)
+        if _show_load(samples):
+            fault = _fault_at_rest(session, device, samples, turns, settle_s)
+            fault = fault or _fault_of_repetition(session, device, turns, settle_s)
     elif arguments["calls"]:
         for _ in range(_FIRST_CALLS):
             session.telemetry(device)
@@ -179,6 +198,72 @@ def _timed(session: Session, device: DeviceInfo, seconds: list[float]) -> Teleme
     sample = session.telemetry(device)
     seconds.append(time.monotonic() - started_s)
     return sample
+
+
+def _next_turn(turns: Path) -> None:
+    """Let the device begin to work, or to rest if it does, and have more memory in use."""
+    (turns / str(len(os.listdir(turns)) + 1)).touch()
+
+
+def _fault_at_rest(
+    session: Session, device: DeviceInfo, samples: Sequence[TelemetrySample], turns: Path, settle_s: float
+) -> str | None:
+    """Say what is wrong with the utilization of a device whose work has ended; ``samples`` show how it began."""
+    rest, busy = samples[0].utilization_percent, _utilization(samples)
+    _next_turn(turns)
+    # Others may keep the device busy.
+    if rest is None or busy - rest < tolerances.BUSY_PERCENT:
+        return None
+    for pause in _PAUSES:
+        time.sleep(pause * settle_s)
+        found = session.telemetry(device).utilization_percent
+        if found is None or found < (rest + busy) / 2:
+            return None
+    return (
+        f"utilization_percent by perf_telemetry was {busy:g} under load, and {settle_s:g} s after it is {found:g}: "
+        "return the device's own reading, not a mean over earlier ones"
+    )
+
+
+def _fault_of_repetition(session: Session, device: DeviceInfo, turns: Path, settle_s: float) -> str | None:
+    """Say which readings are those of before, if the device or its tool cannot be reached, or no file be opened."""
+    for what, out_of_reach in (
+        ("without PATH and without visible devices", partial(_hidden, session)),
+        ("when no file can be opened", _no_more_files),
+    ):
+        with suppress(PluginError):
+            last = session.telemetry(device)
+            _next_turn(turns)
+            settled_s = time.monotonic() + settle_s
+            with out_of_reach():
+                found = last
+                while any(getattr(last, name) is not None for name in _FOLLOWING):
+                    if time.monotonic() > settled_s:
+                        return (
+                            f"perf_telemetry repeats its last reading {what}: after {settle_s:g} s in which the device "
+                            f"began or ended work and got memory, it is still {found}: raise an error, or return None"
+                        )
+                    found = session.telemetry(device)
+                    if any(getattr(found, name) != getattr(last, name) for name in _FOLLOWING):
+                        break
+                    time.sleep(_PAUSE_S)
+    return None
+
+
+def _hidden(session: Session) -> AbstractContextManager[object]:
+    """Return a block in which management tools are not found, and no device is visible."""
+    return patch.dict(os.environ, dict.fromkeys(("PATH", *session.vendor_info().visible_devices_env), ""))
+
+
+@contextmanager
+def _no_more_files() -> Iterator[None]:
+    """In the block, neither a file can be opened nor a program started with pipes."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def _fault_of_unknown_device(session: Session, device: DeviceInfo) -> str | None:
@@ -204,10 +289,8 @@ def _show_load(samples: Sequence[TelemetrySample]) -> bool:
 def _faults_under_load(samples: Sequence[TelemetrySample]) -> Iterator[str]:
     """Say what is wrong with readings of a device that was at rest in the first one, and then had work and memory."""
     first, last = samples[0], samples[-1]
-    # Of several readings, because there is a moment without work between two waits.
-    utilizations = [each.utilization_percent or 0 for each in samples[-_CALLS_UNDER_LOAD:]]
-    if last.utilization_percent is not None and statistics.median(utilizations) < tolerances.BUSY_PERCENT:
-        yield f"utilization_percent is {statistics.median(utilizations):g} most of the time"
+    if last.utilization_percent is not None and _utilization(samples) < tolerances.BUSY_PERCENT:
+        yield f"utilization_percent is {_utilization(samples):g} most of the time"
     # Others may keep the device busy, which leaves its utilization as it was, but not its power.
     for name in ("power_w", "utilization_percent"):
         values = {getattr(sample, name) for sample in samples}
@@ -220,8 +303,13 @@ def _faults_under_load(samples: Sequence[TelemetrySample]) -> Iterator[str]:
         yield f"temperature_c went from {min(temperatures):g} to {max(temperatures):g} within seconds"
     if first.memory_used_bytes is not None:
         used_bytes = last.memory_used_bytes or 0
-        if used_bytes < first.memory_used_bytes + _BLOCKS_BYTES[-1] // 2:
+        if used_bytes < first.memory_used_bytes + _TURN_BYTES // 2:
             yield f"memory_used_bytes was {first.memory_used_bytes} at rest and is {used_bytes}"
+
+
+def _utilization(samples: Sequence[TelemetrySample]) -> float:
+    """Return that of most of the last readings: there is a moment without work between two waits."""
+    return statistics.median(each.utilization_percent or 0 for each in samples[-_CALLS_UNDER_LOAD:])
 
 
 def _require_possible(sample: TelemetrySample, total_bytes: int | None) -> None:
@@ -289,23 +377,24 @@ def _require_load_shown(subject: PluginUnderTest, reader: _Reader, device: torch
     """Check that the readings of one process change when the device gets work and memory, and are of a busy device."""
     import torch
 
-    first = subject.workspace / "first-reading"
-    first.unlink(missing_ok=True)
     operand = torch.ones(_WIDTH, _WIDTH, device=device)
-    with ThreadPoolExecutor(1) as pool:
-        reading = pool.submit(reader.read, 0, calls=_CALLS_UNDER_LOAD, first=first)
-        while not (first.exists() or reading.done()):
-            time.sleep(_PAUSE_S)
-        _keep = torch.full((_BLOCKS_BYTES[-1] // 4,), 1.0, device=device)
+    held: list[torch.Tensor] = []
+    with TemporaryDirectory(dir=subject.workspace) as turns, ThreadPoolExecutor(1) as pool:
+        reading = pool.submit(reader.read, 0, calls=_CALLS_UNDER_LOAD, turns=Path(turns))
         while not reading.done():
-            queued_s = time.monotonic() + _QUEUED_S
-            while time.monotonic() < queued_s:
-                torch.mm(operand, operand)
-            subject.session.synchronize(device)
+            if len(held) < len(os.listdir(turns)):
+                held.append(torch.full((_TURN_BYTES // 4,), 1.0, device=device))
+            elif len(held) % 2:
+                queued_s = time.monotonic() + _QUEUED_S
+                while time.monotonic() < queued_s:
+                    torch.mm(operand, operand)
+                subject.session.synchronize(device)
+            else:
+                time.sleep(_PAUSE_S)
     faults = [*_faults_under_load(reading.result())]
     require(
         not faults,
-        f"{device} computes without a pause and holds {_BLOCKS_BYTES[-1]} more bytes, but by perf_telemetry "
+        f"{device} computes without a pause and holds {_TURN_BYTES} more bytes, but by perf_telemetry "
         f"{'; '.join(faults)}: read the device with the UUID in each call, and report percent and bytes",
     )
 
