@@ -5,6 +5,8 @@ _NOTHING = "the good hook does nothing"
 _TEXT = "free text, which any vendor words for itself"
 _SEED = "every seed still has numbers of its own"
 _PREFERENCE = "a vendor may choose this value"
+_LOG = "what a rank prints goes into its log"
+_CACHES = "a runtime may keep files in the user's home"
 
 EQUIVALENT: dict[str, str] = {
     # Hooks whose result does not depend on the call.

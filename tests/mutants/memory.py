@@ -256,6 +256,14 @@ MUTANTS = [
         changes=_remembering("", "_kept[len(_kept)] = bytearray(200_000)"),
     ),
     Mutant(
+        name="reset_keeps_host_memory",
+        kills=("M4",),
+        changes=(
+            Change(old=_RESET, new=f"{_RESET}    _kept.append(bytearray(2**20))\n"),
+            Change(old=_KEPT, new=f"{_KEPT}_kept: Any = []\n"),
+        ),
+    ),
+    Mutant(
         name="query_empties_cache_first",
         kills=("M4",),
         changes=(Change(old=_QUERY, new=f"    _torch_acme().empty_cache()\n{_QUERY}"),),

@@ -255,6 +255,13 @@ MUTANTS = [
         changes=(Change(old="total_bytes=card.total_bytes", new="total_bytes=card.total_bytes // 2**20"),),
     ),
     Mutant(
+        name="product_name_and_short_name_swapped",
+        kills=("A10",),
+        changes=(
+            Change(old='KnownDevice(name=_PRODUCT, short_name="A1")', new='KnownDevice(name="A1", short_name=_PRODUCT)'),
+        ),
+    ),
+    Mutant(
         name="peak_in_gigaflops",
         kills=("A10",),
         changes=(Change(old="flops_per_s=_PEAK_FLOPS_PER_S", new="flops_per_s=_PEAK_FLOPS_PER_S / 1e9"),),

@@ -51,6 +51,7 @@ _COUNTERS_OF_TORCH: Final = ("memory_allocated", "max_memory_allocated", "memory
 
 _QUERIES: Final = 200
 _QUERIES_S: Final = 10.0
+_RESETS: Final = 20
 _TRAINING_STEPS: Final = 50
 _WARMUP_STEPS: Final = 10
 
@@ -194,7 +195,7 @@ def peak_is_highest_since_reset(subject: PluginUnderTest) -> None:
 
 @check("M4", level=1, fault="the query resets the peak, empties a cache, or leaks")
 def query_changes_nothing(subject: PluginUnderTest) -> None:
-    """A query changes no counter, neither the plugin's nor torch's, and many queries leave nothing behind."""
+    """A query changes no counter, neither the plugin's nor torch's, and many queries and resets leave nothing behind."""
     device = subject.device
     _keep = _tensor(device, _SMALL_BYTES)
     _tensor(device, _BLOCKS_BYTES[-1])
@@ -211,6 +212,9 @@ def query_changes_nothing(subject: PluginUnderTest) -> None:
         queries += 1
     _require_same(first, last, f"a query {queries} later")
     require_kept(kept, f"{queries} more queries", "open a library or a file once, and close it")
+    for _ in range(_RESETS):
+        subject.session.memory_reset_peak(device)
+    require_kept(kept, f"{_RESETS} resets of the peak", "open a library or a file once, and close it")
 
 
 @check("M5", level=1, fault="the allocator cannot be queried before its first use")

@@ -209,6 +209,12 @@ def data_hooks_return_specified_types(subject: PluginUnderTest) -> None:
         require(probed["fault"] is None, f"perf_probe returned {probed['fault']}")
         for name, memory_bytes in probed["memory_bytes"]:
             _require_plausible_memory(memory_bytes, f"the probed device {name}")
+            short_names = {known.short_name for known in session.vendor_info().known_devices}
+            require(
+                name not in short_names or session.vendor_info().product(name),
+                f"VendorInfo.known_devices has {name!r}, which the probe reports, as a short_name: the name is the one "
+                "that the probe reports",
+            )
 
 
 @_entry_check("A11", fault="the plugin needs another version of the hooks, and fails during a run")
