@@ -258,7 +258,9 @@ MUTANTS = [
         name="product_name_and_short_name_swapped",
         kills=("A10",),
         changes=(
-            Change(old='KnownDevice(name=_PRODUCT, short_name="A1")', new='KnownDevice(name="A1", short_name=_PRODUCT)'),
+            Change(
+                old='KnownDevice(name=_PRODUCT, short_name="A1")', new='KnownDevice(name="A1", short_name=_PRODUCT)'
+            ),
         ),
     ),
     Mutant(
