@@ -195,7 +195,7 @@ def peak_is_highest_since_reset(subject: PluginUnderTest) -> None:
 
 @check("M4", level=1, fault="the query resets the peak, empties a cache, or leaks")
 def query_changes_nothing(subject: PluginUnderTest) -> None:
-    """A query changes no counter, neither the plugin's nor torch's, and many queries and resets leave nothing behind."""
+    """A query changes no counter, not even one of torch, and many queries and resets leave nothing behind."""
     device = subject.device
     _keep = _tensor(device, _SMALL_BYTES)
     _tensor(device, _BLOCKS_BYTES[-1])
