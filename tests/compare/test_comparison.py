@@ -297,6 +297,13 @@ def test_three_vendors_of_which_one_withholds():
     assert cells[2].interval is not None
 
 
+@pytest.mark.parametrize(("metric", "is_better"), [("acc", True), ("perplexity", False)])
+def test_lower_result_of_a_loss_is_the_better_one(metric, is_better):
+    comparison = compare_runs([make_record(case__metric=metric), make_record(**OTHER, case__metric=metric)])
+
+    assert measure(comparison, "quality").higher_is_better is is_better
+
+
 @pytest.mark.parametrize("value", [0.0, 5e-324, 1.7e308])
 def test_any_rate_is_compared(value):
     made = {"median": value, "iqr": value, "mean_of_totals": value}
