@@ -258,7 +258,6 @@ MUTANTS = [
         kills=("P4",),
         changes=_wrapped("self.require_backward_grad_sync = False"),
     ),
-    Mutant(name="graph_is_static_when_gradients_accumulate", kills=("P4",), changes=_ddp("static_graph=True")),
     Mutant(
         name="accumulated_gradients_are_lost",
         kills=("P4",),

@@ -310,13 +310,11 @@ class DdpOptions:
         bucket_cap_mb: Gradients are reduced in buckets of this many MiB [P4].
         gradient_as_bucket_view: Gradients are views of the buckets [P4].
         broadcast_buffers: Buffers are those of rank 0 in every step [P4].
-        static_graph: The same parameters are used in every step [P4].
     """
 
     bucket_cap_mb: int = 25
     gradient_as_bucket_view: bool = True
     broadcast_buffers: bool = False
-    static_graph: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -143,6 +143,5 @@ def data_parallel(model: torch.nn.Module, config: DistributedConfig | None, devi
         device_ids=None if device.type == "cpu" else [device.index],
         bucket_cap_mb=config.ddp.bucket_cap_mb,
         gradient_as_bucket_view=config.ddp.gradient_as_bucket_view,
-        static_graph=config.ddp.static_graph,
         **buffer_option,
     )
