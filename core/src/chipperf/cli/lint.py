@@ -168,7 +168,7 @@ def explain(
 
 
 def _ids(texts: list[str]) -> list[str]:
-    return [id.strip().upper() for text in texts for id in text.split(",") if id.strip()]
+    return [id.strip() for text in texts for id in text.split(",") if id.strip()]
 
 
 def _format(named: Format | None, as_json: bool, statistics: bool) -> str:

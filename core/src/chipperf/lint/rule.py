@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import unicodedata
 from collections import Counter, defaultdict
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,6 +16,7 @@ from chipperf.catalog import Catalog, require_id, summary_of
 from chipperf.documents import cells, wording
 from chipperf.documents.markdown import Located, Place
 from chipperf.documents.topology import parse_config_name
+from chipperf.errors import UsageError
 from chipperf.lint.configs import base_of_case, base_of_tree, find_benchmark, names_read
 from chipperf.records.columns import columns_of
 from chipperf.records.plausibility import check_scaling
@@ -364,9 +366,13 @@ def all_rules() -> tuple[Rule, ...]:
     return tuple(_RULES.entries().values())
 
 
-def find_rule(id: str) -> Rule:
-    """Return the rule with this id, :data:`DOCUMENT_RULE` included; an unknown id is a :class:`UsageError`."""
-    return DOCUMENT_RULE if id == DOCUMENT_RULE.id else _RULES.find(id)
+def find_rule(text: str) -> Rule:
+    """Return the rule with this id or name, :data:`DOCUMENT_RULE` included; another text is a :class:`UsageError`."""
+    wanted = unicodedata.normalize("NFKC", text).strip().casefold()
+    for rule in (DOCUMENT_RULE, *all_rules()):
+        if wanted in (rule.id.casefold(), rule.name):
+            return rule
+    return _RULES.find(text)
 
 
 def choose_rules(
@@ -374,8 +380,13 @@ def choose_rules(
 ) -> tuple[Rule, ...]:
     """Return the selected rules, by default those that are on, and the added ones, without the ignored ones.
 
-    An unknown id is a :class:`UsageError`.
+    A text that is neither id nor name of a rule, or means :data:`DOCUMENT_RULE`, is a :class:`UsageError`.
     """
     on = select or [rule.id for rule in all_rules() if not rule.off_because]
-    wanted = {_RULES.find(id).id for id in (*on, *extend_select)} - {_RULES.find(id).id for id in ignore}
-    return tuple(rule for rule in all_rules() if rule.id in wanted)
+    chosen, left_out = ([find_rule(text) for text in texts] for texts in ((*on, *extend_select), ignore))
+    if DOCUMENT_RULE in (*chosen, *left_out):
+        raise UsageError(
+            f"{DOCUMENT_RULE.id} can be neither selected nor ignored",
+            hint=f"it is always checked: 'perf lint explain {DOCUMENT_RULE.id}'",
+        )
+    return tuple(rule for rule in all_rules() if rule in chosen and rule not in left_out)
