@@ -381,10 +381,12 @@ def test_fix_corrects_and_diff_only_shows(invoke, report):
     assert shown.out.startswith(f"--- {report}\n+++ {report}\n@@ ")
     assert "--fix would correct 1 document" in shown.err
     assert invoke("lint", report, "--diff", "--exit-zero").code == 0
+    assert json.loads(invoke("lint", report, "--diff", "--json").out) == {str(report): shown.out}
     assert ", 1 that --fix corrects" in invoke("lint", report).out
 
     fixed = invoke("lint", report, "--fix", "--select", "L15")
     assert (fixed.code, fixed.out.splitlines()[-1]) == (0, "1 documents: 0 errors, 0 warnings, 0 accepted, 1 fixed")
     assert report.read_bytes() == before.replace(b"19.3/ 64", b"19.3/64")
+    assert json.loads(invoke("lint", report, "--diff", "--json").out) == {}
     again = invoke("lint", report, "--diff")
     assert (again.code, again.out) == (0, "")

@@ -80,9 +80,8 @@ def check(
     chosen = (_ids(select), _ids(ignore), _ids(extend_select))
     if list_rules:
         rules = choose_rules(chosen[0] or [rule.id for rule in all_rules()], chosen[1])
-        content = [describe(rule) for rule in rules]
-        as_text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
-        _write(as_text if form.startswith("json") else "".join(map(_listed, rules)), output_file)
+        listed = "".join(map(_listed, rules))
+        _write(_json([describe(rule) for rule in rules]) if form.startswith("json") else listed, output_file)
         return
     choose_rules(*chosen)
     if not paths:
@@ -123,7 +122,8 @@ def check(
     else:
         result, changes = find(contents), []
     if diff:
-        _write("".join(f"{line}\n" for change in changes for line in change.patch()), output_file)
+        patches = {str(change.path): "".join(f"{line}\n" for line in change.patch()) for change in changes}
+        _write(_json(patches) if form == "json" else "".join(patches.values()), output_file)
         if changes and not exit_zero:
             raise CheckFailed(f"--fix would correct {counted(len(changes), 'document')}", hint="run it without --diff")
         return
@@ -165,6 +165,10 @@ def explain(
         print_json([{**describe(rule), "examples": read_examples()[rule.id]._asdict()} for rule in found])
     else:
         typer.echo("\n".join(page(rule) for rule in found), nl=False)
+
+
+def _json(content: object) -> str:
+    return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
 
 
 def _ids(texts: list[str]) -> list[str]:
