@@ -284,7 +284,13 @@ def test_statistics_count_by_rule(invoke, report):
 
 
 @pytest.mark.parametrize(
-    "arguments", [("--json", "--format", "sarif"), ("--statistics", "--format", "github"), ("--output-file", "no/x")]
+    "arguments",
+    [
+        ("--json", "--format", "sarif"),
+        ("--statistics", "--format", "github"),
+        ("--output-file", "no/x"),
+        ("--diff", "--write-baseline", "baseline.json"),
+    ],
 )
 def test_options_that_cannot_be_used_together_are_an_error(invoke, report, arguments):
     ended = invoke("lint", report, *arguments)
@@ -330,6 +336,8 @@ def test_standard_input_is_checked_as_the_file_it_would_be(invoke, report, tmp_p
     assert placed.out.startswith(f"{place}:43:3: error L08 no-config: there is no configuration for 1x1")
     assert (broken.code, broken.out.partition(": error L00 document: ")[0]) == (4, "-:1:1")
     assert piped(b"", "--fix").code == 2
+    monkeypatch.setattr(sys, "stdin", None)
+    assert "there is no performance table" in invoke("lint", "-").out
 
 
 def test_settings_of_the_tree_hold_unless_isolated(invoke, report, tmp_path):

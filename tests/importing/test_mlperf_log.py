@@ -49,6 +49,16 @@ def import_one(directory, *lines, **facts):
     return import_file(path, Stated(**{"topology": EIGHT, **facts}), NAMES)
 
 
+def test_values_that_no_run_has_are_not_understood(tmp_path):
+    stop = event("run_stop", seconds=99, status="success")
+    result = import_one(tmp_path, *BEFORE[:2], event("global_batch_size", 0), RUN[0], stop)
+
+    (record,) = (each.record for each in result.records)
+    assert isinstance(record.metrics.train_seconds, Missing)
+    assert isinstance(record.hyperparameters.global_batch_size, Missing)
+    assert len(result.not_understood) == 2
+
+
 def test_run_becomes_a_record_under_mlperfs_definitions(tmp_path):
     result = import_one(tmp_path, *BEFORE, *RUN)
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+from chipperf.errors import ConfigError
 from chipperf.lint.configs import NOT_EVALUATED, find_benchmark, read_configs
 from reports import HEADERS, good, nvidia, put, put_benchmark, run
 
@@ -37,6 +40,8 @@ def values(tmp_path, **files):
     [
         pytest.param({"config_A100x1x8": "a = 2 * 3\na += 1\nb = -a"}, {"a": 7, "b": -7}, id="arithmetic"),
         pytest.param({"config_A100x1x8": "if x:\n  a = 1"}, {"a": NOT_EVALUATED}, id="perhaps assigned"),
+        pytest.param({"config_A100x1x8": "a = 10\n" + "a *= a\n" * 60}, {"a": NOT_EVALUATED}, id="endless digits"),
+        pytest.param({"config_A100x1x8": r"a = '\d'"}, {"a": r"\d"}, id="an escape that Python warns of"),
         pytest.param({"config_A100x1x8": "import os\na = os.getenv('A')"}, {"a": NOT_EVALUATED}, id="call"),
         pytest.param(
             {
@@ -377,3 +382,28 @@ def test_rows_on_another_size_of_the_model_have_their_configurations_elsewhere(t
     path = put(tmp_path, nvidia(*rows), case="zeta_7B-pytorch", configs={CONFIG_NAME: "train_batch_size = 2"})
 
     assert len(run(path, select="L07").findings) == found
+
+
+@pytest.mark.parametrize(
+    ("configs", "expected"),
+    [
+        ({"chipperf.toml": "hyperparameters = 3"}, ["chipperf.toml cannot be loaded: ValueError: hyperparameters is"]),
+        ({"chipperf.toml": '[hyperparameters]\nvendor = ["x"]'}, []),
+        ({CONFIG_NAME: f"train_batch_size = 1{'0' * 400}"}, []),
+    ],
+)
+def test_no_configuration_ends_the_lint(tmp_path, configs, expected):
+    found = run(put(tmp_path, report(good()), case="zeta-pytorch", configs=configs)).findings
+
+    loaded = [each.message for each in found if each.rule == "L08" and "cannot be loaded" in each.message]
+    assert [message[: len(begin)] for message, begin in zip(loaded, expected, strict=True)] == expected
+
+
+def test_directory_of_configurations_that_cannot_be_read_is_an_error(tmp_path, monkeypatch):
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+
+    with pytest.raises(ConfigError, match="cannot read .*: Permission denied"):
+        read_configs(tmp_path)

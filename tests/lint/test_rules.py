@@ -593,12 +593,21 @@ def test_phrases_for_two_machines_that_differ(tmp_path):
         ("L17", nvidia(good(), good(label=MANY["1x1"], fix_hp="bs=256", p_core="100"))),
         ("L23", nvidia(after="[x](../../elsewhere/README.md) [y](https://x.example/#z) [z](mailto:a@b.example)")),
         ("L23", nvidia(after="### 数据集 下载\n[x](#数据集-下载)")),
+        ("L23", nvidia(after="### [Data](https://x.example/) set\n[x](#data-set)")),
+        ("L23", nvidia(after='<a id="Data"></a>\n\n[x](#data)')),
         ("L25", nvidia(good(e2e_time="1,234.5", p_core="4659 images/s"))),
         ("L25", nvidia(good(e2e_time="未公开（保密）"))),
     ],
 )
 def test_rule_is_silent(tmp_path, rule, text):
     assert run(put_by_model(tmp_path, text), select=rule).findings == []
+
+
+def test_data_of_a_figure_whose_address_has_escapes(tmp_path):
+    path = put_by_model(tmp_path, nvidia(after="### 收敛曲线\n![3 seeds](my%20acc.png?raw=true)"))
+    path.with_name("my acc.csv").write_text("epoch,acc\n1,0.1\n")
+
+    assert run(path, select="L22").findings == []
 
 
 def test_every_rule_is_tested_with_a_mistake():

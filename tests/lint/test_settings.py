@@ -112,6 +112,14 @@ def test_wrong_settings_are_an_error_that_says_where_and_what(tmp_path, text, me
     assert caught.value.hint
 
 
+@pytest.mark.parametrize(("text", "step"), [("tool = 3", "tool"), ("[tool]\nchipperf = 3", "chipperf")])
+def test_settings_in_no_table_are_an_error(tmp_path, text, step):
+    (tmp_path / "pyproject.toml").write_text(text)
+
+    with pytest.raises(ConfigError, match=f"pyproject.toml: {step} is not a table"):
+        settings_of(tmp_path / "README.md")
+
+
 def test_unknown_key_in_pyproject_is_named_with_its_table(tmp_path):
     write(tmp_path, "base = 1", "pyproject.toml")
 

@@ -86,6 +86,8 @@ def check(
     choose_rules(*chosen)
     if not paths:
         raise UsageError("there is nothing to check", hint="name files or directories: perf lint README.md")
+    if diff and write_baseline:
+        raise UsageError("--diff writes nothing, so no baseline either", hint="leave one of them out")
     for file in (output_file, write_baseline):
         require_directory(file)
     paths, contents = _with_standard_input(paths, stdin_filename)
@@ -191,7 +193,8 @@ def _with_standard_input(paths: list[Path], filename: Path | None) -> tuple[list
     from chipperf.documents.markdown import MAX_BYTES
 
     place = filename or _STANDARD_INPUT
-    content = sys.stdin.buffer.read(MAX_BYTES + 1)
+    # A closed standard input is none for Python.
+    content = sys.stdin.buffer.read(MAX_BYTES + 1) if sys.stdin else b""
     if len(content) > MAX_BYTES:
         raise UsageError("standard input is larger than a document may be", hint="name a document of a page or two")
     return [place if path == _STANDARD_INPUT else path for path in paths], {place: content}

@@ -119,7 +119,7 @@ class _MLPerfRun:
             if key == "seed" and isinstance(value, int) and not isinstance(value, bool):
                 found["seed"] = value
                 self._add_source(event, "seed")
-            elif key == _BATCH and isinstance(value, int) and not isinstance(value, bool):
+            elif key == _BATCH and isinstance(value, int) and not isinstance(value, bool) and value >= 1:
                 hyperparameters["global_batch_size"] = value
                 self._add_source(event, "hyperparameters.global_batch_size")
             elif key.startswith(_SETTINGS) and _is_setting(value):
@@ -139,6 +139,10 @@ class _MLPerfRun:
             metrics["quality"] = value
             self._add_source(result, "metrics.quality")
         if start and stop and start.time_s is not None and stop.time_s is not None:
+            if stop.time_s < start.time_s:
+                reason = "it is before run_start"
+                self.not_understood.append(stop.refusal(self._file, stop.name, reason))
+                return metrics
             metrics["train_seconds"] = stop.time_s - start.time_s
             self._add_source(stop, "metrics.train_seconds")
             epoch = number(result.metadata.get("epoch_num")) if result else None

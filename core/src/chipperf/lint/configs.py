@@ -8,6 +8,8 @@ from __future__ import annotations
 import ast
 import operator
 import re
+import sys
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -33,6 +35,9 @@ _VARIABLE: Final = re.compile(r"^\s*(?:export\s+)?([A-Za-z_]\w*)=([^\s#]*)", re.
 _READ: Final = re.compile(r"""\.([A-Za-z_]\w*)|["']([A-Za-z_]\w*)["']|\$\{?([A-Za-z_]\w*)""")
 _SOURCES: Final = (".py", ".sh")
 _DECLARATIONS: Final = ("_base.py", "mutable_params.py")
+_LARGEST: Final = sys.float_info.max
+"""Python's integers may be larger, and take as long to compute as they have digits."""
+
 _OPERATORS: Final[Mapping[type[ast.operator], Callable[[Any, Any], Any]]] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
@@ -136,8 +141,8 @@ class BaseValues:
 
 
 def is_number(value: Any) -> bool:
-    """Return whether a configuration's value is a number."""
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    """Return whether a configuration's value is a finite number."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= _LARGEST
 
 
 @lru_cache(maxsize=256)
@@ -219,7 +224,10 @@ def read_configs(path: Path) -> ConfigDirectory:
     if path.is_file():
         files = [path]
     elif path.is_dir():
-        files = sorted(file for file in path.iterdir() if file.is_file())
+        try:
+            files = sorted(file for file in path.iterdir() if file.is_file())
+        except OSError as error:
+            raise ConfigError(f"cannot read {path}: {error.strerror}", hint="check its permissions") from error
     else:
         raise ConfigError(f"there is no configuration at {path}", hint="name a directory or file with --config")
     configs: list[Config] = []
@@ -253,14 +261,20 @@ def _values(
 def _toml(path: Path) -> Iterator[tuple[str, Assigned]]:
     text = read_text(path)
     lines = text.split("\n")
-    for key, value in parse_toml(text).get("hyperparameters", {}).items():
+    table = parse_toml(text).get("hyperparameters", {})
+    if not isinstance(table, dict):
+        raise ValueError("hyperparameters is not a table")
+    for key, value in table.items():
         line = next((number for number, line in enumerate(lines, start=1) if line.strip().startswith(key)), 1)
         yield key, Assigned(value, path, line)
 
 
 @lru_cache(maxsize=1024)
 def _parsed(path: Path) -> ast.Module:
-    return ast.parse(read_text(path))
+    with warnings.catch_warnings():
+        # Python warns of escapes such as "\d", which are no fault of the report.
+        warnings.simplefilter("ignore")
+        return ast.parse(read_text(path))
 
 
 def _python(path: Path, importing: tuple[Path, ...] = ()) -> Iterator[tuple[str, Assigned]]:
@@ -321,11 +335,12 @@ def _evaluate(node: ast.expr, known: Mapping[str, Any]) -> Any:
         return -operand if isinstance(operand, int | float) else NOT_EVALUATED
     if isinstance(node, ast.BinOp) and (compute := _OPERATORS.get(type(node.op))):
         left, right = _evaluate(node.left, known), _evaluate(node.right, known)
-        if isinstance(left, int | float) and isinstance(right, int | float):
+        if is_number(left) and is_number(right):
             try:
-                return compute(left, right)
-            except (ArithmeticError, ValueError):
+                value = compute(left, right)
+            except ArithmeticError:
                 return NOT_EVALUATED
+            return value if is_number(value) else NOT_EVALUATED
     return NOT_EVALUATED
 
 

@@ -99,6 +99,8 @@ def _read(file: Path, steps: Sequence[str]) -> _Table | None:
         own: Any = parse_toml(read_bounded(file).decode())
         for step in steps:
             own = own.get(step, {})
+            if not isinstance(own, dict):
+                raise ConfigError(f"{file}: {step} is not a table", hint=_HINT)
         table = _Own.model_validate(own).lint
         for ids in (table.select, table.extend_select, table.ignore, *table.per_file_ignores.values()) if table else ():
             choose_rules(ids)
@@ -108,7 +110,7 @@ def _read(file: Path, steps: Sequence[str]) -> _Table | None:
         raise ConfigError(f"{file}: {_fault(error, steps)}", hint=_HINT) from error
     except UsageError as error:
         raise ConfigError(f"{file}: {error.message}", hint=error.hint) from error
-    except (ValueError, AttributeError) as error:
+    except ValueError as error:
         raise ConfigError(f"{file} is not TOML: {error}", hint=_HINT) from error
     return table
 

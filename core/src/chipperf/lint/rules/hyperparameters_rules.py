@@ -47,7 +47,9 @@ _PARALLEL_KEYS: Final = {
 _PARALLEL: Final = re.compile(r"(?:[A-Z]P\d+[\s,，]*){2,}")
 _DEFAULT_KEYS: Final = {"local_batchsize": BATCH_SIZE_KEYS, "seqlength": ["seqlength", "seq_length"]}
 _DEFAULT: Final = re.compile(
-    rf"({'|'.join(_DEFAULT_KEYS)})\b.*?(config_[\w.-]+?\.py).*?(?:默认为|default (?:is|of))\W{{0,3}}(\d+)", re.ASCII
+    rf"({'|'.join(_DEFAULT_KEYS)})\b.{{0,200}}?(config_[\w.-]{{1,60}}?\.py).{{0,200}}?"
+    r"(?:默认为|default (?:is|of))\W{0,3}(\d+)",
+    re.ASCII,
 )
 """Text that says what a configuration sets: the value's name, the configuration and the value."""
 

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     from chipperf.documents.markdown import Markdown
 
+_LINK: Final = re.compile(r"!?\[([^\[\]]*)\]\([^()]*\)")
+_HTML_ANCHOR: Final = re.compile(r"""<\w+ [^<>]{0,200}?\b(?:id|name)=["']([^"'<>]+)["']""")
 _NOT_IN_SLUG: Final = re.compile(r"[^\w\- ]")
 _GENERAL: Final = {
     "task": "task",
@@ -82,11 +84,11 @@ def _page_anchors(path: Path) -> frozenset[str] | None:
 
 
 def _anchors(page: Markdown) -> frozenset[str]:
-    """Return GitHub's anchors of the headings."""
+    """Return GitHub's anchors of the headings, and those written as HTML."""
     seen: Counter[str] = Counter()
-    anchors = set()
+    anchors = {name.casefold() for line in page.lines for name in _HTML_ANCHOR.findall(line)}
     for heading in page.headings:
-        slug = _NOT_IN_SLUG.sub("", heading.text.casefold()).strip().replace(" ", "-")
+        slug = _NOT_IN_SLUG.sub("", _LINK.sub(r"\1", heading.text).casefold()).strip().replace(" ", "-")
         anchors.add(f"{slug}-{seen[slug]}" if seen[slug] else slug)
         seen[slug] += 1
     return frozenset(anchors)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from chipperf.documents.card_names import Mention
 
-_CONFIG_IN_TEXT: Final = re.compile(r"config_[A-Za-z0-9_.+-]*\d+x\d+")
+_CONFIG_IN_TEXT: Final = re.compile(r"config_[A-Za-z0-9_.+-]{0,100}\dx\d{1,4}")
 _MODEL_NUMBER: Final = re.compile(r"[A-Za-z][A-Za-z-]*\d[A-Za-z0-9-]*")
 _SPELLING_CUTOFF: Final = 0.8
 _MIN_SHARED_FACTS: Final = 5
@@ -188,7 +188,7 @@ def _foreign_directories(subject: LintedDocument) -> Iterator[Problem]:
             if match[1] in subject.names.vendors and match[1] != subject.vendor:
                 yield Problem(Place(number, match.start() + 1), f"{match[0]!r} is a directory of {match[1]}")
     for config in subject.configs.configs if subject.configs else ():
-        named = config.value(["vendor"])
+        named = str(config.value(["vendor"]))
         if named in subject.names.vendors and named != subject.vendor:
             yield Problem(subject.start, f"{config.path.name} sets vendor to {named!r}")
 

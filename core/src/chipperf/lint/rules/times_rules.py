@@ -6,6 +6,7 @@ import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
+from urllib.parse import unquote
 
 from chipperf.documents import cells, wording
 from chipperf.documents.document_identity import installed_cases
@@ -201,7 +202,7 @@ def _axis_of_data(path: str) -> str | None:
 
 def _data_of(subject: LintedDocument, address: str, suffix: str) -> str:
     """Return the path of a figure's data, which may not exist or be no possible path."""
-    return os.path.splitext(subject.path.parent / address)[0] + suffix
+    return os.path.splitext(subject.path.parent / unquote(address.partition("?")[0]))[0] + suffix
 
 
 def _figures(subject: LintedDocument) -> list[tuple[str, Place, str]]:
