@@ -551,4 +551,9 @@ torch.nn.utils.clip_grad_norm_ = clip_grad_norm_
         kills=("N8",),
         changes=(Change(old=_PREPARED, new=f"    model.requires_grad_(True)\n{_PREPARED}"),),
     ),
+    Mutant(
+        name="frozen_statistics_are_trained",
+        kills=("N8",),
+        changes=(Change(old=_PREPARED, new=f"    model.train()\n{_PREPARED}"),),
+    ),
 ]
