@@ -108,7 +108,7 @@ def test_benchmark_is_found_whatever_the_case_of_its_letters(tmp_path):
         pytest.param("train_batch_size = 64", {"fix_hp": "\\\\"}, ["bs=64 (base 16)"], id="another mark for no change"),
         pytest.param("train_batch_size = 64", {"fix_hp": "-"}, [], id="not stated"),
         pytest.param(
-            "gradient_accumulation_steps = 256", {"fix_hp": "bs=16, accumulate=256 (gbs = 2M tokens)"}, [], id="note"
+            "gradient_accumulation_steps = 4", {"fix_hp": "bs=16, accumulate=256 (2M tokens)"}, ["steps=4"], id="note"
         ),
         pytest.param(
             "gradient_accumulation_steps = 4", {"fix_hp": "GAS=2(GBS=32=64K tokens)"}, ["steps=4"], id="no gap"
@@ -351,7 +351,10 @@ def test_only_a_near_spelling_is_a_hint(tmp_path, key, read, hint):
 def test_target_of_a_configuration_that_is_not_that_of_its_tree(tmp_path, target, found):
     problems, _ = messages(tmp_path, "L27", report(), {CONFIG_NAME: f"target_acc1 = {target}"}, BASE)
 
-    assert problems == ["config_A100x1x8.py:1 sets target_acc1 to 71 without a version"] * found
+    assert (
+        problems
+        == ["config_A100x1x8.py:1 sets target_acc1 to 71 without a version; the base configuration has 70"] * found
+    )
 
 
 def test_key_that_several_configurations_set_is_one_finding(tmp_path):

@@ -429,9 +429,12 @@ def targets_carry_a_version(subject: LintedDocument) -> Iterator[Problem]:
             if of_tree.get(target.key) == target.value:
                 continue
             assigned = config.values[target.key]
-            pinned[f"{target.key} to {target.value:g}"].append(f"{assigned.path.name}:{assigned.line}")
+            known = f"; {subject.need_base().origin} has {of_tree[target.key]:g}" if target.key in of_tree else ""
+            pinned[f"sets {target.key} to {target.value:g} without a version{known}"].append(
+                f"{assigned.path.name}:{assigned.line}"
+            )
     for setting, places in pinned.items():
-        yield Problem(subject.start, f"{_first_of(places)} sets {setting} without a version")
+        yield Problem(subject.start, f"{_first_of(places)} {setting}")
     for record in subject.records:
         if subject.case and record.case.name == subject.case.name and record.case.version != subject.case.version:
             yield Problem(
