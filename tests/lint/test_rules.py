@@ -36,6 +36,13 @@ def llm(parallel, *, tokens="3448"):
     return nvidia(row, header=header, general={"模型": "llama", **general})
 
 
+def old_card(mem):
+    """Return a report on a card whose memory is not known."""
+    return nvidia(
+        good(label="ZX9单机8卡（1x8）", mem=mem), facts={"加速卡型号": "ZX9"}, general={"硬件设备简称": "ZX9"}
+    )
+
+
 def put_by_model(root, text):
     """Write a report into the directory of the model that it names."""
     model = next((name for name in ("detr", "vit", "llama") if f"| {name} |" in text), "resnet50")
@@ -77,6 +84,7 @@ BAD = [
     ("L05", "English words", nvidia(good(label="A100 1 machine 8 cards (1x1)")), "in brackets stands 1x1"),
     ("L05", "no topology", nvidia(good(), good(label="A100")), "no topology"),
     ("L05", "parallelism of more cards", llm("TP2PP2DP4"), "'TP2PP2DP4' is for 16 cards, the row has 8"),
+    ("L05", "parallelism in the text", nvidia(after="- 实施细节：PP4DP2TP2"), "is for 16 cards, the rows have 8"),
     ("L05", "parallelism that does not divide", llm("TP3"), "'TP3' is for 3 cards, the row has 8"),
     (
         "L01",
@@ -132,11 +140,11 @@ BAD = [
         other_case(good(acc="23.7/23.0"), header=(*HEADERS[:7], "ppl", "mem")),
         "23.7 is above the target 23.0 beside it",
     ),
-    ("L13", "more than 1", other_case(good(acc="81.1")), "'81.1' is more than 1 and has no %"),
     ("L13", "another task", nvidia(general={"任务类别": "目标检测"}), "is not that of resnet50"),
     ("L14", "not in the legend", nvidia(good(precision="bf16")), "'bf16' is not in the legend"),
     ("L15", "more than there is", nvidia(good(mem="41.0/40.0")), "uses more than there is"),
-    ("L15", "full", nvidia(good(mem="40.0/40.0")), "full to the last percent"),
+    ("L15", "full", nvidia(good(mem="40.0/40.0")), "full to the last digit"),
+    ("L15", "total of nobody knows which card", old_card("63.9/64.0"), "the total is perhaps not the device's"),
     ("L15", "other card's memory", nvidia(good(mem="19.3/64.0")), "has 40 GiB by its data sheet"),
     ("L15", "no size of the card", nvidia(good(mem="19.3/64.0"), facts={"加速卡型号": "A100"}), "has 40 GiB or 80 GiB"),
     ("L15", "half a card", nvidia(good(mem="19.3/20.0")), "has 40 GiB by its data sheet"),
@@ -188,7 +196,7 @@ BAD = [
         "refers to 'top5', which the performance table lacks, where it is 'acc'",
     ),
     ("L24", "row that is not there", nvidia(general={"数据精度": None}), "has no row for the precision"),
-    ("L25", "tokens", llm("TP8", tokens="8.7 * 2048"), "tokens '8.7 * 2048' is not a number"),
+    ("L25", "tokens", llm("TP8", tokens="8.7 * 2048"), "token/p/s '8.7 * 2048' is not a number"),
     ("L25", "two points", nvidia(good(acc="80.83.2%")), "'80.83.2%' is not a number"),
     ("L25", "full-width", nvidia(good(fix_hp="bs＝256")), "'bs＝256' has full-width characters"),
     ("L25", "rounded", nvidia(good(p_whole="32", p_train="32", p_core="33")), "equals another throughput"),
@@ -501,7 +509,9 @@ def test_network_that_differs_from_that_of_most_reports(tmp_path, reports, found
     [
         pytest.param(("ppl", "mlm_acc"), "", [], id="one of two"),
         pytest.param(("ppl", "ppl", "mlm_acc"), "", [2], id="one of three"),
-        pytest.param(("ppl", "mlm_acc", "mlm_acc"), "target_ppl = 54.2", [1, 2], id="the base tells"),
+        pytest.param(("ppl", "mlm_acc"), "target_ppl = 54.2", [1], id="the base tells"),
+        pytest.param(("ppl", "mlm_acc", "mlm_acc"), "target_ppl = 54.2", [], id="most but the base"),
+        pytest.param(("mlm_acc",), "target_ppl = 54.2", [], id="one against the base"),
         pytest.param(("mlm_acc", "mlm_acc"), "target_ppl = 54.2", [], id="all but the base"),
     ],
 )
@@ -531,6 +541,56 @@ def test_notation_of_another_kind_than_other_reports_of_a_foreign_case(tmp_path)
     assert finding.file == str(paths[2])
     assert finding.message == "'0.793' is a fraction, in 2 other reports of vit it is a percentage"
     assert run(*paths[1:], select="L13").findings == []
+
+
+@pytest.mark.parametrize(
+    ("results", "base", "found"),
+    [
+        pytest.param(("81.1",), None, 0, id="nothing to compare with"),
+        pytest.param(("81.1",), "target_acc1 = 79.9", 0, id="the base in percent"),
+        pytest.param(("81.1",), "target_acc1 = 0.799", 1, id="the base as a fraction"),
+        pytest.param(("81.1", "80.2", "80.3%"), None, 0, id="most without a sign"),
+        pytest.param(("81.1", "80.2%", "80.3%"), None, 1, id="others with a sign"),
+    ],
+)
+def test_percentage_without_a_sign_of_a_foreign_case(tmp_path, results, base, found):
+    vendors = ("nvidia", "metax", "kunlunxin")
+    paths = [
+        put(tmp_path, other_case(good(acc=acc)), vendor=vendor, case="vit-pytorch")
+        for vendor, acc in zip(vendors, results, strict=False)
+    ]
+    if base:
+        put_benchmark(tmp_path, "vit", base)
+
+    findings = run(*paths, select="L13").findings
+
+    assert [(each.file, each.message) for each in findings] == [
+        (str(paths[0]), "row 'A100单机8卡（1x8）': '81.1' is more than 1 and has no %")
+    ] * found
+
+
+@pytest.mark.parametrize(
+    ("totals", "expected"),
+    [
+        pytest.param(("64.0", "64", "25"), ["total 25 GiB; zx9 has 64 GiB in 2 other reports"], id="odd one out"),
+        pytest.param(("64.0", "25", "23"), [], id="no majority"),
+        pytest.param(("64.0", "64"), [], id="alike"),
+    ],
+)
+def test_total_of_a_card_in_other_reports(tmp_path, totals, expected):
+    cases = ("resnet50", "vit", "detr")
+    paths = [
+        put(tmp_path, old_card(f"6/{total}"), case=f"{case}-pytorch")
+        for case, total in zip(cases, totals, strict=False)
+    ]
+
+    assert [finding.message for finding in run(*paths, select="L15").findings] == expected
+
+
+def test_memory_full_to_the_last_percent_of_a_total_that_other_reports_have(tmp_path):
+    paths = [put(tmp_path, old_card("63.9/64.0"), case=f"{case}-pytorch") for case in ("resnet50", "vit")]
+
+    assert run(*paths, select="L15").findings == []
 
 
 def test_model_of_another_case_than_the_directory(tmp_path):
@@ -568,6 +628,10 @@ def test_phrases_for_two_machines_that_differ(tmp_path):
     ("rule", "text"),
     [
         ("L03", nvidia(facts={"加速卡型号": "NVIDIA A100-SXM4-80GB"})),
+        ("L03", nvidia(good(), good(label="A800单机8卡（1x8）"), after="- A800 硬件环境\n  - 加速卡型号: NVIDIA A800")),
+        ("L02", nvidia(good(), good(label=MANY["2x8"], p_whole="7000", p_train="11440", p_core="11500"))),
+        ("L05", nvidia(after="格式为TPxPPyDPz，例如TP2PP1DP8")),
+        ("L05", nvidia(after="- 实施细节：PP4DP2TP1")),
         ("L05", nvidia(good(label="A100单机8卡（1x8*40G）"))),
         ("L05", nvidia(good(label="A100 2x8 (16卡)"))),
         ("L05", nvidia(good(label="1x8"))),
@@ -580,10 +644,13 @@ def test_phrases_for_two_machines_that_differ(tmp_path):
         ("L13", other_case(good(acc="0.38 && 0.34"), header=(*HEADERS[:7], "map_bbox && map_segm", "mem"))),
         ("L15", nvidia(good(mem="19.3/80.0"), facts={"加速卡型号": "NVIDIA A100-SXM4-80GB"})),
         ("L15", nvidia(good(mem="19.3/80.0"), facts={"加速卡型号": "A800-80GB"})),
+        ("L15", nvidia(good(mem="39.6/40.0"))),
+        ("L16", nvidia(good(), good(label=MANY["1x1"], mem="29.3/40.0"), after="embedding table 为模型并行")),
         ("L16", nvidia(good(), good(label="A100单机8卡（1x8）（finetune）", mem="39.0/40.0"))),
         ("L24", llm("TP8")),
         ("L25", llm("TP8")),
         ("L25", nvidia(good(acc="0.641/0.650"))),
+        ("L25", nvidia(good(acc="-5.72"), header=(*HEADERS[:7], "loss", "mem"))),
         ("L30", nvidia(after="|监控项| 格式 |\n|---|---|\n| 温度 | xxx C |")),
         ("L04", nvidia(good(p_core="未运行", acc="未公开(保密)", mem="未知", e2e_time="/"))),
         ("L05", nvidia(good(label="A100两机16卡（2x8）"))),

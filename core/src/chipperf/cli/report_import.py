@@ -120,10 +120,10 @@ def _find(
     from chipperf.documents.markdown import Located
     from chipperf.importing.file_import import LOG_SUFFIXES
     from chipperf.lint.lint_run import lint
-    from chipperf.lint.rule import all_rules
+    from chipperf.lint.rule import choose_rules
 
     documents = [path for path in paths if path.suffix not in LOG_SUFFIXES or path.is_dir()]
-    linted = lint(documents, all_rules(), names=names, vendor=stated.vendor, case=stated.case)
+    linted = lint(documents, choose_rules(), names=names, vendor=stated.vendor, case=stated.case)
     found: dict[Path, list[Path]] = {}
     for path in paths:
         below = [Path(file) for file in linted.files if Path(file).is_relative_to(path)]

@@ -208,6 +208,13 @@ class LintedDocument:
         card = self.document.facts.get("card_title")
         return self.vendor, wording.normal(card.text) if card else "", key
 
+    def card_group(self, row: DocumentRow) -> tuple[str | None, str]:
+        """Return the vendor and a row's card, whichever of its names the row or else the environment has."""
+        fact = self.document.facts.get("card_title")
+        texts = (row.card, fact.text if fact else "")
+        named = (mention.card for text in texts for mention in self.names.find(text) if mention.card)
+        return self.vendor, next(named, wording.normal(row.card))
+
     def card_places(self) -> Iterator[tuple[str, Located]]:
         """Yield every text that names the card, each with a description."""
         if fact := self.document.facts.get("card_title"):
@@ -269,6 +276,17 @@ class Corpus:
             for key, fact in subject.document.facts.items():
                 if cells.marker(fact.text) is None:
                     found[subject.fact_group(key)][self.spelling(fact.text)] += 1
+        return found
+
+    @cached_property
+    def memory_totals(self) -> Mapping[Hashable, Counter[str]]:
+        """How many documents state each total memory, in whole GiB, of a vendor's card."""
+        found: dict[Hashable, Counter[str]] = defaultdict(Counter)
+        for subject in self.subjects:
+            stated = {(subject.card_group(row), row.memory.total_bytes) for row in subject.rows if row.memory}
+            found_here = {(card, f"{total / 2**30:.0f} GiB") for card, total in stated if isinstance(total, int)}
+            for card, total in found_here:
+                found[card][total] += 1
         return found
 
     @cached_property

@@ -45,6 +45,8 @@ _FORMAT: Final = re.compile("格式|format", re.IGNORECASE)
 _MIN_DIGITS: Final = 3
 _GIB: Final = 2**30
 _FULL: Final = 0.985
+_MIN_REPORTS: Final = 2
+"""Reports that state the same total of a card read it from the device."""
 _MOST_OF_DATA_SHEET: Final = 1.05
 _MOST_OF_ANY_CARD: Final = 2**40
 
@@ -138,18 +140,34 @@ def one_unit_per_metric(subject: LintedDocument) -> Iterator[Problem]:
                 yield Problem(cell.place, f"{said} has no %, case {subject.case.name} has")
             elif has_sign and not as_percent:
                 yield Problem(cell.place, f"{said} is a percentage, case {subject.case.name}'s a fraction")
-        elif subject.case is None and row.metric in _IN_PERCENT and not has_sign and (row.number("quality") or 0) > 1:
+        elif subject.case is None and not has_sign and (row.number("quality") or 0) > 1 and _has_sign(subject, row):
             yield Problem(cell.place, f"{said} is more than 1 and has no %")
     if written and subject.case is None:
         yield from _odd_notation(subject, written[0])
     yield from _metric(subject)
 
 
+def _has_sign(subject: LintedDocument, row: DocumentRow) -> bool:
+    """Return whether the case's percentages have a sign: its target is a fraction, or most other reports have it."""
+    if row.metric not in _IN_PERCENT:
+        return False
+    try:
+        return subject.need_target().value <= 1
+    except NotChecked:
+        signs = (_PERCENT.search(each.known("quality")) for each in _first_results(subject, row))
+        return majority_against(Counter("with" if sign else "without" for sign in signs), "without") is not None
+
+
+def _first_results(subject: LintedDocument, row: DocumentRow) -> Iterator[DocumentRow]:
+    """Yield the first row with a result of every report of the case in the row's metric."""
+    alike = [each for each in subject.corpus.subjects if subject.case_name and each.case_name == subject.case_name]
+    first = (next((row for row in each.rows if row.quality is not None), None) for each in alike)
+    yield from (each for each in first if each and each.metric == row.metric)
+
+
 def _odd_notation(subject: LintedDocument, row: DocumentRow) -> Iterator[Problem]:
     """Yield the notation of results that differs from that of most other reports of the case."""
-    alike = [each for each in subject.corpus.subjects if subject.case_name and each.case_name == subject.case_name]
-    first = [next((row for row in each.rows if row.quality is not None), None) for each in alike]
-    counts = Counter(_notation(each) for each in first if each and each.metric == row.metric)
+    counts = Counter(_notation(each) for each in _first_results(subject, row))
     own = _notation(row)
     most = majority_against(counts, own)
     if most and row.metric in _IN_PERCENT and row.quality is not None:
@@ -180,13 +198,12 @@ def _metric(subject: LintedDocument) -> Iterator[Problem]:
             )
     elif header and kind and subject.case_name:
         targets = {wording.quality_kind(target.metric) for target in subject.base.targets} if subject.base else set()
-        own = next(iter(targets)) if len(targets) == 1 else None
+        own = next(iter(targets)) if len(targets) == 1 and "other" not in targets else None
         kinds = subject.corpus.quality_kinds[subject.case_name]
-        if own and own != "other":
-            # All reports may be right, and the key of the target called wrongly.
-            if kind != own and (kinds[own] or kinds.total() == 1):
-                yield Problem(header.place, f"{header.text!r} is {kind}, the target of the base configuration is {own}")
-        elif most := majority_against(kinds, kind):
+        # Most reports may be right, and the key of the target called wrongly.
+        if own and own != kind and kinds[own] >= kinds[kind]:
+            yield Problem(header.place, f"{header.text!r} is {kind}, the target of the base configuration is {own}")
+        elif own is None and (most := majority_against(kinds, kind)):
             yield Problem(header.place, f"{header.text!r} is {kind}, in {kinds[most]} other reports it is {most}")
 
 
@@ -216,15 +233,24 @@ def memory_fits_the_card(subject: LintedDocument) -> Iterator[Problem]:
         if value.total_bytes > _MOST_OF_ANY_CARD:
             yield Problem(cell.place, f"mem {cell.text!r} is more than any card has, perhaps in MiB")
             continue
+        products = _products(subject, row.card)
+        is_of_card = any(_may_have(product, value.total_bytes) for product in products)
+        group, own = subject.card_group(row), f"{value.total_bytes / _GIB:.0f} GiB"
+        reports = subject.corpus.memory_totals[group]
+        # A card of several sizes has several totals.
+        most = majority_against(reports, own) if len({product.memory_bytes for product in products}) <= 1 else None
         if value.used_bytes > value.total_bytes:
             yield Problem(cell.place, f"mem {cell.text!r} uses more than there is")
-        elif value.used_bytes >= value.total_bytes * _FULL:
+        elif value.used_bytes == value.total_bytes:
+            yield Problem(cell.place, f"mem {cell.text!r} is full to the last digit")
+        elif value.used_bytes >= value.total_bytes * _FULL and not is_of_card and reports[own] < _MIN_REPORTS:
             yield Problem(
                 cell.place, f"mem {cell.text!r} is full to the last percent; the total is perhaps not the device's"
             )
         totals[f"{row.card} {row.topology.note}" if row.topology else ""][total.strip()] = row
-        products = _products(subject, row.card)
-        if products and not any(_may_have(product, value.total_bytes) for product in products):
+        if most:
+            yield Problem(cell.place, f"total {own}; {group[1]} has {most} in {reports[most]} other reports")
+        if products and not is_of_card:
             known = " or ".join(sorted({f"{(product.memory_bytes or 0) / _GIB:g} GiB" for product in products}))
             yield Problem(
                 cell.place, f"total {value.total_bytes / _GIB:g} GiB; {row.card} has {known} by its data sheet"
@@ -275,7 +301,7 @@ def numbers_are_numbers(subject: LintedDocument) -> Iterator[Problem]:
         for column in _NUMERIC:
             text = row.known(column)
             if text and "&" not in text and not _is_number(row, column):
-                yield Problem(row.cells[column].place, f"{_row(row)}: {column} {text!r} is not a number")
+                yield Problem(row.cells[column].place, f"{_row(row)}: {row.headers[column]} {text!r} is not a number")
         for column, cell in row.cells.items():
             plain = cell.text.translate(_HALF_WIDTH)
             if column != "configuration" and plain != cell.text and not _IDEOGRAPH.search(plain):
@@ -286,7 +312,8 @@ def numbers_are_numbers(subject: LintedDocument) -> Iterator[Problem]:
         for name, cell in values:
             if same[cell.text] > 1 and len(re.sub(r"\D", "", cell.text).strip("0")) < _MIN_DIGITS:
                 yield Problem(
-                    cell.place, f"{_row(row)}: {name} {cell.text!r} is rounded until it equals another throughput"
+                    cell.place,
+                    f"{_row(row)}: {row.headers[name]} {cell.text!r} is rounded until it equals another throughput",
                 )
                 break
 
@@ -294,8 +321,9 @@ def numbers_are_numbers(subject: LintedDocument) -> Iterator[Problem]:
 def _is_number(row: DocumentRow, column: str) -> bool:
     if column == "mem":
         return row.memory is not None
-    # A result that is no fraction, such as a perplexity, is a number too.
-    return cells.number(row.known(column).rstrip("%％ ")) is not None
+    text = row.known(column).rstrip("%％ ")
+    # A result that is no fraction, such as a perplexity, is a number too, and a log-likelihood may be negative.
+    return cells.number(text.removeprefix("-") if column in ("quality", "target") else text) is not None
 
 
 @rule("L30", "placeholder", why="the author meant to come back", fix="write the value, or why there is none")

@@ -70,6 +70,9 @@ def _foreign_name(subject: LintedDocument, located: Located) -> Mention | None:
 def card_models_agree(subject: LintedDocument) -> Iterator[Problem]:
     """The accelerator, the short name and the rows' labels name the same card, and no server."""
     vendor = subject.need_vendor()
+    # A report on two environments has an accelerator in each.
+    further = [fact.text for key, fact in subject.document.other_facts if key == "card_title"]
+    cards_of_others = {mention.card for text in further for mention in subject.names.find(text) if mention.card}
     named: list[tuple[str, set[str]]] = []
     said_before: set[tuple[str, str]] = set()
     for what, located in (*subject.card_places(), *_configs_in_text(subject)):
@@ -87,7 +90,8 @@ def card_models_agree(subject: LintedDocument) -> Iterator[Problem]:
                 message = f"{said} is no card of {vendor} that is known; {known} is"
                 yield Problem(located.place, message, severity="warning")
             continue
-        if named and not any(_is_same_card(one, two) for _, others in named for one in cards for two in others):
+        before = cards_of_others.union(*(others for _, others in named))
+        if named and not any(_is_same_card(one, two) for one in cards for two in before):
             other, its_cards = named[0]
             message = f"{said} is {' and '.join(sorted(cards))}, {other} is {' and '.join(sorted(its_cards))}"
             yield Problem(located.place, message)
