@@ -12,6 +12,9 @@ from reports import HEADERS, changed, good, make_record, nvidia, put, put_benchm
 OLD_HEADER = ("训练资源", "配置文件", "运行时长(s)", "目标精度", "收敛精度", "Steps数", "性能(samples/s)")
 CONFIG = {"config_A100x1x8.py": "train_batch_size = 32\n"}
 GOOD = nvidia()
+NEEDS = {"依赖软件版本": "torch-1.13.1, foo==1.1, bar, tool kit: 1.5"}
+SAYS_WHERE = "1. seqlength，为ds_config.json中所写，默认为2048"
+COMMAND = "```\npython train.py\n--epochs 3\n```"
 MANY = {
     label: (f"A100{words}（{label}）")
     for label, words in {"1x1": "单机单卡", "1x8": "单机8卡", "2x8": "两机8卡"}.items()
@@ -79,6 +82,22 @@ BAD = [
     ("L04", "blank fact", nvidia(facts={"加速卡驱动版本": ""}), "driver is blank"),
     ("L04", "blank general", nvidia(general={"额外修改项": ""}), "额外修改项 is blank"),
     ("L04", "marks swapped", nvidia(good(e2e_time="/"), good(label=MANY["1x1"], e2e_time="")), "look swapped"),
+    (
+        "L04",
+        "row of nothing",
+        nvidia(
+            good(),
+            good(label=MANY["1x1"], **dict.fromkeys(("e2e_time", "p_whole", "p_train", "p_core", "acc", "mem"), "/")),
+        ),
+        "has no value, and nothing says why",
+    ),
+    ("L04", "parallelism of nothing", llm("/"), "parallel is '/', and 8 cards"),
+    (
+        "L04",
+        "image for a version",
+        nvidia(facts={"Docker镜像和版本": None, "Docker版本": "acme/torch:2.7"}),
+        "'acme/torch:2.7' is an image",
+    ),
     ("L05", "8 cards as 1x1", nvidia(good(label="A100单机8卡（1x1）")), "in brackets stands 1x1"),
     ("L05", "8 cards as 2x8", nvidia(good(label="A100单机8卡（2x8）")), "in brackets stands 2x8"),
     ("L05", "English words", nvidia(good(label="A100 1 machine 8 cards (1x1)")), "in brackets stands 1x1"),
@@ -175,6 +194,24 @@ BAD = [
         "e2e_time grows from 28661 s to 95000 s",
     ),
     ("L18", "result lost", nvidia(good(), good(fix_hp="bs=128", p_core="5700", acc="70%")), "to 70% and misses the"),
+    (
+        "L20",
+        "change of another vendor",
+        nvidia(general={"额外修改项": ("fp16实现方式", "昆仑芯使用1+8+7格式")}),
+        "the additional change '昆仑芯使用1+8+7格式' names '昆仑芯' of kunlunxin",
+    ),
+    (
+        "L20",
+        "kernel before its system",
+        nvidia(facts={"OS kernel版本": "4.15.0-156-generic"}),
+        "kernel 4.15.0 is older than the first of Ubuntu 22.04, 5.15",
+    ),
+    (
+        "L20",
+        "network that does not apply",
+        nvidia(good(label=MANY["2x8"]), facts={"多机网络类型、带宽": "/"}),
+        "the environment names no network",
+    ),
     ("L20", "foreign environment", nvidia(facts={"训练框架版本": "MetaX torch"}), "'MetaX torch' names 'MetaX'"),
     ("L20", "foreign heading", nvidia(after="#### R300 环境"), "names 'R300' of kunlunxin"),
     ("L20", "no network", nvidia(good(label=MANY["2x8"]), facts={"多机网络类型、带宽": ""}), "names no network"),
@@ -201,6 +238,7 @@ BAD = [
     ("L25", "full-width", nvidia(good(fix_hp="bs＝256")), "'bs＝256' has full-width characters"),
     ("L25", "rounded", nvidia(good(p_whole="32", p_train="32", p_core="33")), "equals another throughput"),
     ("L27", "target met exactly", old(("单机8卡", "config_A100x1x8", "1", "70.634", "70.634", "4", "5")), "last digit"),
+    ("L30", "label twice", nvidia(facts={"机器型号": "机器型号：DGX"}), "the label '机器型号' stands twice"),
     ("L30", "placeholder", nvidia(facts={"加速卡驱动版本": "NVIDIA PLACEHOLDER"}), "'PLACEHOLDER' is left"),
     ("L30", "mark behind the name", nvidia(general={"硬件设备简称": "A100 /"}), "has a mark for nothing behind it"),
     ("L30", "in a text", nvidia(after="TODO: numbers"), "'TODO' is left"),
@@ -245,6 +283,13 @@ BAD_CONFIGS = [
     ("L08", "no 1x8", GOOD, {"config_A100x1x1.py": ""}, "there is no configuration for 1x8"),
     ("L08", "no amp", nvidia(good(precision="amp")), CONFIG, "no configuration for 1x8 sets amp"),
     ("L08", "no dot", GOOD, {**CONFIG, "config_A100x2x8py": "lr = 1"}, "does not end in .py"),
+    (
+        "L08",
+        "module that is nowhere",
+        GOOD,
+        {"config_A100x1x8.py": "import math\nfrom os import EX_OK\nfrom PEAK import FLOPS\n"},
+        "config_A100x1x8.py cannot be loaded: it imports PEAK, which is not in the tree",
+    ),
     ("L08", "not Python", GOOD, {"config_A100x1x8.py": "lr ="}, "cannot be loaded: SyntaxError"),
     ("L09", "6 epochs", GOOD, {"config_A100x1x8.py": "max_epoch = 6"}, "stops after 6 of 100 epochs"),
     ("L10", "lower target", GOOD, {"config_A100x1x8.py": "target_acc1 = 32.0"}, "asks for 0.755"),
@@ -252,6 +297,21 @@ BAD_CONFIGS = [
     ("L14", "int16", GOOD, {**CONFIG, "environment_variables.sh": "\nX_CONV_GEMM_DTYPE=int16"}, "line 2"),
     ("L27", "no version", GOOD, {"config_A100x1x8.py": "target_acc1 = 75.5"}, "without a version"),
     ("L29", "ignored key", GOOD, {"config_A100x1x8.py": "learning_rate = 0.8"}, "'learning_rate', which nothing reads"),
+    ("L32", "no peak", GOOD, {"config_A100x1x8.py": "flops = -1"}, "x1x8.py:1 sets flops to -1; it is at least 1e+12"),
+    ("L32", "peak in TFLOPS", GOOD, {"config_A100x1x8.py": "theoryflops = 312.0"}, "sets theoryflops to 312"),
+    ("L32", "perplexity below 1", GOOD, {"config_A100x1x8.py": "target_ppl = 0.6"}, "0.6; it is at least 1"),
+    (
+        "L33",
+        "none",
+        GOOD,
+        {"requirements.txt": "# here\nh5py\nx/y.whl\n"},
+        "'无', and requirements.txt installs h5py, y.whl",
+    ),
+    ("L33", "other", nvidia(facts=NEEDS), {"requirements.txt": "h5py\nfoo==1.2"}, "'bar' is not in requirements.txt"),
+    ("L33", "version", nvidia(facts=NEEDS), {"requirements.txt": "bar\nfoo==1.2"}, "requirements.txt has foo==1.2"),
+    ("L34", "no file", nvidia(after=SAYS_WHERE), CONFIG, "there is no ds_config.json"),
+    ("L34", "no key", nvidia(after=SAYS_WHERE), {"ds_config.json": "{}"}, "there is no seqlength in ds_config.json"),
+    ("L34", "no backslash", nvidia(after=COMMAND), CONFIG, "'python train.py' ends without \\, so that '--epochs 3'"),
     ("L29", "unknown key of TOML", GOOD, {"run.toml": "[hyperparameters]\nbatchsize = 3"}, "did you mean 'batch_size'"),
 ]
 
@@ -281,6 +341,7 @@ def test_good_report_with_good_configurations_breaks_no_rule(tmp_path):
         "config_A100x1x8_amp.py": "amp = True\ntrain_batch_size = 256\nlr = 0.1 * 8\n",
         "config_A100x2x8.py": "eval_batch_size = 32\n",
         "environment_variables.sh": "export ACME_USE_TF32=0\n",
+        "requirements.txt": "# nothing\n",
     }
     curve = "### 收敛曲线\n每个 epoch 末的 acc，3 个种子 ![acc](acc.png)"
     after = f"- {SAYS_TOTAL}\n\n{curve}\n\n[数据](../../benchmarks/resnet50#数据集)"
@@ -484,10 +545,11 @@ def test_environment_of_the_vendor_with_more_such_reports_is_the_original(tmp_pa
 @pytest.mark.parametrize(("own", "found"), [("5.4.0-26-generic", 0), ("5.4.0-113-generic", 1)])
 def test_kernel_of_another_vendor_in_one_of_several_reports(tmp_path, own, found):
     """What two vendors share says nothing; what one report shares with another vendor, and not with its own, does."""
-    text = of_metax(nvidia(facts={"OS kernel版本": "5.4.0-26-generic"}))
+    system = {"OS版本": "Ubuntu 20.04"}
+    text = of_metax(nvidia(facts={**system, "OS kernel版本": "5.4.0-26-generic"}))
     usual = [put(tmp_path, text, vendor="metax", case=f"resnet50-{name}") for name in ("paddle", "mindspore")]
     odd = put(tmp_path, text.replace("5.4.0-26-generic", own), vendor="metax")
-    other = put(tmp_path, nvidia(facts={"OS kernel版本": "5.4.0-113-generic"}))
+    other = put(tmp_path, nvidia(facts={**system, "OS kernel版本": "5.4.0-113-generic"}))
 
     findings = run(*usual, odd, other, select="L20").findings
 
@@ -606,6 +668,89 @@ def test_model_of_another_case_than_the_directory(tmp_path):
     assert result.findings[0].message == "model 'vit' is that of another case; the directory is 'bigtransfer'"
 
 
+@pytest.mark.parametrize(
+    ("accelerator", "configs", "found"),
+    [
+        ("曦云C500 64G", {}, ["one card is written 'C500' and 'MXC500'"]),
+        ("MetaX MXC500", {"config_C500x1x8.py": ""}, ["one card is written 'C500' and 'MXC500'"]),
+        ("MetaX MXC500", {"config_mxc500x1x8.py": ""}, []),
+    ],
+)
+def test_card_in_two_spellings(tmp_path, accelerator, configs, found):
+    text = nvidia(
+        good(label="MXC500 单机8卡（1x8）"), facts={"加速卡型号": accelerator}, general={"硬件设备简称": "MXC500"}
+    )
+
+    result = run(put(tmp_path, text, vendor="metax", configs=configs), select="L03")
+
+    assert [(finding.message, finding.severity) for finding in result.findings] == [(each, "warning") for each in found]
+
+
+def test_name_of_a_card_within_a_longer_one_is_no_other_spelling(tmp_path):
+    text = nvidia(
+        good(label="S4000单机8卡（1x8）"), facts={"加速卡型号": "MTT S4000"}, general={"硬件设备简称": "mtt s4000"}
+    )
+
+    assert run(put(tmp_path, text, vendor="mthreads"), select="L03").findings == []
+
+
+@pytest.mark.parametrize(
+    ("case", "general", "framework", "base", "found"),
+    [
+        ("dlrm-pytorch", "Criteo 1T", "pytorch-1.13", "data = 'criteo.bin'", []),
+        ("dlrm-pytorch", "Wikipedia", "pytorch-1.13", "", ["dataset 'Wikipedia'; README.md of the case names criteo"]),
+        (
+            "dlrm-pytorch",
+            "Criteo 1T",
+            "pytorch-1.13",
+            "data = 'wikipedia.bin'",
+            ["dataset 'Criteo 1T'; the base configuration of the case names wikipedia"],
+        ),
+        (
+            "dlrm-pytorch",
+            "Criteo",
+            "deepspeed 0.13",
+            "",
+            ["framework 'deepspeed 0.13'; the case of the directory is for pytorch"],
+        ),
+        (
+            "dlrm",
+            "Criteo",
+            "XTorch 1.12",
+            "",
+            ["the directory is not called dlrm-pytorch, so that nothing runs the case from it"],
+        ),
+    ],
+)
+def test_dataset_framework_and_name_of_the_directory(tmp_path, case, general, framework, base, found):
+    put_benchmark(tmp_path, "dlrm", base)
+    (tmp_path / "training" / "benchmarks" / "dlrm" / "README.md").write_text("Criteo\n")
+    text = nvidia(general={"模型": "dlrm", "数据集": general}, facts={"训练框架版本": framework})
+
+    result = run(put(tmp_path, text, case=case), select="L31")
+
+    assert [finding.message for finding in result.findings] == found
+
+
+def test_directory_without_a_framework_has_the_case_of_that_name(tmp_path):
+    put_benchmark(tmp_path, "dlrm", "train_batch_size = 8")
+    path = put(tmp_path, nvidia(good(fix_hp="bs=32")), case="dlrm", configs={"config_A100x1x8.py": ""})
+
+    (finding,) = run(path, select="L07").findings
+
+    assert finding.message.endswith("config_A100x1x8.py has bs=8 of the base configuration")
+
+
+@pytest.mark.parametrize(("value", "found"), [("https://pip.example", True), ("https://other.example", False)])
+def test_advice_to_set_what_is_set(tmp_path, value, found):
+    path = put(tmp_path, nvidia(after=f"将`training/conf.py`里的`PIP_SOURCE`的值修改为`{value}`"), configs=CONFIG)
+    (tmp_path / "training" / "conf.py").write_text('PIP_SOURCE = "https://pip.example"\n')
+
+    messages = [finding.message for finding in run(path, select="L34").findings]
+
+    assert messages == (["PIP_SOURCE is 'https://pip.example' in training/conf.py already"] if found else [])
+
+
 def test_directory_tells_the_case_and_the_vendor(tmp_path):
     """The text is that of another case and another vendor."""
     path = put(tmp_path, nvidia(good(acc="68.0%")), vendor="metax", case="mobilenetv2-pytorch")
@@ -651,6 +796,8 @@ def test_phrases_for_two_machines_that_differ(tmp_path):
         ("L25", llm("TP8")),
         ("L25", nvidia(good(acc="0.641/0.650"))),
         ("L25", nvidia(good(acc="-5.72"), header=(*HEADERS[:7], "loss", "mem"))),
+        ("L20", nvidia(facts={"OS版本": "Ubuntu 20.04.6 LTS", "OS kernel版本": "5.4.0-26"})),
+        ("L30", nvidia(facts={"机器型号": "DGX: A100"})),
         ("L30", nvidia(after="|监控项| 格式 |\n|---|---|\n| 温度 | xxx C |")),
         ("L04", nvidia(good(p_core="未运行", acc="未公开(保密)", mem="未知", e2e_time="/"))),
         ("L05", nvidia(good(label="A100两机16卡（2x8）"))),
@@ -681,7 +828,7 @@ def test_every_rule_is_tested_with_a_mistake():
     elsewhere = {"L19", "L26", "L28", "L31"}
 
     assert {bad[0] for bad in (*BAD, *BAD_CONFIGS)} | elsewhere == {rule.id for rule in all_rules()}
-    assert [rule.id for rule in all_rules()] == [f"L{number:02}" for number in range(1, 32)]
+    assert [rule.id for rule in all_rules()] == [f"L{number:02}" for number in range(1, 35)]
 
 
 def test_without_evidence_a_rule_is_listed_and_not_passed(tmp_path):

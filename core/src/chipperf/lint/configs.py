@@ -180,14 +180,21 @@ def targets_in(values: Mapping[str, Any]) -> Iterator[Target]:
 
 
 def find_benchmark(case_directory: Path) -> Path | None:
-    """Return FlagPerf's directory of the case and framework for which a vendor's directory is named, or ``None``."""
+    """Return FlagPerf's directory of the case and framework for which a vendor's directory is named, or ``None``.
+
+    If the name has no framework, it is the directory of the only framework of the case.
+    """
     case, _, framework = case_directory.name.partition("-")
     root = case_directory.parent.parent / "benchmarks"
-    if not framework or not root.is_dir():
+    if not root.is_dir():
         return None
-    same = [each for each in _names(root) if each.casefold() == case.casefold()]
-    found = (root / each / framework for each in sorted(same, key=lambda each: each != case))
-    return next((each for each in found if each.is_dir()), None)
+    same = sorted(
+        (each for each in _names(root) if each.casefold() == case.casefold() and (root / each).is_dir()),
+        key=lambda each: each != case,
+    )
+    frameworks = [framework] if framework else [name for each in same[:1] for name in _names(root / each)]
+    found = [path for each in same for name in frameworks if (path := root / each / name).is_dir()]
+    return found[0] if found and (framework or len(found) == 1) else None
 
 
 @lru_cache(maxsize=64)
@@ -216,6 +223,17 @@ def names_used(paths: Iterable[Path]) -> frozenset[str]:
     """Return the names that the expressions in configurations use."""
     nodes = (node for path in paths for node in ast.walk(_parsed(path)))
     return frozenset(node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load))
+
+
+def missing_modules(config: Path) -> Iterator[str]:
+    """Yield the modules from which a configuration imports a constant, and which are in no directory above it."""
+    for statement in _parsed(config).body:
+        if isinstance(statement, ast.ImportFrom) and statement.module and not statement.level:
+            own = any(alias.name.isupper() for alias in statement.names)
+            known = statement.module.partition(".")[0] in sys.stdlib_module_names
+            file = f"{statement.module.replace('.', '/')}.py"
+            if own and not known and not any((above / file).is_file() for above in config.parents):
+                yield statement.module
 
 
 @lru_cache(maxsize=4096)

@@ -32,6 +32,8 @@ _ESSENTIAL_FACTS: Final = {
     "framework": "framework",
 }
 _VERSIONS: Final = {"os", "kernel", "driver", "framework", "compiler"}
+_IMAGE: Final = re.compile(r"[a-z][\w./-]*:[\w.-]+", re.IGNORECASE)
+_IMAGE_LABEL: Final = re.compile("镜像|image", re.IGNORECASE)
 _DIGIT: Final = re.compile(r"\d")
 _PLACEHOLDER: Final = re.compile(
     r"\b(?:\w*placeholder\w*|todo|tbd|fixme|lorem ipsum)\b|\bx{3,}\b|待补充|待填|待定|占位", re.IGNORECASE
@@ -92,13 +94,26 @@ def _what_every_run_has(subject: LintedDocument) -> Iterator[Problem]:
         text = facts[key].text
         if cells.marker(text) is None and not wording.says_nothing(text) and not _DIGIT.search(text):
             yield Problem(facts[key].place, f"{key} {text!r} names no version", severity="warning")
+    if (container := facts.get("container")) and _IMAGE.fullmatch(container.text):
+        line = subject.document.markdown.lines[container.place.line - 1]
+        if not _IMAGE_LABEL.search(line.replace(container.text, "")):
+            message = f"{container.text!r} is an image, where the version of Docker is asked for"
+            yield Problem(container.place, message, severity="warning")
     if (card := facts.get("card_title")) and card.text == NOT_APPLICABLE:
         yield Problem(card.place, "the accelerator is '/', and every run has one", severity="warning")
+    for row in subject.rows:
+        if row.card_count > 1 and row.text("parallel") == NOT_APPLICABLE:
+            message = f"{_row(row)}: parallel is '/', and {row.card_count} cards run in some kind of parallelism"
+            yield Problem(row.cells["parallel"].place, message, severity="warning")
     if subject.document.generated:
         return
     if not any(row.known(column) for row in subject.rows for column in _NUMERIC):
         yield Problem(subject.start, "no row has a measured value, and nothing says why", severity="warning")
         return
+    for row in subject.rows:
+        if {row.text(column) for column in _NUMERIC if column in row.cells} == {NOT_APPLICABLE}:
+            message = f"{_row(row)} has no value, and nothing says why"
+            yield Problem(row.label.place, message, severity="warning")
     speeds = [column for column in (*THROUGHPUTS, "tokens") if column in subject.document.headers]
     if speeds and all(row.text(column) == NOT_APPLICABLE for row in subject.rows for column in speeds):
         headers = ", ".join(subject.document.headers[column].text for column in reversed(speeds))
@@ -343,6 +358,10 @@ def no_placeholder_is_left(subject: LintedDocument) -> Iterator[Problem]:
     for located in texts:
         if located.place not in described and (match := _PLACEHOLDER.search(located.text)):
             yield Problem(located.place, f"{match[0]!r} is left in {located.text[:60]!r}")
+    for fact in document.facts.values():
+        label, colon, _ = fact.text.replace("：", ":").partition(":")
+        if colon and wording.normal(label) in wording.FACTS:
+            yield Problem(fact.place, f"the label {label!r} stands twice")
     short = document.general.get("card_short_name")
     if short and re.fullmatch(r".*\w\s*[/\\]", short.value.text):
         yield Problem(short.value.place, f"short name {short.value.text!r} has a mark for nothing behind it")

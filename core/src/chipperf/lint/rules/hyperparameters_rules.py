@@ -17,6 +17,7 @@ from chipperf.lint.configs import (
     EPOCHS_KEYS,
     LEARNING_RATE_KEYS,
     is_number,
+    missing_modules,
     names_used,
     targets_in,
 )
@@ -76,6 +77,12 @@ _ANY_REDUCED_KEY: Final = "fp16"
 
 _MIN_LIKENESS: Final = 0.86
 """Likeness to a key that is read of a key that is that one misspelled, and not another one of the same family."""
+
+_LEAST: Final = {
+    **dict.fromkeys(("flops", "theoryflops", "theory_flops"), 1e12),
+    **dict.fromkeys(("target_ppl", "target_perplexity"), 1),
+}
+"""What a setting must at least be: accelerators have had teraFLOPS for a decade, and perplexity is e to a loss."""
 
 _FRAMEWORK_KEYS: Final = frozenset(
     {
@@ -282,6 +289,13 @@ def every_row_has_a_configuration(subject: LintedDocument) -> Iterator[Problem]:
     configs = subject.need_configs()
     for path, reason in configs.unreadable.items():
         yield Problem(subject.start, f"{path.name} cannot be loaded: {reason}")
+    lacking: dict[str, list[str]] = defaultdict(list)
+    for config in configs.configs:
+        for module in missing_modules(config.path) if config.path.suffix == ".py" else ():
+            lacking[module].append(config.path.name)
+    for module, files in lacking.items():
+        message = f"{_first_of(files)} cannot be loaded: it imports {module}, which is not in the tree"
+        yield Problem(subject.start, message, severity="warning")
     if not configs.configs:
         raise NotChecked(f"no configuration in {configs.path}")
     unknown, base = "", subject.base
@@ -474,6 +488,27 @@ def configurations_have_no_unknown_keys(subject: LintedDocument) -> Iterator[Pro
                 )
     for key, hint in hints.items():
         yield Problem(subject.start, f"{_first_of(places[key])} sets {key!r}, which nothing reads{hint}")
+
+
+@rule(
+    "L32",
+    "impossible-setting",
+    why="every utilization computed from a peak of -1 is wrong, and no run reaches a perplexity below 1",
+    fix="write the card's peak in FLOPS, or a target that a run can reach",
+    evidence="configurations",
+)
+def settings_are_possible(subject: LintedDocument) -> Iterator[Problem]:
+    """Peak FLOPS are those of an accelerator, and no target is out of its metric's range."""
+    places: dict[str, list[str]] = defaultdict(list)
+    for config in subject.need_configs().configs:
+        for key, least in _LEAST.items():
+            assigned = config.values.get(key)
+            if assigned and is_number(assigned.value) and assigned.value < least:
+                places[f"{key} to {assigned.value:g}; it is at least {least:g}"].append(
+                    f"{assigned.path.name}:{assigned.line}"
+                )
+    for setting, where in places.items():
+        yield Problem(subject.start, f"{_first_of(where)} sets {setting}")
 
 
 def _keys_read(subject: LintedDocument) -> frozenset[str]:
