@@ -46,13 +46,13 @@ def test_text_has_findings_by_document_and_rule_folded(invoke, report):
     blank = lines.index("  L04 blank-cell, error: 17 findings, lines 42-45")
     assert lines[blank + 1] == "    42:50: row 'MXC500单机8卡（1x8）': e2e_time is blank"
     assert lines[blank + 4] == "    14 more (--format full)"
-    assert "not checked: L07, L08, L09, L10, L29: no configurations beside it: --config DIR" in lines
+    assert "not checked: L07, L08, L09, L10, L29, L32, L34: no configurations beside it: --config DIR" in lines
     assert any(
         line.startswith("L01 foreign-card: the row is read as a measurement of another vendor's card. To do: write the")
         and line.endswith("/docs/lint/L01.md")
         for line in lines
     )
-    assert lines[-1] == "1 documents: 18 errors, 2 warnings, 0 accepted"
+    assert lines[-1] == "1 documents: 18 errors, 3 warnings, 0 accepted"
     assert "perf: error: 18 errors in 1 document\n  hint: 'perf lint explain L01'" in ended.err
 
 
@@ -78,7 +78,7 @@ def test_concise_has_a_finding_in_a_line(invoke, report):
     lines = invoke("lint", report, "--format", "concise").out.splitlines()
 
     assert lines[0].startswith(f"{report}:29:14: error L01 foreign-card: the short name 'nvidia A100' names 'nvidia'")
-    assert len(lines) == 21
+    assert len(lines) == 22
 
 
 def test_reasons_of_several_documents_are_counted(invoke, report):
@@ -278,7 +278,7 @@ def test_statistics_count_by_rule(invoke, report):
     lines = invoke("lint", report, "--statistics").out.splitlines()
 
     assert lines[0] == "    17  L04 blank-cell in 1 documents"
-    assert lines[-1] == "1 documents: 18 errors, 2 warnings, 0 accepted"
+    assert lines[-1] == "1 documents: 18 errors, 3 warnings, 0 accepted"
     first, *_ = json.loads(invoke("lint", report, "--statistics", "--json").out)
     assert first == {"rule": "L04", "name": "blank-cell", "findings": 17, "errors": 17, "documents": 1, "fixable": 0}
 
@@ -344,7 +344,7 @@ def test_settings_of_the_tree_hold_unless_isolated(invoke, report, tmp_path):
     (tmp_path / "pyproject.toml").write_text('[tool.chipperf.lint]\nselect = ["L06"]\n')
 
     assert "0 errors, 1 warnings" in invoke("lint", report).out
-    assert "18 errors, 2 warnings" in invoke("lint", report, "--isolated").out
+    assert "18 errors, 3 warnings" in invoke("lint", report, "--isolated").out
     (tmp_path / "chipperf.toml").write_text("[lint]\nselected = []\n")
     other = tmp_path / "other"
     other.mkdir()
@@ -361,8 +361,8 @@ def test_baseline_is_written_and_accepts(invoke, report):
     sarif = json.loads(invoke("lint", report, "--baseline", "old.json", "--format", "sarif").out)
 
     assert (written.code, written.out) == (0, "")
-    assert "it accepts 20 findings in 1 document" in written.err
-    assert (accepted.code, accepted.out.splitlines()[-1]) == (0, "1 documents: 0 errors, 0 warnings, 20 accepted")
+    assert "it accepts 21 findings in 1 document" in written.err
+    assert (accepted.code, accepted.out.splitlines()[-1]) == (0, "1 documents: 0 errors, 0 warnings, 21 accepted")
     assert {each["suppressions"][0]["kind"] for each in sarif["runs"][0]["results"]} == {"external"}
 
     report.write_text(report.read_text(encoding="utf-8").replace("nvidia A100", "MXC500"), encoding="utf-8")
@@ -375,7 +375,7 @@ def test_baseline_of_the_settings_accepts_below_them(invoke, report, tmp_path):
     (tmp_path / "chipperf.toml").write_text('[lint]\nbaseline = "old.json"\n')
 
     assert invoke("lint", report, "--write-baseline", "old.json").code == 0
-    assert invoke("lint", report).out.endswith(" 20 accepted\n")
+    assert invoke("lint", report).out.endswith(" 21 accepted\n")
     assert invoke("lint", report, "--isolated").code == 4
 
 

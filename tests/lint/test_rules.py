@@ -92,12 +92,6 @@ BAD = [
         "has no value, and nothing says why",
     ),
     ("L04", "parallelism of nothing", llm("/"), "parallel is '/', and 8 cards"),
-    (
-        "L04",
-        "image for a version",
-        nvidia(facts={"Docker镜像和版本": None, "Docker版本": "acme/torch:2.7"}),
-        "'acme/torch:2.7' is an image",
-    ),
     ("L05", "8 cards as 1x1", nvidia(good(label="A100单机8卡（1x1）")), "in brackets stands 1x1"),
     ("L05", "8 cards as 2x8", nvidia(good(label="A100单机8卡（2x8）")), "in brackets stands 2x8"),
     ("L05", "English words", nvidia(good(label="A100 1 machine 8 cards (1x1)")), "in brackets stands 1x1"),

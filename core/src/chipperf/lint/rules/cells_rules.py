@@ -32,8 +32,6 @@ _ESSENTIAL_FACTS: Final = {
     "framework": "framework",
 }
 _VERSIONS: Final = {"os", "kernel", "driver", "framework", "compiler"}
-_IMAGE: Final = re.compile(r"[a-z][\w./-]*:[\w.-]+", re.IGNORECASE)
-_IMAGE_LABEL: Final = re.compile("镜像|image", re.IGNORECASE)
 _DIGIT: Final = re.compile(r"\d")
 _PLACEHOLDER: Final = re.compile(
     r"\b(?:\w*placeholder\w*|todo|tbd|fixme|lorem ipsum)\b|\bx{3,}\b|待补充|待填|待定|占位", re.IGNORECASE
@@ -94,11 +92,6 @@ def _what_every_run_has(subject: LintedDocument) -> Iterator[Problem]:
         text = facts[key].text
         if cells.marker(text) is None and not wording.says_nothing(text) and not _DIGIT.search(text):
             yield Problem(facts[key].place, f"{key} {text!r} names no version", severity="warning")
-    if (container := facts.get("container")) and _IMAGE.fullmatch(container.text):
-        line = subject.document.markdown.lines[container.place.line - 1]
-        if not _IMAGE_LABEL.search(line.replace(container.text, "")):
-            message = f"{container.text!r} is an image, where the version of Docker is asked for"
-            yield Problem(container.place, message, severity="warning")
     if (card := facts.get("card_title")) and card.text == NOT_APPLICABLE:
         yield Problem(card.place, "the accelerator is '/', and every run has one", severity="warning")
     for row in subject.rows:
