@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import operator
+import os
 import re
 import sys
 import warnings
@@ -232,7 +233,8 @@ def missing_modules(config: Path) -> Iterator[str]:
             own = any(alias.name.isupper() for alias in statement.names)
             known = statement.module.partition(".")[0] in sys.stdlib_module_names
             file = f"{statement.module.replace('.', '/')}.py"
-            if own and not known and not any((above / file).is_file() for above in config.parents):
+            # os.path, because a name may be too long for a file, for which methods of Path raise an exception.
+            if own and not known and not any(os.path.isfile(above / file) for above in config.parents):
                 yield statement.module
 
 

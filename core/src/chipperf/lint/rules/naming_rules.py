@@ -42,7 +42,7 @@ _FIRST_KERNELS: Final = {"18.04": (4, 15), "20.04": (5, 4), "22.04": (5, 15), "2
 """Kernel with which each release of Ubuntu began: https://ubuntu.com/about/release-cycle, section on kernels."""
 
 _UBUNTU: Final = re.compile(r"ubuntu\D{0,3}(\d\d\.04)", re.IGNORECASE)
-_KERNEL: Final = re.compile(r"(\d+)\.(\d+)\.\d+")
+_KERNEL: Final = re.compile(r"(\d{1,3})\.(\d{1,3})\.\d{1,3}")
 _VENDOR_DIRECTORY: Final = re.compile(r"\btraining/(\w+)/[\w./-]*")
 
 
@@ -204,13 +204,12 @@ def _framework_of(subject: LintedDocument, benchmark: Path) -> Iterator[Problem]
 
 def _dataset_of(subject: LintedDocument, benchmark: Path) -> Iterator[Problem]:
     row = subject.document.general.get("dataset")
-    stated = _datasets(row.value.text) if row else set()
-    base = subject.base
-    settings = " ".join(each for each in base.values.values() if isinstance(each, str)) if base else ""
-    for where in ("the base configuration", "README.md") if row and stated else ():
-        named = _datasets(settings if where != "README.md" else _text(benchmark.parent / where))
-        if named:
-            if row and named.isdisjoint(stated):
+    if row is None or not (stated := _datasets(row.value.text)):
+        return
+    settings = " ".join(each for each in subject.base.values.values() if isinstance(each, str)) if subject.base else ""
+    for where, text in (("the base configuration", settings), ("README.md", _text(benchmark.parent / "README.md"))):
+        if named := _datasets(text):
+            if named.isdisjoint(stated):
                 message = f"dataset {row.value.text!r}; {where} of the case names {' and '.join(sorted(named))}"
                 yield Problem(row.value.place, message)
             return
