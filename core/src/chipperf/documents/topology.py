@@ -17,13 +17,20 @@ _CONFIG_NAME: Final = re.compile(rf"(?:config_)?(.*?)[_x×]?{_SHAPE}(?:[_.].*)?"
 _MAX_NAME: Final = 200
 _NUMBERS: Final = {
     **{text: value for value, text in enumerate("零一二三四五六七八九十")},
-    **{"两": 2, "双": 2, "单": 1, "one": 1, "single": 1, "two": 2, "dual": 2},
+    **{
+        text: value
+        for value, text in enumerate(
+            ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"], start=1
+        )
+    },
+    **{"两": 2, "双": 2, "单": 1, "single": 1, "dual": 2, "sixteen": 16},
 }
 _COUNT: Final = r"(?:\d{1,4}|[单双两一二三四五六七八九十])"
 _ZH_WORDS: Final = re.compile(rf"({_COUNT})机\s*({_COUNT})卡$")
-_EN_COUNT: Final = r"(?:\d{1,4}|one|two|single|dual)"
+_EN_COUNT: Final = rf"(?:\d{{1,4}}|{'|'.join(text for text in _NUMBERS if text.isascii())})"
 _EN_WORDS: Final = re.compile(
-    rf"(?:^|(?<=\s))({_EN_COUNT})[\s-]+(?:machines?|nodes?)[\s,]+({_EN_COUNT})[\s-]+cards?(\s+each)?$", re.IGNORECASE
+    rf"(?:^|(?<=\s))({_EN_COUNT})[\s-]+(?:machines?|nodes?)[\s,]+({_EN_COUNT})[\s-]+(?:cards?|[GN]PUs?)(\s+each)?$",
+    re.IGNORECASE,
 )
 _MOST_CARDS_PER_MACHINE: Final = 8
 """Cards per machine above which words without brackets mean those of all machines, as in ``四机32卡``."""
@@ -57,6 +64,12 @@ class RowLabel(CardTopology):
     says_each: bool
     note: str = ""
 
+    @property
+    def words_differ(self) -> bool:
+        """Whether the words are those of another topology; they may give the cards of one machine or of all."""
+        machines, cards = self.words or (self.nnodes, self.nproc_per_node)
+        return machines != self.nnodes or cards not in (self.nproc_per_node, self.world_size)
+
 
 def parse_row_label(text: str, config_name: str = "") -> RowLabel | None:
     """Return the content of a row's first cell, or ``None`` if neither it nor the configuration's name has a topology.
@@ -87,6 +100,11 @@ def parse_row_label(text: str, config_name: str = "") -> RowLabel | None:
         says_each=says_each,
         note=_note(text, shape) if shape else "",
     )
+
+
+def several_topologies(text: str) -> bool:
+    """Return whether the brackets of a row's first cell have several topologies."""
+    return len({(int(match[1]), int(match[2])) for match in _BRACKETED_SHAPE.finditer(text)}) > 1
 
 
 def has_topology_in_brackets(text: str) -> bool:

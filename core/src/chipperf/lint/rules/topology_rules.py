@@ -55,14 +55,12 @@ def words_match_the_topology(subject: LintedDocument) -> Iterator[Problem]:
         if topology is None:
             yield Problem(row.label.place, f"row {row.label.text!r} has no topology such as 1x8")
             continue
-        if topology.words:
+        if topology.words and topology.words_differ:
             machines, cards = topology.words
-            # Some reports state the number of cards of all machines.
-            if topology.nnodes != machines or cards not in (topology.nproc_per_node, topology.world_size):
-                yield Problem(
-                    row.label.place,
-                    f"{topology.phrase!r} is {machines} machines with {cards} cards, in brackets stands {row.shape}",
-                )
+            yield Problem(
+                row.label.place,
+                f"{topology.phrase!r} is {machines} machines with {cards} cards, in brackets stands {row.shape}",
+            )
         degrees = cells.degrees(row.known("parallel"))
         used = math.prod(degrees.get(name, 1) for name in _DEGREES_OF_CARDS)
         if degrees and (used != row.card_count if "DP" in degrees else row.card_count % max(used, 1)):
