@@ -93,7 +93,7 @@ def test_run_without_success_is_not_completed(tmp_path, stop, state):
 
 
 def test_each_run_of_a_log_is_a_record(tmp_path):
-    second = (event("init_start"), event("seed", 8), *RUN)
+    second = (event("init_start", seconds=300), event("seed", 8), event("run_start", seconds=310))
 
     records = [each.record for each in import_one(tmp_path, *BEFORE, *RUN, *second).records]
 
@@ -200,6 +200,17 @@ def test_event_counts_once_and_within_its_run(tmp_path, lines, reasons, state, u
     if unknown:
         assert record.metrics.train_seconds.reason
         assert record.metrics.time_to_target == Missing(missing="unknown")
+
+
+def test_run_does_not_start_before_the_end_of_the_one_before(tmp_path):
+    second = (event("run_start", seconds=190), event("run_stop", seconds=260, status="success"))
+
+    first, last = (each.record.metrics for each in import_one(tmp_path, *BEFORE, *RUN, *second).records)
+
+    assert first.train_seconds == 100.5
+    assert last.train_seconds == Missing(
+        missing="unknown", reason="its run_start is earlier than the run before it ends"
+    )
 
 
 @pytest.mark.parametrize("factor", [0.001, 1000])

@@ -69,8 +69,11 @@ def import_mlperf_log(log: Log, stated: Stated, names: CardNames) -> Import:
     attempts = split_attempts(events, begin="init_start", start="run_start")
     records: list[ImportedRecord] = []
     not_understood: list[NotUnderstood] = []
+    earliest_s = 0.0
     for index, attempt_events in enumerate(attempts, start=1):
-        attempt = _MLPerfRun(attempt_events, log.path.name, has_fraction=not _NO_FRACTIONS.search(benchmark.casefold()))
+        attempt = _MLPerfRun(
+            attempt_events, log.path.name, earliest_s, has_fraction=not _NO_FRACTIONS.search(benchmark.casefold())
+        )
         records.append(
             imported_record(
                 run_id=attempt_run_id(log, index, len(attempts)),
@@ -90,18 +93,21 @@ def import_mlperf_log(log: Log, stated: Stated, names: CardNames) -> Import:
             )
         )
         not_understood += attempt.not_understood
+        earliest_s = max([earliest_s, *(event.time_s for event in attempt_events if event.time_s is not None)])
     return Import(files=(log.file,), records=tuple(records), not_understood=(*not_understood, *no_events))
 
 
 class _MLPerfRun:
     """The events of one run, and the values in them with their places.
 
-    An event counts once, between ``run_start`` and ``run_stop``; of several that contradict each other none counts.
+    The run does not start before ``earliest_s``. An event counts once, between ``run_start`` and ``run_stop``; of
+    several that contradict each other none counts.
     """
 
-    def __init__(self, events: Sequence[LogEvent], file: str, *, has_fraction: bool) -> None:
+    def __init__(self, events: Sequence[LogEvent], file: str, earliest_s: float, *, has_fraction: bool) -> None:
         self._events = events
         self._file = file
+        self._earliest_s = earliest_s
         self._has_fraction = has_fraction
         self.sources: list[ImportSource] = []
         self.not_understood: list[NotUnderstood] = []
@@ -222,6 +228,8 @@ class _MLPerfRun:
         times = (start.time_s, stop.time_s)
         if times[0] is None or times[1] is None:
             reason = "time_ms of run_start or run_stop is no time in milliseconds since 1970"
+        elif times[0] < self._earliest_s:
+            reason = "its run_start is earlier than the run before it ends"
         elif times[1] < times[0]:
             reason = "run_stop is earlier than run_start"
         elif times[1] - times[0] < _LEAST_TRAINING_S and self._named("epoch_start", "epoch_stop", _RESULT):
