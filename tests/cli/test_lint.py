@@ -52,7 +52,7 @@ def test_text_has_findings_by_document_and_rule_folded(invoke, report):
         and line.endswith("/docs/lint/L01.md")
         for line in lines
     )
-    assert lines[-1] == "1 documents: 18 errors, 3 warnings, 0 accepted"
+    assert lines[-1] == "1 document: 18 errors, 3 warnings, 0 accepted"
     assert "perf: error: 18 errors in 1 document\n  hint: 'perf lint explain L01'" in ended.err
 
 
@@ -203,7 +203,7 @@ def test_against_a_run(invoke, report, tmp_path):
 
     ended = invoke("lint", report, "--select", "L07", *(item for run in runs for item in ("--against", run)))
 
-    assert (ended.code, ended.out) == (0, "1 documents: 0 errors, 0 warnings, 0 accepted\n")
+    assert (ended.code, ended.out) == (0, "1 document: 0 errors, 0 warnings, 0 accepted\n")
 
 
 def test_rendered_report_with_curves_has_no_findings_and_imports(invoke, tmp_path):
@@ -230,9 +230,9 @@ def test_rendered_report_with_curves_has_no_findings_and_imports(invoke, tmp_pat
 
         ended = invoke("lint", f"{language}.md", "--vendor", "acme", "--against", "record.json")
 
-        assert ended.out.splitlines()[-1] == "1 documents: 0 errors, 0 warnings, 0 accepted"
+        assert ended.out.splitlines()[-1] == "1 document: 0 errors, 0 warnings, 0 accepted"
         imported = invoke("report", "import", f"{language}.md", "--vendor", "acme", "--out", language)
-        assert "1 records; 0 texts not understood" in imported.out
+        assert "1 record; 0 texts not understood" in imported.out
         (directory,) = (tmp_path / language).iterdir()
         assert read_record(directory).remarks == []
 
@@ -270,15 +270,15 @@ def test_files_called_as_a_command_are_checked(invoke, report, tmp_path):
     report.rename(tmp_path / "explain")
 
     assert invoke("lint", "./explain", "--select", "L06").code == 0
-    assert "1 documents" in invoke("lint", "--select", "L06", "explain").out
-    assert "1 documents" in invoke("lint", "check", "explain", "--select", "L06").out
+    assert "1 document" in invoke("lint", "--select", "L06", "explain").out
+    assert "1 document" in invoke("lint", "check", "explain", "--select", "L06").out
 
 
 def test_statistics_count_by_rule(invoke, report):
     lines = invoke("lint", report, "--statistics").out.splitlines()
 
-    assert lines[0] == "    17  L04 blank-cell in 1 documents"
-    assert lines[-1] == "1 documents: 18 errors, 3 warnings, 0 accepted"
+    assert lines[0] == "    17  L04 blank-cell in 1 document"
+    assert lines[-1] == "1 document: 18 errors, 3 warnings, 0 accepted"
     first, *_ = json.loads(invoke("lint", report, "--statistics", "--json").out)
     assert first == {"rule": "L04", "name": "blank-cell", "findings": 17, "errors": 17, "documents": 1, "fixable": 0}
 
@@ -332,7 +332,7 @@ def test_standard_input_is_checked_as_the_file_it_would_be(invoke, report, tmp_p
     placed = piped(report.read_bytes(), "--stdin-filename", place)
     broken = piped(b"\xff\xfe")
 
-    assert (alone.code, alone.out) == (0, "1 documents: 0 errors, 0 warnings, 0 accepted\n")
+    assert (alone.code, alone.out) == (0, "1 document: 0 errors, 0 warnings, 0 accepted\n")
     assert placed.out.startswith(f"{place}:43:3: error L08 no-config: there is no configuration for 1x1")
     assert (broken.code, broken.out.partition(": error L00 document: ")[0]) == (4, "-:1:1")
     assert piped(b"", "--fix").code == 2
@@ -362,7 +362,7 @@ def test_baseline_is_written_and_accepts(invoke, report):
 
     assert (written.code, written.out) == (0, "")
     assert "it accepts 21 findings in 1 document" in written.err
-    assert (accepted.code, accepted.out.splitlines()[-1]) == (0, "1 documents: 0 errors, 0 warnings, 21 accepted")
+    assert (accepted.code, accepted.out.splitlines()[-1]) == (0, "1 document: 0 errors, 0 warnings, 21 accepted")
     assert {each["suppressions"][0]["kind"] for each in sarif["runs"][0]["results"]} == {"external"}
 
     report.write_text(report.read_text(encoding="utf-8").replace("nvidia A100", "MXC500"), encoding="utf-8")
@@ -393,7 +393,7 @@ def test_fix_corrects_and_diff_only_shows(invoke, report):
     assert ", 1 that --fix corrects" in invoke("lint", report).out
 
     fixed = invoke("lint", report, "--fix", "--select", "L15")
-    assert (fixed.code, fixed.out.splitlines()[-1]) == (0, "1 documents: 0 errors, 0 warnings, 0 accepted, 1 fixed")
+    assert (fixed.code, fixed.out.splitlines()[-1]) == (0, "1 document: 0 errors, 0 warnings, 0 accepted, 1 fixed")
     assert report.read_bytes() == before.replace(b"19.3/ 64", b"19.3/64")
     assert json.loads(invoke("lint", report, "--diff", "--json").out) == {}
     again = invoke("lint", report, "--diff")

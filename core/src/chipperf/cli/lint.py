@@ -14,8 +14,9 @@ import typer
 
 from chipperf.cli.command_groups import group_with_default
 from chipperf.cli.command_options import JSON_OPTION
-from chipperf.cli.output import counted, note, print_json, require_directory, write_file
+from chipperf.cli.output import note, print_json, require_directory, write_file
 from chipperf.errors import CheckFailed, UsageError
+from chipperf.visible import counted
 
 if TYPE_CHECKING:
     from chipperf.lint.lint_run import Result

@@ -57,11 +57,6 @@ def note_fonts(drawn: Language, wanted: Language, unwritten: Sequence[int]) -> N
         note(f"the picture has no names for these curves, no font was found for them: {', '.join(map(str, unwritten))}")
 
 
-def counted(count: int, noun: str) -> str:
-    """Return a number with its noun, for example ``2 records``."""
-    return f"{count} {noun}{'' if count == 1 else 's'}"
-
-
 def require_directory(out: Path | None) -> None:
     """Check, before any work is done, that the directory of an output file, if any, exists, or raise a UsageError."""
     if out is not None and not out.parent.is_dir():

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 import typer
 
 from chipperf.cli.command_options import JSON_OPTION
-from chipperf.cli.output import counted, note, print_json, print_table
+from chipperf.cli.output import note, print_json, print_table
 from chipperf.documents.card_names import read_card_names
 from chipperf.errors import CheckFailed, UsageError
 from chipperf.records.schema import Topology
+from chipperf.visible import counted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
