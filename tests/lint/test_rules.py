@@ -349,9 +349,47 @@ def test_declared_shortening_is_no_finding(tmp_path):
     assert run(path, select=("L09", "L11")).findings == []
 
 
-@pytest.mark.parametrize("words", ["- 1x8：acc 64.0%，低于目标 75.5%", "The run did not converge."])
-def test_declared_result_below_the_target_is_no_finding(tmp_path, words):
-    assert run(put(tmp_path, nvidia(good(acc="64.0%"), after=words)), select="L12").findings == []
+DECLARED_BELOW = [
+    pytest.param("- 1x8：acc 64.0%，低于目标 75.5%", True, id="Chinese"),
+    pytest.param("The run did not converge to 75.5%.", True, id="only row"),
+    pytest.param("The result is **below the target** 0.755.", True, id="fraction"),
+    pytest.param("The run did not converge.", False, id="no target"),
+    pytest.param("All results are fine; none is below the target 75.5%.", False, id="negated"),
+    pytest.param("acc 未达到目标 75.5% 的情况不存在", False, id="negated in Chinese"),
+    pytest.param("- 1x1: acc 64.0%, below the target 75.5%", False, id="another row"),
+    pytest.param("The fan was below the target of 75.5 rpm.", False, id="another thing"),
+    pytest.param("- 1x8: acc 75.4%, below the target 75.5%", False, id="another result"),
+    pytest.param("- 1x8: acc 64.0%, below the target 60.0%", False, id="another target"),
+    pytest.param("<!-- 1x8: acc 64.0%, below the target 75.5% -->", False, id="comment"),
+    pytest.param("[//]: # (1x8: acc 64.0%, below the target 75.5%)", False, id="definition of a link"),
+    pytest.param("See <span hidden>1x8: acc 64.0%, below the target 75.5%</span>", False, id="hidden"),
+    pytest.param("<div hidden>\n\n1x8: acc 64.0%, below the target 75.5%\n\n</div>", False, id="hidden block"),
+    pytest.param("```\n1x8: acc 64.0%, below the target 75.5%\n```", False, id="code"),
+]
+
+
+@pytest.mark.parametrize(("words", "declares"), DECLARED_BELOW)
+def test_result_below_the_target_is_declared_where_a_reader_sees_which_and_how(tmp_path, words, declares):
+    found = run(put(tmp_path, nvidia(good(acc="64.0%"), after=words)), select="L12").findings
+
+    assert bool(found) is not declares
+
+
+@pytest.mark.parametrize("changes", ["epochs: not changed", "<i hidden>6 epochs</i>", "12 of 100 epochs"])
+def test_shortening_that_is_not_said_is_found(tmp_path, changes):
+    configs = {"config_A100x1x8.py": "max_epoch = 6"}
+
+    assert run(put(tmp_path, nvidia(general={"额外修改项": changes}), configs=configs), select="L09").findings
+
+
+@pytest.mark.parametrize("result", ["64.0%/60.0%", "76.0%/64.0%"])
+def test_target_beside_a_result_is_not_easier_than_that_of_the_case(tmp_path, result):
+    found = run(put(tmp_path, nvidia(good(acc=result))), select=("L10", "L12")).findings
+
+    below = ["64.0% is below the target 0.755 of resnet50"] if result < "7" else []
+    texts = [each.message for each in sorted(found, key=lambda each: each.rule)]
+    assert f"{result[-5:]!r} beside the result" in texts[0]
+    assert all(text in message for text, message in zip(below, texts[1:], strict=True))
 
 
 # Rules that compare with records.
