@@ -25,6 +25,15 @@ _EN_COUNT: Final = r"(?:\d{1,4}|one|two|single|dual)"
 _EN_WORDS: Final = re.compile(
     rf"(?:^|(?<=\s))({_EN_COUNT})[\s-]+(?:machines?|nodes?)[\s,]+({_EN_COUNT})[\s-]+cards?(\s+each)?$", re.IGNORECASE
 )
+_CARDS: Final = {
+    **_NUMBERS,
+    **dict(zip(("three", "four", "five", "six", "seven", "eight", "nine", "ten"), range(3, 11), strict=True)),
+    **{"twelve": 12, "sixteen": 16, "thirty-two": 32, "十六": 16, "三十二": 32},
+}
+_CARDS_SAID: Final = re.compile(
+    rf"(\d{{1,4}}|{'|'.join(sorted(_CARDS, key=len, reverse=True))})[\s-]*(?:(?:cards?|[gnx]pus?)\b|[张块]?卡)",
+    re.IGNORECASE,
+)
 _MOST_CARDS_PER_MACHINE: Final = 8
 """Cards per machine above which words without brackets mean those of all machines, as in ``四机32卡``."""
 
@@ -87,6 +96,24 @@ def parse_row_label(text: str, config_name: str = "") -> RowLabel | None:
         says_each=says_each,
         note=_note(text, shape) if shape else "",
     )
+
+
+def bracketed_shapes(text: str) -> list[tuple[int, int]]:
+    """Return every topology in brackets.
+
+    >>> bracketed_shapes("C500 (1x8) (1x1)")
+    [(1, 8), (1, 1)]
+    """
+    return [(int(match[1]), int(match[2])) for match in _BRACKETED_SHAPE.finditer(text)]
+
+
+def cards_said(text: str) -> list[int]:
+    """Return every number of cards in words.
+
+    >>> cards_said("C500 one machine, eight cards (1x1)"), cards_said("C500十六卡")
+    ([8], [16])
+    """
+    return [_CARDS[text] if (text := match.lower()) in _CARDS else int(text) for match in _CARDS_SAID.findall(text)]
 
 
 def has_topology_in_brackets(text: str) -> bool:

@@ -18,6 +18,7 @@ from chipperf.documents.document_identity import identify_case, identify_vendor,
 from chipperf.documents.markdown import Fault, Markdown, Place, decoded, decoded_text, has_full_width_bars
 from chipperf.errors import DocumentError, UsageError
 from chipperf.lint.configs import read_configs
+from chipperf.lint.look_alikes import look_alikes
 from chipperf.lint.rule import (
     DOCUMENT_RULE,
     Corpus,
@@ -204,7 +205,8 @@ def _check(subject: LintedDocument, rules: Sequence[Rule], result: Result, *, ma
         if idle:
             message = f"the waiver for {', '.join(idle)} accepts nothing"
             faults.append(Problem(waiver.place, message, severity="warning"))
-    faults += [_problem(each, subject.document.markdown) for each in subject.document.faults]
+    own = (*subject.document.faults, *look_alikes(subject.document))
+    faults += [_problem(each, subject.document.markdown) for each in own]
     for fault in faults:
         add(DOCUMENT_RULE, fault)
     result.findings += sorted(found, key=lambda each: (each.place, each.rule))

@@ -199,7 +199,7 @@ class LintedDocument:
             raise NotChecked("it is not on the dataset the case is defined on")
 
     def declares_schedule(self, *limits: float) -> bool:
-        """Return whether the additional changes or a row's ``fix_hp`` say that another schedule ran, with its limits."""
+        """Return whether the additional changes or a row's ``fix_hp`` say that a schedule with these limits ran."""
         row = self.document.general.get("changes")
         texts = [row.value.text, row.remark.text] if row else []
         return any(says_schedule(text, limits) for text in [*texts, *(row.known("fix_hp") for row in self.rows)])

@@ -16,6 +16,7 @@ from chipperf.records.schema import METRICS_VERSION, Missing
 _LEGEND: Final = re.compile(pattern(phrase("one of %(precisions)s"), precisions=r"\s*(.+)"), re.IGNORECASE)
 _REDUCING: Final = re.compile(r"tf32|(?:gemm|conv|matmul)\w*dtype", re.IGNORECASE)
 _PRECISION: Final = re.compile(r"\b(?:amp|(?:tf|bf|fp|int)\d+)\b")
+_LEVEL: Final = re.compile(r"[\s,，(（]*(?:level\s*=\s*)?[\"'“”]?o[0-3][\"'“”]?[)）]?$")
 _OFF: Final = ("", "0", "false", "off", "no", "float32", "fp32")
 _CASE_KEY: Final = re.compile(
     r"[\"'](?P<case>[\w.-]+):(?P<framework>[a-z]+)(?:_v?(?P<version>\d+\.\d+))?[\w.-]*:(?P<card>[\w.-]+):\d+:\d+:\d+[\"']",
@@ -46,6 +47,12 @@ def precisions_are_declared(subject: LintedDocument) -> Iterator[Problem]:
                 edits = (Edit(remark.place, remark.text, longer),) if {*allowed, *lacking} <= set(PRECISIONS) else ()
                 message = f"{row.precision!r} is not in the legend {listed!r}"
                 yield Problem(row.cells["precision"].place, message, edits=edits)
+    for row in subject.rows:
+        # Behind the precision may stand a level, and what is of no known precision is in no legend.
+        named = _PRECISION.findall(row.precision)
+        rest = _LEVEL.sub("", _PRECISION.sub("", row.precision))
+        if named and (rest.strip(" +") or "/" in row.precision):
+            yield Problem(row.cells["precision"].place, f"{row.precision!r} is not the name of one precision")
     said = general.value.text.casefold() if general else ""
     for row in subject.rows:
         if said in PRECISIONS and said not in (_PRECISION.findall(row.precision) or [said]):
