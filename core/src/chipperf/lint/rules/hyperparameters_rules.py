@@ -24,7 +24,7 @@ from chipperf.precisions import PRECISIONS, precision_of
 from chipperf.records.schema import Missing, Record
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from chipperf.documents.case_document import DocumentRow
     from chipperf.lint.configs import BaseValues, Config
@@ -300,6 +300,8 @@ def shortened_runs_are_declared(subject: LintedDocument) -> Iterator[Problem]:
                 message = f"{config.path.name} stops after {limit} of {full} {unit}, and no change is declared"
                 yield Problem(place, message)
             break
+    keys = base.read_keys([*EPOCHS_KEYS, *_SAMPLES_KEYS])
+    _need_read(config.unread_line(keys) for config in configs.values())
 
 
 @rule(
@@ -330,6 +332,13 @@ def targets_are_not_lowered(subject: LintedDocument) -> Iterator[Problem]:
                     subject.start,
                     f"{config.path.name} sets {target.key} to {target.value:g}, {base.origin} asks for {asked.value:g}",
                 )
+    _need_read(config.unread_line((), "target_") for config in configs.configs)
+
+
+def _need_read(lines: Iterable[str | None]) -> None:
+    """Raise :class:`NotChecked` if a line of a configuration may set what a rule needs."""
+    if line := next(filter(None, lines), None):
+        raise NotChecked(f"{line} cannot be read")
 
 
 def _is_lower(value: float, asked: float, lower_is_better: bool) -> bool:
