@@ -310,30 +310,27 @@ def _statement(
     if isinstance(statement, ast.ImportFrom):
         yield from _imported(statement, path, importing)
     elif isinstance(statement, ast.Assign | ast.AnnAssign | ast.AugAssign):
+        if statement.value is None:
+            return
         targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
         if isinstance(statement, ast.AugAssign) and isinstance(statement.target, ast.Name):
             before = ast.Name(statement.target.id, ctx=ast.Load())
             value = _evaluate(ast.BinOp(before, statement.op, statement.value), known)
-        elif statement.value is not None:
-            value = _evaluate(statement.value, known)
         else:
-            return
+            value = _evaluate(statement.value, known)
         for target in targets:
             for name, found in _unpacked(target, statement.value, value, known):
                 yield name, Assigned(found, path, statement.lineno)
-        yield from _perhaps_assigned(statement.value, path)
+        within = (node for node in ast.walk(statement.value) if isinstance(node, ast.NamedExpr))
+        yield from ((each.target.id, Assigned(NOT_EVALUATED, path, each.lineno)) for each in within)
     elif isinstance(statement, ast.FunctionDef):
         names = (name for node in ast.walk(statement) if isinstance(node, ast.Global) for name in node.names)
         yield from ((name, Assigned(NOT_EVALUATED, path, statement.lineno)) for name in names)
     elif not isinstance(statement, ast.ClassDef):
-        yield from _perhaps_assigned(statement, path)
-
-
-def _perhaps_assigned(statement: ast.AST, path: Path) -> Iterator[tuple[str, Assigned]]:
-    """Yield the names that a statement or expression may assign."""
-    for node in ast.walk(statement):
-        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-            yield node.id, Assigned(NOT_EVALUATED, path, node.lineno)
+        # Whether the statement runs is not known.
+        for node in ast.walk(statement):
+            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+                yield node.id, Assigned(NOT_EVALUATED, path, node.lineno)
 
 
 def _unpacked(
@@ -389,7 +386,8 @@ def _effects(path: Path) -> tuple[tuple[str, ...], tuple[tuple[str, Assigned], .
                 sets_any_key = isinstance(node, ast.Call) and _name_of(node.func) in _SETS_ANY_KEY
             if sets_any_key:
                 unread.append(f"{file.name}:{getattr(node, 'lineno', 1)}")
-            switches += [(name, Assigned(value, file, node.lineno)) for name, value in _switches(node)]
+            line = getattr(node, "lineno", 1)
+            switches += [(name, Assigned(value, file, line)) for name, value in _switches(node)]
     return tuple(unread), tuple(switches)
 
 

@@ -84,7 +84,7 @@ def _negated(clause: str) -> bool:
 def _is(value: float, text: str, in_percent: bool) -> bool:
     """Return whether a written number is a value, rounded to as many digits as are written."""
     digits = len(text.partition(".")[2]) + 2 * in_percent
-    return abs(float(text) / (100 if in_percent else 1) - value) <= 0.5001 * 10**-digits
+    return bool(abs(float(text) / (100 if in_percent else 1) - value) <= 0.5001 * 10**-digits)
 
 
 def says_schedule(text: str, limits: Collection[float] = ()) -> bool:

@@ -300,8 +300,8 @@ def shortened_runs_are_declared(subject: LintedDocument) -> Iterator[Problem]:
                 message = f"{config.path.name} stops after {limit} of {full} {unit}, and no change is declared"
                 yield Problem(place, message)
             break
-    keys = base.read_keys([*EPOCHS_KEYS, *_SAMPLES_KEYS])
-    _need_read(config.unread_line(keys) for config in configs.values())
+    read = base.read_keys([*EPOCHS_KEYS, *_SAMPLES_KEYS])
+    _need_read(config.unread_line(read) for config in configs.values())
 
 
 @rule(
