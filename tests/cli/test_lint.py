@@ -56,10 +56,34 @@ def test_text_has_findings_by_document_and_rule_folded(invoke, report):
     assert "perf: error: 18 errors in 1 document\n  hint: 'perf lint explain L01'" in ended.err
 
 
-def test_full_shows_every_finding_with_its_line_and_what_was_accepted(invoke, report):
-    report.write_text(
-        report.read_text(encoding="utf-8") + "\n<!-- perf lint: ignore-file L01: kept -->\n", encoding="utf-8"
+def accept_foreign_card(report):
+    comment = "\n<!-- perf lint: ignore-file L01: kept as it is -->\n"
+    report.write_text(report.read_text(encoding="utf-8").replace("\n\n", comment, 1), encoding="utf-8")
+
+
+def test_text_shows_errors_that_a_comment_accepts_with_the_reason(invoke, report):
+    accept_foreign_card(report)
+
+    lines = invoke("lint", report).out.splitlines()
+
+    assert any(
+        line.startswith(f"accepted: {report}:29:14: L01: ") and line.endswith("[kept as it is]") for line in lines
     )
+
+
+@pytest.mark.parametrize("form", ["text", "full", "concise", "json", "sarif", "github"])
+def test_every_format_names_what_settings_and_baselines_accept(invoke, report, tmp_path, form):
+    (tmp_path / "chipperf.toml").write_text('[lint]\nignore = ["L01"]\nbaseline = "old.json"\n')
+    invoke("lint", report, "--write-baseline", "old.json")
+
+    out = invoke("lint", report, "--format", form).out
+
+    assert "chipperf.toml turns off L01 in 1 documents" in out
+    assert "old.json accepts 19 findings" in out
+
+
+def test_full_shows_every_finding_with_its_line_and_what_was_accepted(invoke, report):
+    accept_foreign_card(report)
 
     lines = invoke("lint", report, report.parent, "--format", "full").out.splitlines()
 
@@ -71,7 +95,9 @@ def test_full_shows_every_finding_with_its_line_and_what_was_accepted(invoke, re
     source, mark = lines[shown + 1 : shown + 3]
     assert source.endswith("| 32.2/64 |")
     assert width_of(source[: source.index("32.2")]) == mark.index("^")
-    assert any(line.startswith(f"accepted: {report}:29:14: L01: ") and line.endswith("[kept]") for line in lines)
+    assert any(
+        line.startswith(f"accepted: {report}:29:14: L01: ") and line.endswith("[kept as it is]") for line in lines
+    )
 
 
 def test_concise_has_a_finding_in_a_line(invoke, report):
@@ -151,9 +177,7 @@ def test_json_has_everything(invoke, report):
 
 
 def test_sarif_names_rules_and_regions(invoke, report):
-    report.write_text(
-        report.read_text(encoding="utf-8") + "\n<!-- perf lint: ignore-file L01: kept -->\n", encoding="utf-8"
-    )
+    accept_foreign_card(report)
 
     content = json.loads(invoke("lint", report, "--format", "sarif").out)
 
@@ -165,7 +189,7 @@ def test_sarif_names_rules_and_regions(invoke, report):
     location = results["L01"]["locations"][0]["physicalLocation"]
     assert location["region"] == {"startLine": 29, "startColumn": 14}
     assert location["artifactLocation"]["uri"].endswith("/a%2Cb%3A%20c.md")
-    assert results["L01"]["suppressions"] == [{"kind": "inSource", "justification": "kept"}]
+    assert results["L01"]["suppressions"] == [{"kind": "inSource", "justification": "kept as it is"}]
     assert results["L04"]["suppressions"] == []
     notes = run["invocations"][0]["toolExecutionNotifications"]
     assert any("L07 not checked" in note["message"]["text"] for note in notes)

@@ -259,6 +259,70 @@ def test_no_other_cards_configuration_is_that_of_a_row(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("config", "line"),
+    [
+        pytest.param("if x:\n  max_epoch = 2", 2, id="if"),
+        pytest.param("try:\n  max_epoch = 2\nfinally:\n  pass", 2, id="try"),
+        pytest.param("for max_epoch in (2,): pass", 1, id="for"),
+        pytest.param("lr = (max_epoch := 2)", 1, id="walrus"),
+        pytest.param("max_epoch, *lr = 2, 1", 1, id="starred"),
+        pytest.param("max_epoch = secret.x", 1, id="attribute"),
+        pytest.param("def f():\n  global max_epoch\n  max_epoch = 2", 1, id="function"),
+        pytest.param("lr = 1\nglobals()['max_epoch'] = 2", 2, id="globals"),
+        pytest.param("exec('max_epoch = 2')", 1, id="exec"),
+        pytest.param("setattr(module, 'max_epoch', 2)", 1, id="setattr"),
+        pytest.param("from elsewhere import *", 1, id="module that is not there"),
+    ],
+)
+@pytest.mark.parametrize("rule", ["L09", "L10"])
+def test_line_of_a_configuration_that_cannot_be_read_is_named(tmp_path, rule, config, line):
+    wanted = config.replace("max_epoch", "target_acc1") if rule == "L10" else config
+
+    found, unchecked = messages(tmp_path, rule, report(), {CONFIG_NAME: wanted}, BASE)
+
+    assert (found, unchecked) == ([], [f"{CONFIG_NAME}:{line} cannot be read"])
+
+
+def test_several_names_take_their_values_from_several_sources(tmp_path):
+    assert values(tmp_path, config_A100x1x8="a, (b, c) = 1, (2, 3)") == {"a": 1, "b": 2, "c": 3}
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        pytest.param({CONFIG_NAME: "os.environ['ACME_TF32'] = '1'"}, f"{CONFIG_NAME}:1 sets ACME_TF32=1", id="environ"),
+        pytest.param(
+            {CONFIG_NAME: "import more", "more.py": "torch.backends.cuda.matmul.allow_tf32 = True"},
+            "more.py:1 sets allow_tf32=True",
+            id="torch",
+        ),
+        pytest.param(
+            {CONFIG_NAME: "\ntorch.set_float32_matmul_precision('high')"},
+            f"{CONFIG_NAME}:2 sets set_float32_matmul_precision=high",
+            id="precision of products",
+        ),
+        pytest.param(
+            {CONFIG_NAME: "", "environment_variables.sh": "source ./more.sh\n", "more.sh": "\nexport ACME_TF32=1\n"},
+            "more.sh:2 sets ACME_TF32=1",
+            id="sourced",
+        ),
+        pytest.param({CONFIG_NAME: "torch.backends.cuda.matmul.allow_tf32 = False"}, None, id="off"),
+    ],
+)
+def test_reduced_arithmetic_is_found_wherever_it_is_set(tmp_path, files, expected):
+    found, unchecked = messages(tmp_path, "L14", report(), files, BASE)
+
+    assert (found, unchecked) == ([f"fp32, but {expected}"] if expected else [], [])
+
+
+@pytest.mark.parametrize("text", ["X=ACME_TF32\nexport $X=1", 'X=1\nexport "$Y"=1', "X=1\nsource /opt/acme.sh"])
+def test_variables_that_cannot_be_read_are_named(tmp_path, text):
+    files = {CONFIG_NAME: "", "environment_variables.sh": text}
+
+    assert messages(tmp_path, "L14", report(), files, BASE) == ([], ["environment_variables.sh:2 cannot be read"])
+
+
+@pytest.mark.parametrize(
     ("changes", "config", "expected"),
     [
         ("无", "max_epoch = 2", ["config_A100x1x8.py stops after 2 of 90 epochs, and no change is declared"]),

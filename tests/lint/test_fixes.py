@@ -118,7 +118,7 @@ def test_text_with_markup_is_not_touched(tmp_path):
 
 
 def test_accepted_finding_is_not_corrected(tmp_path):
-    text = nvidia(good(mem="30.9/ 40.0")) + "\n<!-- perf lint: ignore-file L15: as the tool prints it -->\n"
+    text = "<!-- perf lint: ignore-file L15: as the tool prints it -->\n\n" + nvidia(good(mem="30.9/ 40.0"))
     path = put(tmp_path, text)
 
     assert fixed(path).fixed == 0

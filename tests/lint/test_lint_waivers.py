@@ -31,7 +31,7 @@ def test_comment_before_a_table_accepts_findings_in_it(tmp_path):
     [
         "<!-- perf lint: ignore L02, L04: both -->",
         "<!-- perf lint: ignore L02 L04 : both -->",
-        "<!-- perf-lint: ignore-file L04: everywhere -->",
+        "<!-- perf-lint: ignore L04: everywhere -->",
         "<!--\nperf lint: ignore L04:\nover several lines\n-->",
         "<!-- perf lint：ignore L02，L04：两条 -->",
         "<!-- perf lint: ignore L02、L04：两条 -->",
@@ -49,10 +49,26 @@ def test_comment_holds_for_the_next_block_only(tmp_path):
     assert sorted(finding.rule for finding in open_findings(result)) == ["L00", "L04", "L04"]
 
 
-def test_comment_for_a_whole_file_may_stand_anywhere(tmp_path):
-    path = put(tmp_path, BLANK + "\n<!-- perf lint: ignore-file L04: no counters -->\n")
+@pytest.mark.parametrize("reason", ["no counters here", "该卡没有计数器"])
+def test_comment_for_a_whole_file_stands_before_its_tables(tmp_path, reason):
+    path = put(tmp_path, f"<!-- perf lint: ignore-file L04: {reason} -->\n\n{BLANK}")
 
     assert open_findings(run(path, select="L04")) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (BLANK + "\n<!-- perf lint: ignore-file L04: no counters here -->\n", "it stands behind the first table"),
+        ("<!-- perf lint: ignore-file L04: . -->\n\n" + BLANK, "'.' is no reason, write a few words"),
+        ("<!-- perf lint: ignore-file L04: ok -->\n\n" + BLANK, "'ok' is no reason, write a few words"),
+    ],
+)
+def test_comment_for_a_whole_file_that_hides_accepts_nothing(tmp_path, text, expected):
+    found = open_findings(run(put(tmp_path, text), select="L04"))
+
+    assert sorted(each.rule for each in found) == ["L00", "L04", "L04"]
+    assert [each.message for each in found if each.rule == "L00"] == [f"ignore-file accepts nothing: {expected}"]
 
 
 def test_other_rules_are_not_accepted(tmp_path):

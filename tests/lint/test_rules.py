@@ -153,6 +153,34 @@ BAD = [
         other_case(good(acc="23.7/23.0"), header=(*HEADERS[:7], "ppl", "mem")),
         "23.7 is above the target 23.0 beside it",
     ),
+    ("L13", "more than 100 %", nvidia(good(acc="175.9%")), "'175.9%' is more than 100 %"),
+    ("L13", "hundred times 7", nvidia(good(acc="759%")), "'759%' is more than 100 %"),
+    ("L13", "training samples", nvidia(header=(*HEADERS[:7], "train_acc", "mem")), "is of the training samples"),
+    ("L13", "top-5", nvidia(general={"训练结果": ("acc,见“性能指标”", "top-5")}), "'top-5' is another metric than"),
+    ("L13", "no metric", nvidia(header=(*HEADERS[:7], "quality", "mem")), "'quality' names no metric"),
+    ("L13", "no result", nvidia(header=(*HEADERS[:7], "score_x", "mem")), "has no column 'acc' with the result"),
+    (
+        "L13",
+        "hours",
+        nvidia(header=(*HEADERS[:3], "e2e_time(h)", *HEADERS[4:])),
+        "'(h)' is not the unit of e2e_time, s",
+    ),
+    ("L13", "a thousand", nvidia(header=(*HEADERS[:6], "p_core(k)", *HEADERS[7:])), "'(k)' is not the unit of p_core"),
+    (
+        "L13",
+        "minutes",
+        nvidia(general={"端到端时间": ("e2e_time", "in minutes")}),
+        "'minutes' is not the unit of e2e_time",
+    ),
+    ("L13", "per minute", nvidia(general={"总吞吐量": ("p_whole", "images/min")}), "'/min' is not the unit of p_whole"),
+    ("L14", "mark behind it", nvidia(good(precision="fp32*")), "'fp32*' is not the name of one precision"),
+    ("L14", "two precisions", nvidia(good(precision="fp32/amp")), "'fp32/amp' is not the name of one precision"),
+    ("L15", "nothing used", nvidia(good(mem="0/40.0")), "uses nothing"),
+    ("L05", "two topologies", nvidia(good(label="A100 (1x8) (1x1)")), "has the topologies 1x1 and 1x8"),
+    ("L05", "cards in words", nvidia(good(label="A100 one machine, eight cards (1x1)")), "says 8 cards and 1x1"),
+    ("L05", "GPUs", nvidia(good(label="A100 single node, 8 GPUs (1x1)")), "says 8 cards and 1x1"),
+    ("L05", "cards in Chinese", nvidia(good(label="A100十六卡（1x8）")), "says 16 cards and 1x8"),
+    ("L13", "more than 1", other_case(good(acc="81.1")), "'81.1' is more than 1 and has no %"),
     ("L13", "another task", nvidia(general={"任务类别": "目标检测"}), "is not that of resnet50"),
     ("L14", "not in the legend", nvidia(good(precision="bf16")), "'bf16' is not in the legend"),
     ("L15", "more than there is", nvidia(good(mem="41.0/40.0")), "uses more than there is"),
@@ -288,7 +316,7 @@ BAD_CONFIGS = [
     ("L09", "6 epochs", GOOD, {"config_A100x1x8.py": "max_epoch = 6"}, "stops after 6 of 100 epochs"),
     ("L10", "lower target", GOOD, {"config_A100x1x8.py": "target_acc1 = 32.0"}, "asks for 0.755"),
     ("L14", "tf32", GOOD, {**CONFIG, "environment_variables.sh": "export ACME_USE_TF32=1"}, "ACME_USE_TF32=1"),
-    ("L14", "int16", GOOD, {**CONFIG, "environment_variables.sh": "\nX_CONV_GEMM_DTYPE=int16"}, "line 2"),
+    ("L14", "int16", GOOD, {**CONFIG, "environment_variables.sh": "\nX_CONV_GEMM_DTYPE=int16"}, "sh:2 sets X_CONV"),
     ("L27", "no version", GOOD, {"config_A100x1x8.py": "target_acc1 = 75.5"}, "without a version"),
     ("L29", "ignored key", GOOD, {"config_A100x1x8.py": "learning_rate = 0.8"}, "'learning_rate', which nothing reads"),
     ("L32", "no peak", GOOD, {"config_A100x1x8.py": "flops = -1"}, "x1x8.py:1 sets flops to -1; it is at least 1e+12"),
@@ -412,9 +440,47 @@ def test_declared_shortening_is_no_finding(tmp_path):
     assert run(path, select=("L09", "L11")).findings == []
 
 
-@pytest.mark.parametrize("words", ["- 1x8：acc 64.0%，低于目标 75.5%", "The run did not converge."])
-def test_declared_result_below_the_target_is_no_finding(tmp_path, words):
-    assert run(put(tmp_path, nvidia(good(acc="64.0%"), after=words)), select="L12").findings == []
+DECLARED_BELOW = [
+    pytest.param("- 1x8：acc 64.0%，低于目标 75.5%", True, id="Chinese"),
+    pytest.param("The run did not converge to 75.5%.", True, id="only row"),
+    pytest.param("The result is **below the target** 0.755.", True, id="fraction"),
+    pytest.param("The run did not converge.", False, id="no target"),
+    pytest.param("All results are fine; none is below the target 75.5%.", False, id="negated"),
+    pytest.param("acc 未达到目标 75.5% 的情况不存在", False, id="negated in Chinese"),
+    pytest.param("- 1x1: acc 64.0%, below the target 75.5%", False, id="another row"),
+    pytest.param("The fan was below the target of 75.5 rpm.", False, id="another thing"),
+    pytest.param("- 1x8: acc 75.4%, below the target 75.5%", False, id="another result"),
+    pytest.param("- 1x8: acc 64.0%, below the target 60.0%", False, id="another target"),
+    pytest.param("<!-- 1x8: acc 64.0%, below the target 75.5% -->", False, id="comment"),
+    pytest.param("[//]: # (1x8: acc 64.0%, below the target 75.5%)", False, id="definition of a link"),
+    pytest.param("See <span hidden>1x8: acc 64.0%, below the target 75.5%</span>", False, id="hidden"),
+    pytest.param("<div hidden>\n\n1x8: acc 64.0%, below the target 75.5%\n\n</div>", False, id="hidden block"),
+    pytest.param("```\n1x8: acc 64.0%, below the target 75.5%\n```", False, id="code"),
+]
+
+
+@pytest.mark.parametrize(("words", "declares"), DECLARED_BELOW)
+def test_result_below_the_target_is_declared_where_a_reader_sees_which_and_how(tmp_path, words, declares):
+    found = run(put(tmp_path, nvidia(good(acc="64.0%"), after=words)), select="L12").findings
+
+    assert bool(found) is not declares
+
+
+@pytest.mark.parametrize("changes", ["epochs: not changed", "<i hidden>6 epochs</i>", "12 of 100 epochs"])
+def test_shortening_that_is_not_said_is_found(tmp_path, changes):
+    configs = {"config_A100x1x8.py": "max_epoch = 6"}
+
+    assert run(put(tmp_path, nvidia(general={"额外修改项": changes}), configs=configs), select="L09").findings
+
+
+@pytest.mark.parametrize("result", ["64.0%/60.0%", "76.0%/64.0%"])
+def test_target_beside_a_result_is_not_easier_than_that_of_the_case(tmp_path, result):
+    found = run(put(tmp_path, nvidia(good(acc=result))), select=("L10", "L12")).findings
+
+    below = ["64.0% is below the target 0.755 of resnet50"] if result < "7" else []
+    texts = [each.message for each in sorted(found, key=lambda each: each.rule)]
+    assert f"{result[-5:]!r} beside the result" in texts[0]
+    assert all(text in message for text, message in zip(below, texts[1:], strict=True))
 
 
 # Rules that compare with records.
@@ -775,6 +841,10 @@ def test_phrases_for_two_machines_that_differ(tmp_path):
         ("L05", nvidia(good(label="A100 2x8 (16卡)"))),
         ("L05", nvidia(good(label="1x8"))),
         ("L05", nvidia(good(label="A1004机32卡（4x8）"))),
+        ("L05", nvidia(good(label="H1008卡（1x8）"))),
+        ("L13", nvidia(header=(*HEADERS[:3], "e2e_time(s)", *HEADERS[4:]))),
+        ("L13", nvidia(general={"总吞吐量": ("p_whole", "单位为samples/s(seq_length=512)")})),
+        ("L14", nvidia(good(precision='fp16, level="O2"'))),
         ("L05", llm("PP2DP2TP2")),
         ("L06", nvidia(good(label="A100四机32卡"))),
         ("L12", other_case(good(acc="0.651/0.650"))),

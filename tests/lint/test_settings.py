@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from chipperf.errors import ConfigError
 from chipperf.lint.rule import all_rules
-from chipperf.lint.settings import settings_of
+from chipperf.lint.settings import settings_of, turned_off
 
 TABLES = {"pyproject.toml": "[tool.chipperf.lint]", "chipperf.toml": "[lint]"}
 
@@ -79,7 +79,7 @@ def test_command_line_adds_to_the_file_and_its_selection_replaces_the_files(tmp_
 
     assert ids(tmp_path / "b.md", ignore=["L02"], extend_select=["L05"]) == {"L01", "L05"}
     assert ids(tmp_path / "b.md", select=["L03"]) == {"L03"}
-    assert ids(tmp_path / "a.md", select=["L03", "L04"]) == {"L03"}
+    assert ids(tmp_path / "a.md", select=["L03", "L04"]) == {"L03", "L04"}
 
 
 @pytest.mark.parametrize("text", ["L04", "l04", "Ｌ０４", "blank-cell", "Blank-Cell"])
@@ -125,3 +125,13 @@ def test_unknown_key_in_pyproject_is_named_with_its_table(tmp_path):
 
     with pytest.raises(ConfigError, match=r"tool\.chipperf\.lint: unknown key 'base'"):
         settings_of(tmp_path / "README.md")
+
+
+def test_each_file_of_settings_is_named_with_the_rules_it_turns_off(tmp_path):
+    write(tmp_path, 'ignore = ["L12", "L02"]')
+    documents = [tmp_path / "a" / "x.md", tmp_path / "x.md"]
+
+    assert turned_off(documents, settings_of, (), (), ()) == [
+        f"{tmp_path / 'chipperf.toml'} turns off L02, L12 in 2 documents"
+    ]
+    assert turned_off(documents, settings_of, ["L02"], (), ()) == []

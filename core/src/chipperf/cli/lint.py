@@ -74,7 +74,7 @@ def check(
     from chipperf.lint.lint_run import lint as run_lint
     from chipperf.lint.result_formats import describe
     from chipperf.lint.rule import all_rules, choose_rules
-    from chipperf.lint.settings import Settings, settings_of
+    from chipperf.lint.settings import Settings, settings_of, turned_off
     from chipperf.records.store import read_record
 
     form = _format(output, as_json, statistics)
@@ -114,6 +114,8 @@ def check(
             ignored=ignored,
             contents=contents,
         )
+        documents = [Path(file) for file in result.files]
+        result.settings = turned_off(documents, settings, *chosen)
         if write_baseline is None:
             accept_known(result, lambda file: baseline or settings(Path(file)).baseline)
         return result

@@ -35,6 +35,7 @@ _DASHES: Final = re.compile(r"[:：]?[-－—―]+[:：]?")
 _TAG: Final = re.compile(r"<[^>]*>")
 _PAIR_IN_BRACKETS: Final = re.compile(r"[（(][^（）()]*/[^（）()]*[）)]")
 _TARGET: Final = re.compile("目标|target", re.IGNORECASE)
+_PRECISION: Final = re.compile(r"(?:[bt]?fp?\d+|amp)", re.IGNORECASE)
 _LINE_OF_A_ROW: Final = "write a row with as many cells as the header, and a bar on both sides"
 
 
@@ -348,11 +349,15 @@ class _Tables:
                 "name the columns as the layout does: 配置, precision, fix_hp, e2e_time, p_whole, p_train, p_core, mem"
             )
             self._fault("the performance table has fewer than 3 columns that are known", table.header[0].place, hint)
+        is_transposed = sum(_is_metric(row) for row in table.rows) >= _MIN_KNOWN_COLUMNS
         if columns:
             self._performance(table.header, table.rows, columns)
-        elif _is_general(table.rows):
+        elif _is_general(table.rows) and not is_transposed:
             self._general(table.header, table.rows)
         else:
+            if is_transposed:
+                hint = "write a row for each topology and a column for each metric"
+                self._fault("a table with a row for each metric is not read", table.header[0].place, hint)
             for row in (table.header, *table.rows):
                 for cell in row:
                     _add_remark(self._document, cell)
@@ -547,6 +552,14 @@ class _OpenTable:
 def _is_general(rows: Sequence[Sequence[Located]]) -> bool:
     labels = (wording.normal(row[0].text) for row in rows if row)
     return sum(label in wording.GENERAL for label in labels) >= _MIN_KNOWN_ROWS
+
+
+def _is_metric(row: Sequence[Located]) -> bool:
+    """Return whether a row has a column's name and then what a cell of that column may have."""
+    values = [cell.text for cell in row[1:]]
+    column = wording.column_name(row[0].text) if row else None
+    reads = any(cells.quality(text) is not None or cells.number(text) is not None for text in values)
+    return column is not None and (reads or (column == "precision" and any(map(_PRECISION.fullmatch, values))))
 
 
 def _is_delimiter(row: Sequence[Located]) -> bool:

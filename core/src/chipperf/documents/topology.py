@@ -23,13 +23,18 @@ _NUMBERS: Final = {
             ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"], start=1
         )
     },
-    **{"两": 2, "双": 2, "单": 1, "single": 1, "dual": 2, "sixteen": 16},
+    **{"两": 2, "双": 2, "单": 1, "single": 1, "dual": 2, "十六": 16, "三十二": 32},
+    **{"twelve": 12, "sixteen": 16, "thirty-two": 32},
 }
 _COUNT: Final = r"(?:\d{1,4}|[单双两一二三四五六七八九十])"
 _ZH_WORDS: Final = re.compile(rf"({_COUNT})机\s*({_COUNT})卡$")
-_EN_COUNT: Final = rf"(?:\d{{1,4}}|{'|'.join(text for text in _NUMBERS if text.isascii())})"
+_EN_COUNT: Final = rf"(?:\d{{1,4}}|{'|'.join(sorted(filter(str.isascii, _NUMBERS), key=len, reverse=True))})"
 _EN_WORDS: Final = re.compile(
     rf"(?:^|(?<=\s))({_EN_COUNT})[\s-]+(?:machines?|nodes?)[\s,]+({_EN_COUNT})[\s-]+(?:cards?|[GN]PUs?)(\s+each)?$",
+    re.IGNORECASE,
+)
+_CARDS_SAID: Final = re.compile(
+    rf"(\d{{1,4}}|{'|'.join(sorted(_NUMBERS, key=len, reverse=True))})[\s-]*(?:(?:cards?|[gnx]pus?)\b|[张块]?卡)",
     re.IGNORECASE,
 )
 _MOST_CARDS_PER_MACHINE: Final = 8
@@ -102,9 +107,23 @@ def parse_row_label(text: str, config_name: str = "") -> RowLabel | None:
     )
 
 
-def several_topologies(text: str) -> bool:
-    """Return whether the brackets of a row's first cell have several topologies."""
-    return len({(int(match[1]), int(match[2])) for match in _BRACKETED_SHAPE.finditer(text)}) > 1
+def bracketed_shapes(text: str) -> list[tuple[int, int]]:
+    """Return every topology in brackets.
+
+    >>> bracketed_shapes("C500 (1x8) (1x1)")
+    [(1, 8), (1, 1)]
+    """
+    return [(int(match[1]), int(match[2])) for match in _BRACKETED_SHAPE.finditer(text)]
+
+
+def cards_said(text: str) -> list[int]:
+    """Return every number of cards in words.
+
+    >>> cards_said("C500 one machine, eight cards (1x1)"), cards_said("C500十六卡")
+    ([8], [16])
+    """
+    said = (match.lower() for match in _CARDS_SAID.findall(text))
+    return [_NUMBERS[count] if count in _NUMBERS else int(count) for count in said]
 
 
 def has_topology_in_brackets(text: str) -> bool:

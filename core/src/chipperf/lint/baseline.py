@@ -59,6 +59,8 @@ def accept_known(result: Result, baseline: Callable[[str], Path | None]) -> None
         if known[_key(finding, file)]:
             known[_key(finding, file)] -= 1
             result.findings[index] = replace(finding, reason=f"in {file}", in_baseline=True)
+    accepted = Counter(baselines[each.file] for each in result.findings if each.in_baseline)
+    result.settings += [f"{file} accepts {count} findings" for file, count in accepted.items()]
     for file, known in left.items():
         checked = {_relative(name, file): result.checked[name] for name in result.files if baselines.get(name) == file}
         for (document, rule, text), count in known.items():

@@ -11,7 +11,7 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -33,6 +33,13 @@ LEARNING_RATE_KEYS: Final = ["lr", "learning_rate"]
 EPOCHS_KEYS: Final = ["max_epoch", "max_epochs", "epochs", "epoch", "train_epochs", "num_epochs", "num_train_epochs"]
 
 _VARIABLE: Final = re.compile(r"^\s*(?:export\s+)?([A-Za-z_]\w*)=([^\s#]*)", re.MULTILINE)
+_SOURCED: Final = re.compile(r"^\s*(?:source|\.)\s+[\"']?([^\s\"';#]+)", re.MULTILINE)
+_UNREAD_VARIABLE: Final = re.compile(
+    r"^\s*(?:export|declare|typeset|eval)\b.*?(?<![\w=:\"'}/])[\"']?\$.*", re.MULTILINE
+)
+_SETS_ANY_KEY: Final = ("__import__", "eval", "exec", "globals", "import_module", "locals", "setattr", "vars")
+_ENVIRONMENT: Final = ("putenv", "setdefault", "update")
+_TORCH_SWITCHES: Final = ("allow_tf32", "set_float32_matmul_precision", "fp32_precision")
 _READ: Final = re.compile(r"""\.([A-Za-z_]\w*)|["']([A-Za-z_]\w*)["']|\$\{?([A-Za-z_]\w*)""")
 _SOURCES: Final = (".py", ".sh")
 _DECLARATIONS: Final = ("_base.py", "mutable_params.py")
@@ -59,11 +66,25 @@ class Assigned:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
-    """One configuration with what it imports. ``topology`` is ``None`` if the file's name has no topology."""
+    """One configuration with what it imports. ``topology`` is ``None`` if the file's name has no topology.
+
+    ``unread`` are the lines that may set any key, and ``switches`` the environment variables and the settings of
+    torch's arithmetic that it sets.
+    """
 
     path: Path
     topology: CardTopology | None
     values: Mapping[str, Assigned]
+    unread: tuple[str, ...] = ()
+    switches: tuple[tuple[str, Assigned], ...] = ()
+
+    def unread_line(self, keys: Collection[str], beginning: str = "") -> str | None:
+        """Return where it perhaps sets one of several keys, or one with this beginning, to what is not known."""
+        for key, assigned in self.values.items():
+            is_meant = key in keys or (beginning and key.startswith(beginning))
+            if is_meant and assigned.value is NOT_EVALUATED:
+                return f"{assigned.path.name}:{assigned.line}"
+        return next(iter(self.unread), None)
 
     def value(self, keys: Sequence[str]) -> Any:
         """Return the first value that the configuration sets. As in FlagPerf, a key set to ``None`` is not set."""
@@ -81,6 +102,7 @@ class ConfigDirectory:
     path: Path
     configs: tuple[Config, ...]
     variables: Mapping[str, Assigned]
+    unread_variables: tuple[str, ...]
     unreadable: Mapping[Path, str]
 
     def of_topology(self, shape: str, card: str = "") -> list[Config]:
@@ -252,18 +274,28 @@ def read_configs(path: Path) -> ConfigDirectory:
         raise ConfigError(f"there is no configuration at {path}", hint="name a directory or file with --config")
     configs: list[Config] = []
     variables: Mapping[str, Assigned] = {}
+    unread_variables: tuple[str, ...] = ()
     unreadable: dict[Path, str] = {}
     for file in files:
         topology = parse_config_name(file.stem)
         if file.name == "environment_variables.sh":
             variables = _values(file, _variables, unreadable)
+            unread_variables = tuple(key for key, each in variables.items() if each.value is NOT_EVALUATED)
         elif file.suffix == ".toml" or (file.suffix == ".py" and (topology or file == path)):
             values = _values(file, _toml if file.suffix == ".toml" else _python, unreadable)
             if file not in unreadable:
-                configs.append(Config(path=file, topology=topology, values=values))
+                unread, switches = _effects(file) if file.suffix == ".py" else ((), ())
+                config = Config(path=file, topology=topology, values=values, unread=unread, switches=switches)
+                configs.append(config)
         elif file.name.startswith("config_") and not file.suffix:
             unreadable[file] = "its name does not end in .py, so that nothing loads it"
-    return ConfigDirectory(path=path, configs=tuple(configs), variables=variables, unreadable=unreadable)
+    return ConfigDirectory(
+        path=path,
+        configs=tuple(configs),
+        variables={key: each for key, each in variables.items() if key not in unread_variables},
+        unread_variables=unread_variables,
+        unreadable=unreadable,
+    )
 
 
 def _values(
@@ -312,22 +344,43 @@ def _statement(
     if isinstance(statement, ast.ImportFrom):
         yield from _imported(statement, path, importing)
     elif isinstance(statement, ast.Assign | ast.AnnAssign | ast.AugAssign):
+        if statement.value is None:
+            return
         targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
         if isinstance(statement, ast.AugAssign) and isinstance(statement.target, ast.Name):
             before = ast.Name(statement.target.id, ctx=ast.Load())
             value = _evaluate(ast.BinOp(before, statement.op, statement.value), known)
-        elif statement.value is not None:
-            value = _evaluate(statement.value, known)
         else:
-            return
+            value = _evaluate(statement.value, known)
         for target in targets:
-            if isinstance(target, ast.Name):
-                yield target.id, Assigned(value, path, statement.lineno)
-    elif not isinstance(statement, ast.FunctionDef | ast.ClassDef):
+            for name, found in _unpacked(target, statement.value, value, known):
+                yield name, Assigned(found, path, statement.lineno)
+        within = (node for node in ast.walk(statement.value) if isinstance(node, ast.NamedExpr))
+        yield from ((each.target.id, Assigned(NOT_EVALUATED, path, each.lineno)) for each in within)
+    elif isinstance(statement, ast.FunctionDef):
+        names = (name for node in ast.walk(statement) if isinstance(node, ast.Global) for name in node.names)
+        yield from ((name, Assigned(NOT_EVALUATED, path, statement.lineno)) for name in names)
+    elif not isinstance(statement, ast.ClassDef):
         # Whether the statement runs is not known.
         for node in ast.walk(statement):
             if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
                 yield node.id, Assigned(NOT_EVALUATED, path, node.lineno)
+
+
+def _unpacked(
+    target: ast.expr, source: ast.expr | None, value: Any, known: Mapping[str, Any]
+) -> Iterator[tuple[str, Any]]:
+    """Yield the names of a target and their values; several names take theirs from a source of as many."""
+    if isinstance(target, ast.Name):
+        yield target.id, value
+    elif isinstance(target, ast.Tuple | ast.List):
+        sources = source.elts if isinstance(source, ast.Tuple | ast.List) else []
+        paired = len(sources) == len(target.elts) and not any(isinstance(each, ast.Starred) for each in target.elts)
+        for index, each in enumerate(target.elts):
+            own = sources[index] if paired else None
+            yield from _unpacked(each, own, _evaluate(own, known) if own else NOT_EVALUATED, known)
+    elif isinstance(target, ast.Starred):
+        yield from _unpacked(target.value, None, NOT_EVALUATED, known)
 
 
 def _imported(statement: ast.ImportFrom, path: Path, importing: tuple[Path, ...]) -> Iterator[tuple[str, Assigned]]:
@@ -342,6 +395,54 @@ def _imported(statement: ast.ImportFrom, path: Path, importing: tuple[Path, ...]
             yield from ((key, assigned) for key, assigned in values.items() if not key.startswith("_"))
         elif alias.name in values:
             yield alias.asname or alias.name, values[alias.name]
+
+
+def _effects(path: Path) -> tuple[tuple[str, ...], tuple[tuple[str, Assigned], ...]]:
+    """Return the lines of a configuration, and of what it imports, that may set any key, and the switches it sets."""
+    unread: list[str] = []
+    switches: list[tuple[str, Assigned]] = []
+    files = [path]
+    for file in files:
+        try:
+            nodes = list(ast.walk(_parsed(file)))
+        except (DocumentError, SyntaxError, ValueError, RecursionError, MemoryError):
+            unread.append(f"{file.name}:1")
+            continue
+        for node in nodes:
+            modules = [each.name for each in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom) and node.module and node.level < 2:
+                modules = [node.module]
+            beside = [file.parent / f"{module.replace('.', '/')}.py" for module in modules]
+            files += [each for each in beside if each.is_file() and each not in files]
+            if isinstance(node, ast.ImportFrom) and node.names[0].name == "*":
+                sets_any_key = not any(each.is_file() for each in beside)
+            else:
+                sets_any_key = isinstance(node, ast.Call) and _name_of(node.func) in _SETS_ANY_KEY
+            if sets_any_key:
+                unread.append(f"{file.name}:{getattr(node, 'lineno', 1)}")
+            line = getattr(node, "lineno", 1)
+            switches += [(name, Assigned(value, file, line)) for name, value in _switches(node)]
+    return tuple(unread), tuple(switches)
+
+
+def _name_of(node: ast.expr) -> str:
+    return node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
+
+
+def _switches(node: ast.AST) -> Iterator[tuple[str, Any]]:
+    """Yield the environment variables and the settings of torch's arithmetic that a node sets."""
+    if isinstance(node, ast.Assign):
+        for target in node.targets:
+            if isinstance(target, ast.Subscript) and _name_of(target.value) == "environ":
+                yield str(_evaluate(target.slice, {})), _evaluate(node.value, {})
+            elif isinstance(target, ast.Attribute) and target.attr in _TORCH_SWITCHES:
+                yield target.attr, _evaluate(node.value, {})
+    elif isinstance(node, ast.Call) and (name := _name_of(node.func)) in (*_ENVIRONMENT, *_TORCH_SWITCHES):
+        values = [_evaluate(each, {}) for each in node.args]
+        if name in _TORCH_SWITCHES:
+            yield name, values[0] if values else NOT_EVALUATED
+        elif isinstance(node.func, ast.Attribute) and "environ" in ast.dump(node.func) or name == "putenv":
+            yield str(values[0] if values else NOT_EVALUATED), values[1] if len(values) > 1 else NOT_EVALUATED
 
 
 def _evaluate(node: ast.expr, known: Mapping[str, Any]) -> Any:
@@ -364,7 +465,20 @@ def _evaluate(node: ast.expr, known: Mapping[str, Any]) -> Any:
     return NOT_EVALUATED
 
 
-def _variables(path: Path) -> Iterator[tuple[str, Assigned]]:
+def _variables(path: Path, sourcing: tuple[Path, ...] = ()) -> Iterator[tuple[str, Assigned]]:
+    """Yield the variables that a script sets; one that cannot be read has its place as a name."""
     text = read_text(path)
     for match in _VARIABLE.finditer(text):
-        yield match[1], Assigned(match[2].strip("\"'"), path, text.count("\n", 0, match.start(1)) + 1)
+        yield match[1], Assigned(match[2].strip("\"'"), path, _line(text, match))
+    for match in _UNREAD_VARIABLE.finditer(text):
+        yield f"{path.name}:{_line(text, match)}", Assigned(NOT_EVALUATED, path, _line(text, match))
+    for match in _SOURCED.finditer(text):
+        file = path.parent / match[1]
+        if file.is_file() and file not in (*sourcing, path):
+            yield from _variables(file, (*sourcing, path))
+        else:
+            yield f"{path.name}:{_line(text, match)}", Assigned(NOT_EVALUATED, path, _line(text, match))
+
+
+def _line(text: str, match: re.Match[str]) -> int:
+    return text.count("\n", 0, match.end()) + 1

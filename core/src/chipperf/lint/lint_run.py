@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Final
 
 from chipperf.documents.case_document import read_document
 from chipperf.documents.document_identity import identify_case, identify_vendor, installed_cases, is_place_of_a_case
-from chipperf.documents.markdown import Fault, Markdown, Place, decoded, decoded_text, has_full_width_bars
+from chipperf.documents.markdown import Fault, Markdown, Place, Table, decoded, decoded_text, has_full_width_bars
 from chipperf.errors import DocumentError, UsageError
 from chipperf.lint.configs import read_configs
+from chipperf.lint.look_alikes import look_alikes
 from chipperf.lint.rule import (
     DOCUMENT_RULE,
     Corpus,
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
     from chipperf.records.schema import Record
 
 _COMMENT: Final = re.compile(r"perf[ -]lint[:：]\s*(ignore-file|ignore)\s([\w\s,，、]*)(?:[:：](.*))?", re.DOTALL)
+_WORD: Final = re.compile(r"[^\W\d_\u3400-\u9fff]{2,}|[\u3400-\u9fff]{2}")
+_MIN_WORDS: Final = 2
 _MENTION: Final = re.compile(r"perf[ -]lint\b")
 _SUFFIXES: Final = (".md", ".markdown")
 _SKIPPED_DIRECTORIES: Final = {".git", "node_modules", "__pycache__", ".venv"}
@@ -84,6 +87,7 @@ class Result:
         checked: Ids of the rules with evidence, by file.
         unmatched: Findings in baselines that are no more, each with its baseline.
         fixed: Number of edits made.
+        settings: What settings and baselines turn off or accept, a text for each file.
     """
 
     files: list[str] = field(default_factory=list)
@@ -94,6 +98,7 @@ class Result:
     checked: dict[str, set[str]] = field(default_factory=dict)
     unmatched: list[str] = field(default_factory=list)
     fixed: int = 0
+    settings: list[str] = field(default_factory=list)
 
     @property
     def open(self) -> list[Finding]:
@@ -203,7 +208,8 @@ def _check(subject: LintedDocument, rules: Sequence[Rule], result: Result, *, ma
         if idle:
             message = f"the waiver for {', '.join(idle)} accepts nothing"
             faults.append(Problem(waiver.place, message, severity="warning"))
-    faults += [_problem(each, subject.document.markdown) for each in subject.document.faults]
+    own = (*subject.document.faults, *look_alikes(subject.document))
+    faults += [_problem(each, subject.document.markdown) for each in own]
     for fault in faults:
         add(DOCUMENT_RULE, fault)
     result.findings += sorted(found, key=lambda each: (each.place, each.rule))
@@ -253,9 +259,22 @@ def read_ignore_comments(document: Markdown) -> tuple[list[IgnoreComment], list[
             problems.append(Problem(comment.place, f"the waiver for {', '.join(ids)} has no reason"))
             continue
         whole_file = range(1, len(document.lines) + 1)
-        lines = whole_file if match[1] == "ignore-file" else _next_block(document, comment.last_line)
+        is_whole = match[1] == "ignore-file"
+        if is_whole and (fault := _fault_of_ignore_file(document, comment.place, reason)):
+            problems.append(Problem(comment.place, f"ignore-file accepts nothing: {fault}"))
+            continue
+        lines = whole_file if is_whole else _next_block(document, comment.last_line)
         waivers.append(IgnoreComment(rules=ids, reason=reason, place=comment.place, lines=lines))
     return waivers, problems
+
+
+def _fault_of_ignore_file(document: Markdown, place: Place, reason: str) -> str:
+    """Return why a reader of the document would not find or understand a waiver for all of it; empty if none."""
+    table = next((block for block in document.blocks if isinstance(block, Table)), None)
+    if table and table.place < place:
+        return "it stands behind the first table"
+    is_short = len(_WORD.findall(reason)) < _MIN_WORDS
+    return f"{reason!r} is no reason, write a few words" if is_short else ""
 
 
 def _next_block(document: Markdown, line: int) -> range:

@@ -50,6 +50,7 @@ def _json(result: Result) -> str:
         "rules": [describe(rule) for rule in result.rules],
         "fixed": result.fixed,
         "unmatched": result.unmatched,
+        "settings": result.settings,
     }
     return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
 
@@ -97,6 +98,7 @@ def _sarif(result: Result) -> str:
         for each in result.unchecked
     ]
     notes += [{"level": "note", "message": {"text": f"no longer found: {each}"}} for each in result.unmatched]
+    notes += [{"level": "note", "message": {"text": each}} for each in result.settings]
     run = {
         "tool": {"driver": driver},
         "columnKind": "unicodeCodePoints",
@@ -118,6 +120,7 @@ def _github(result: Result) -> str:
         lines.append(f"::{finding.severity} {properties}::{_message(f'{finding.message} ({rule.url})')}")
     for each in result.unchecked:
         lines.append(f"::debug::{_message(f'{each.file}: {each.rule} not checked: {each.reason}')}")
+    lines += [f"::notice::{_message(each)}" for each in result.settings]
     return "".join(f"{line}\n" for line in lines)
 
 

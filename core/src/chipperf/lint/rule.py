@@ -18,6 +18,7 @@ from chipperf.documents.markdown import Located, Place
 from chipperf.documents.topology import parse_config_name
 from chipperf.errors import UsageError
 from chipperf.lint.configs import base_of_case, base_of_tree, find_benchmark, names_read
+from chipperf.lint.declarations import says_schedule
 from chipperf.records.columns import columns_of
 from chipperf.records.plausibility import check_scaling
 
@@ -37,7 +38,6 @@ Severity = Literal["error", "warning"]
 _SPEEDS: Final = tuple(each.key for each in columns_of("report") if each.kind in ("time", "throughput"))
 """Columns whose equal numbers in two reports are not a coincidence."""
 
-_SCHEDULE: Final = re.compile(r"epoch|step|sample|轮|步|样本|shorten|缩短|提前", re.IGNORECASE)
 _MODEL_SIZE: Final = re.compile(r"\d+(?:\.\d+)?b(?![a-z])")
 _MIN_MAJORITY: Final = 2
 
@@ -150,19 +150,28 @@ class LintedDocument:
             raise NotChecked(f"{base.origin} has no one target for {header.text!r}")
         return found[0]
 
+    def asked_target(self) -> Target | None:
+        """Return the case's target of the results' metric, or ``None`` if it is not known."""
+        try:
+            self.need_reference_dataset()
+            return self.need_target()
+        except NotChecked:
+            return None
+
+    def goal_of(self, row: DocumentRow) -> float | None:
+        """Return what a row's result is to meet: the case's target, otherwise the one beside the result."""
+        target = self.asked_target()
+        if target is None:
+            return row.target
+        return target.value / 100 if wording.is_fraction(row.metric) and target.value > 1 else target.value
+
     def meets_target(self, row: DocumentRow) -> bool | None:
-        """Return whether a row's result meets the target beside it, or the case's; ``None`` if one is not known."""
-        value, goal, metric = row.quality, row.target, row.headers.get("quality", "")
-        if goal is None:
-            try:
-                target = self.need_target()
-            except NotChecked:
-                return None
-            goal, metric = target.value, target.metric
-            if wording.is_fraction(row.metric) and goal > 1:
-                goal /= 100
-        sign = -1 if wording.lower_is_better(metric) else 1
-        return None if value is None else value * sign >= goal * sign or math.isclose(value, goal, rel_tol=1e-9)
+        """Return whether a row's result meets its target; ``None`` if one is not known."""
+        value, goal = row.quality, self.goal_of(row)
+        if value is None or goal is None:
+            return None
+        sign = -1 if wording.lower_is_better(row.headers.get("quality", "")) else 1
+        return value * sign >= goal * sign or math.isclose(value, goal, rel_tol=1e-9)
 
     def is_of_case(self, row: DocumentRow) -> bool:
         """Return whether a row is of the case's model; some documents have sections on other sizes of it."""
@@ -191,11 +200,11 @@ class LintedDocument:
         if reference and text not in ("", wording.normal(reference.name), wording.normal(reference.title)):
             raise NotChecked("it is not on the dataset the case is defined on")
 
-    def declares_schedule(self) -> bool:
-        """Return whether the additional changes or a row's ``fix_hp`` say that another schedule ran."""
+    def declares_schedule(self, *limits: float) -> bool:
+        """Return whether the additional changes or a row's ``fix_hp`` say that a schedule with these limits ran."""
         row = self.document.general.get("changes")
         texts = [row.value.text, row.remark.text] if row else []
-        return any(_SCHEDULE.search(text) for text in [*texts, *(row.known("fix_hp") for row in self.rows)])
+        return any(says_schedule(text, limits) for text in [*texts, *(row.known("fix_hp") for row in self.rows)])
 
     @property
     def quality_kind(self) -> str | None:

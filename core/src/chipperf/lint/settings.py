@@ -6,6 +6,7 @@ As with ruff, the nearest file above a document holds for it; of two in one dire
 from __future__ import annotations
 
 import os
+from collections import Counter
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import cache
@@ -21,7 +22,7 @@ from chipperf.records.schema import StrictModel
 from chipperf.toml import parse_toml
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 _FILES: Final[Mapping[str, tuple[str, ...]]] = {"chipperf.toml": (), "pyproject.toml": ("tool", "chipperf")}
 """Names of files, and the table in each that is chipperf's own."""
@@ -52,6 +53,7 @@ class Settings:
 
     directory: Path
     _table: _Table = field(default_factory=_Table)
+    file: Path | None = None
 
     @property
     def baseline(self) -> Path | None:
@@ -64,9 +66,9 @@ class Settings:
         """Return the rules to check on a document. Those that the command line selects take the place of the file's."""
         table = self._table
         if not select:
-            select, ignore = table.select, (*table.ignore, *ignore)
+            select, ignore = table.select, (*table.ignore, *self._ignored_in(document), *ignore)
             extend_select = (*table.extend_select, *extend_select)
-        return choose_rules(select, (*ignore, *self._ignored_in(document)), extend_select)
+        return choose_rules(select, ignore, extend_select)
 
     def _ignored_in(self, document: Path) -> list[str]:
         relative = os.path.relpath(document, self.directory)
@@ -84,12 +86,30 @@ def settings_of(document: Path) -> Settings:
     return _settings_in(Path(os.path.abspath(document)).parent)
 
 
+def turned_off(
+    documents: Sequence[Path],
+    settings: Callable[[Path], Settings],
+    select: Sequence[str],
+    ignore: Sequence[str],
+    extend_select: Sequence[str],
+) -> list[str]:
+    """Return for each file of settings which rules it turns off in how many documents."""
+    wanted = choose_rules(select, ignore, extend_select)
+    counts: Counter[tuple[Path, str]] = Counter()
+    for document in documents:
+        found = settings(document)
+        kept = found.rules_of(document, select, ignore, extend_select)
+        if found.file and (off := [rule.id for rule in wanted if rule not in kept]):
+            counts[found.file, ", ".join(off)] += 1
+    return [f"{file} turns off {ids} in {count} documents" for (file, ids), count in counts.items()]
+
+
 @cache
 def _settings_in(directory: Path) -> Settings:
     for name, steps in _FILES.items():
         file = directory / name
         if file.is_file() and (table := _read(file, steps)) is not None:
-            return Settings(directory, table)
+            return Settings(directory, table, file)
     return Settings(directory) if directory == directory.parent else _settings_in(directory.parent)
 
 

@@ -12,7 +12,7 @@ from chipperf.lint.rule import find_rule
 from chipperf.visible import counted, visible
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from chipperf.lint.lint_run import Finding, Result
 
@@ -40,6 +40,7 @@ class Screen:
 
 def _text(result: Result, screen: Screen) -> Iterator[str]:
     yield from _documents(result, screen, folds=True)
+    yield from _accepted(each for each in result.findings if each.severity == "error" and not each.in_baseline)
     if len(result.files) == 1:
         yield from _reasons(result.files[0], result)
     elif result.unchecked:
@@ -52,9 +53,7 @@ def _text(result: Result, screen: Screen) -> Iterator[str]:
 
 def _full(result: Result, screen: Screen) -> Iterator[str]:
     yield from _documents(result, screen, folds=False)
-    for finding in result.findings:
-        if finding.reason is not None:
-            yield f"accepted: {finding.file}:{finding.place}: {finding.rule}: {finding.message} [{finding.reason}]"
+    yield from _accepted(result.findings)
     for file in result.files:
         yield from _reasons(file, result, f"{file}: " if len(result.files) > 1 else "")
     yield from _end(result, screen)
@@ -64,7 +63,7 @@ def _concise(result: Result, screen: Screen) -> Iterator[str]:
     for each in result.open:
         name = screen.paint(f"{each.rule} {find_rule(each.rule).name}", "rule")
         yield f"{each.file}:{each.place}: {screen.paint(each.severity, each.severity)} {name}: {each.message}"
-    yield _summary(result)
+    yield from _summary(result)
 
 
 def _statistics(result: Result, screen: Screen) -> Iterator[str]:
@@ -72,7 +71,7 @@ def _statistics(result: Result, screen: Screen) -> Iterator[str]:
         name = screen.paint(f"{row['rule']} {row['name']}", "rule")
         fixable = f", {row['fixable']} that --fix corrects" if row["fixable"] else ""
         yield f"{row['findings']:>6}  {name} in {counted(row['documents'], 'document')}{fixable}"
-    yield _summary(result)
+    yield from _summary(result)
 
 
 def _documents(result: Result, screen: Screen, *, folds: bool) -> Iterator[str]:
@@ -138,10 +137,17 @@ def _end(result: Result, screen: Screen) -> Iterator[str]:
     for id in sorted({finding.rule for finding in result.open}):
         rule = find_rule(id)
         yield f"{screen.paint(f'{id} {rule.name}', 'rule')}: {rule.why}. To do: {rule.fix}. {rule.url}"
-    yield _summary(result)
+    yield from _summary(result)
 
 
-def _summary(result: Result) -> str:
+def _accepted(findings: Iterable[Finding]) -> Iterator[str]:
+    for each in findings:
+        if each.reason is not None:
+            yield f"accepted: {each.file}:{each.place}: {each.rule}: {each.message} [{each.reason}]"
+
+
+def _summary(result: Result) -> Iterator[str]:
+    yield from result.settings
     errors, warnings, accepted = result.count("error"), result.count("warning"), len(result.findings) - len(result.open)
     fixable = sum(bool(finding.edits) for finding in result.open)
     parts = [f"{errors} errors, {warnings} warnings, {accepted} accepted"]
@@ -151,7 +157,7 @@ def _summary(result: Result) -> str:
         parts.append(f"{result.fixed} fixed")
     if fixable:
         parts.append(f"{fixable} that --fix corrects")
-    return f"{counted(len(result.files), 'document')}: {', '.join(parts)}"
+    yield f"{counted(len(result.files), 'document')}: {', '.join(parts)}"
 
 
 def written(result: Result, name: str, screen: Screen) -> str:
@@ -170,6 +176,7 @@ def written(result: Result, name: str, screen: Screen) -> str:
         ],
         unchecked=[replace(each, file=visible(each.file), reason=visible(each.reason)) for each in result.unchecked],
         unmatched=[visible(text) for text in result.unmatched],
+        settings=[visible(text) for text in result.settings],
     )
     return "".join(f"{line}\n" for line in TEXT_FORMATS[name](shown, screen))
 

@@ -37,6 +37,24 @@ _PLACEHOLDER: Final = re.compile(
     r"\b(?:\w*placeholder\w*|todo|tbd|fixme|lorem ipsum)\b|\bx{3,}\b|待补充|待填|待定|占位", re.IGNORECASE
 )
 _PERCENT: Final = re.compile("[%％]")
+_TRAINING: Final = re.compile(
+    r"(?<![a-z])train(?:ing)?[_ -]?(?:acc|set|samples|top|map|split|data)|训练集", re.IGNORECASE
+)
+_RANK: Final = re.compile(r"(?:top[-_ ]?|acc)(\d)", re.IGNORECASE)
+_OTHER_TIME: Final = re.compile(
+    r"(?<![a-z])(?:min(?:ute)?s?|h(?:ou)?rs?|ms|milliseconds?|days?)(?![a-z])|[(（,，]\s*[hd]\s*[)）]|小时|分钟|毫秒|天",
+    re.IGNORECASE,
+)
+_OTHER_RATE: Final = re.compile(
+    r"/\s*(?:min|h|ms|d)[a-z]*|per (?:minute|hour|day)|[(（]\s*[km]\s*[)）]|thousands?|millions?|每分钟|每小时|千|万",
+    re.IGNORECASE,
+)
+_OTHER_UNITS: Final = {
+    "e2e_time": ("s", _OTHER_TIME),
+    **dict.fromkeys(THROUGHPUTS, ("samples/s", _OTHER_RATE)),
+}
+"""The unit of a column, and texts that mean another one."""
+
 _HALF_WIDTH: Final = {0x3000: 0x20, **{code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)}}
 _IDEOGRAPH: Final = re.compile(r"[\u3400-\u9fff]")
 _IN_PERCENT: Final = ("accuracy", "mean average precision", "panoptic quality")
@@ -140,6 +158,8 @@ def one_unit_per_metric(subject: LintedDocument) -> Iterator[Problem]:
             yield Problem(cell.place, f"{said} is two results in one cell")
         elif not wording.is_fraction(row.metric):
             continue
+        elif _is_above_one(row):
+            yield Problem(cell.place, f"{said} is more than 100 %")
         elif any_sign and not has_sign:
             yield Problem(cell.place, f"{said} has no %, other rows have")
         elif subject.case and row.quality is not None and not row.old_layout:
@@ -153,6 +173,14 @@ def one_unit_per_metric(subject: LintedDocument) -> Iterator[Problem]:
     if written and subject.case is None:
         yield from _odd_notation(subject, written[0])
     yield from _metric(subject)
+    yield from _another_metric(subject)
+    yield from _units(subject)
+
+
+def _is_above_one(row: DocumentRow) -> bool:
+    """Return whether a result is a number and no fraction, whichever way it is written."""
+    number = cells.number(row.known("quality").rstrip("%％ "))
+    return number is not None and row.quality is None and (row.metric is not None or "%" in row.known("quality"))
 
 
 def _has_sign(subject: LintedDocument, row: DocumentRow) -> bool:
@@ -215,6 +243,36 @@ def _metric(subject: LintedDocument) -> Iterator[Problem]:
             yield Problem(header.place, f"{header.text!r} is {kind}, in {kinds[most]} other reports it is {most}")
 
 
+def _another_metric(subject: LintedDocument) -> Iterator[Problem]:
+    """Yield results on the training samples, of another rank than the case's, of no metric, and those not there."""
+    header, legend = subject.document.headers.get("quality"), subject.document.general.get("quality")
+    named = wording.refers_to_column(legend.value.text) if legend else None
+    if header is None:
+        if legend and named and subject.rows:
+            yield Problem(legend.value.place, f"the performance table has no column {named!r} with the result")
+        return
+    if named and wording.quality_kind(header.text) is None and wording.normal(header.text) != wording.normal(named):
+        yield Problem(header.place, f"{header.text!r} names no metric, the general table {named!r}")
+    asked = subject.case.report.quality_legend.en if subject.case else ""
+    wanted = asked or " ".join(target.key for target in (subject.base.targets if subject.base else ()))
+    texts = [header, *((legend.value, legend.remark) if legend else ())]
+    for located in texts:
+        if _TRAINING.search(located.text) and wanted and not _TRAINING.search(wanted):
+            yield Problem(located.place, f"{located.text!r} is of the training samples, the target is {wanted!r}")
+        ranks, own = set(_RANK.findall(located.text)), set(_RANK.findall(wanted))
+        if ranks and own and ranks.isdisjoint(own):
+            yield Problem(located.place, f"{located.text!r} is another metric than the target's, {wanted!r}")
+
+
+def _units(subject: LintedDocument) -> Iterator[Problem]:
+    """Yield the headers and legends that give a column another unit than it has, in which it is not read."""
+    for column, (unit, other) in _OTHER_UNITS.items():
+        header, legend = subject.document.headers.get(column), subject.document.general.get(column)
+        for located in (header, *((legend.value, legend.remark) if legend else ())):
+            if located and (match := other.search(located.text)):
+                yield Problem(located.place, f"{located.text!r}: {match[0]!r} is not the unit of {column}, {unit}")
+
+
 @rule(
     "L15",
     "memory",
@@ -236,6 +294,8 @@ def memory_fits_the_card(subject: LintedDocument) -> Iterator[Problem]:
             joined = "".join(cell.text.split())
             edits = (Edit(cell.place, cell.text, joined),) if cells.memory(joined) == value else ()
             yield Problem(cell.place, f"mem {cell.text!r} has spaces in it", edits=edits)
+        if not value.used_bytes:
+            yield Problem(cell.place, f"mem {cell.text!r} uses nothing, and every run uses memory")
         if isinstance(value.total_bytes, Missing):
             continue
         if value.total_bytes > _MOST_OF_ANY_CARD:

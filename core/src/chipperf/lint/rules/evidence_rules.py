@@ -10,18 +10,20 @@ from chipperf.documents import wording
 from chipperf.documents.markdown import read_text
 from chipperf.errors import DocumentError
 from chipperf.languages import pattern, phrase
+from chipperf.lint.configs import NOT_EVALUATED
 from chipperf.lint.rule import Edit, LintedDocument, NotChecked, Problem, rule
 from chipperf.precisions import PRECISIONS
 from chipperf.records.schema import METRICS_VERSION, Missing
 
 _LEGEND: Final = re.compile(pattern(phrase("one of %(precisions)s"), precisions=r"\s*(.+)"), re.IGNORECASE)
-_REDUCING: Final = re.compile(r"tf32|(?:gemm|conv|matmul)\w*dtype", re.IGNORECASE)
+_REDUCING: Final = re.compile(r"tf32|(?:gemm|conv|matmul)\w*dtype|(?:matmul|fp32)_precision", re.IGNORECASE)
 _PRECISION: Final = re.compile(r"\b(?:amp|(?:tf|bf|fp|int)\d+)\b")
 _PACKAGE: Final = re.compile(r"(?P<name>[A-Za-z][\w-]*)(?:\s*(?:==\s*(?P<version>[\w.+-]+)|[<>!~]=?.*))?(?=$|[\s;#])")
 _FRAMEWORKS: Final = ("pytorch", "torch", "paddle", "paddlepaddle")
 """What comes with the container."""
 
-_OFF: Final = ("", "0", "false", "off", "no", "float32", "fp32")
+_LEVEL: Final = re.compile(r"[\s,，(（]*(?:level\s*=\s*)?[\"'“”]?o[0-3][\"'“”]?[)）]?$")
+_OFF: Final = ("", "0", "false", "off", "no", "float32", "fp32", "highest", "ieee")
 _CASE_KEY: Final = re.compile(
     r"[\"'](?P<case>[\w.-]+):(?P<framework>[a-z]+)(?:_v?(?P<version>\d+\.\d+))?[\w.-]*:(?P<card>[\w.-]+):\d+:\d+:\d+[\"']",
     re.IGNORECASE,
@@ -51,20 +53,38 @@ def precisions_are_declared(subject: LintedDocument) -> Iterator[Problem]:
                 edits = (Edit(remark.place, remark.text, longer),) if {*allowed, *lacking} <= set(PRECISIONS) else ()
                 message = f"{row.precision!r} is not in the legend {listed!r}"
                 yield Problem(row.cells["precision"].place, message, edits=edits)
+    for row in subject.rows:
+        # Behind the precision may stand a level, and what is of no known precision is in no legend.
+        named = _PRECISION.findall(row.precision)
+        rest = _LEVEL.sub("", _PRECISION.sub("", row.precision))
+        if named and (rest.strip(" +") or "/" in row.precision):
+            yield Problem(row.cells["precision"].place, f"{row.precision!r} is not the name of one precision")
     said = general.value.text.casefold() if general else ""
     for row in subject.rows:
         if said in PRECISIONS and said not in (_PRECISION.findall(row.precision) or [said]):
             yield Problem(row.cells["precision"].place, f"{row.precision!r}, {said!r} in the general table")
-    full = next((row for row in subject.rows if row.precision == "fp32"), None)
-    if full is None or subject.configs is None:
+    yield from _reduced(subject)
+
+
+def _reduced(subject: LintedDocument) -> Iterator[Problem]:
+    """Yield the settings of an fp32 row's run that compute in less than fp32."""
+    rows = [row for row in subject.rows if row.precision == "fp32"]
+    if not rows or subject.configs is None:
         return
+    configs = {config.path: config for row in rows for config in subject.configs_of(row)}.values()
     text = "\n".join(subject.document.markdown.lines)
-    for name, assigned in subject.configs.variables.items():
-        if _REDUCING.search(name) and str(assigned.value).casefold() not in _OFF and name not in text:
-            yield Problem(
-                full.cells["precision"].place,
-                f"fp32, but line {assigned.line} of the environment variables sets {name}={assigned.value}",
-            )
+    own = [each for config in configs for each in config.switches]
+    unread = list(subject.configs.unread_variables)
+    for name, assigned in (*subject.configs.variables.items(), *own):
+        if not _REDUCING.search(name) or name in text or str(assigned.value).casefold() in _OFF:
+            continue
+        where = f"{assigned.path.name}:{assigned.line}"
+        if assigned.value is NOT_EVALUATED:
+            unread.append(where)
+            continue
+        yield Problem(rows[0].cells["precision"].place, f"fp32, but {where} sets {name}={assigned.value}")
+    if unread:
+        raise NotChecked(f"{unread[0]} cannot be read")
 
 
 @rule(

@@ -26,7 +26,7 @@ from chipperf.precisions import PRECISIONS, precision_of
 from chipperf.records.schema import Missing, Record
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from chipperf.documents.case_document import DocumentRow
     from chipperf.lint.configs import BaseValues, Config
@@ -373,16 +373,18 @@ def shortened_runs_are_declared(subject: LintedDocument) -> Iterator[Problem]:
         return
     subject.need_configs()
     base = subject.need_base()
-    if subject.declares_schedule():
-        return
     configs = {config.path: config for row in subject.rows for config in subject.configs_of(row)}
     for config in configs.values():
         for unit, keys, share in (("epochs", EPOCHS_KEYS, 1), ("samples", _SAMPLES_KEYS, _MAX_SAMPLES_SHARE)):
             full, limit = base.value(keys), config.value(base.read_keys(keys))
-            if is_number(full) and is_number(limit) and 0 < limit < full * share:
+            if not (is_number(full) and is_number(limit) and 0 < limit < full * share):
+                continue
+            if not subject.declares_schedule(limit):
                 message = f"{config.path.name} stops after {limit} of {full} {unit}, and no change is declared"
                 yield Problem(place, message)
-                break
+            break
+    read = base.read_keys([*EPOCHS_KEYS, *_SAMPLES_KEYS])
+    _need_read(config.unread_line(read) for config in configs.values())
 
 
 @rule(
@@ -393,7 +395,14 @@ def shortened_runs_are_declared(subject: LintedDocument) -> Iterator[Problem]:
     evidence="configurations",
 )
 def targets_are_not_lowered(subject: LintedDocument) -> Iterator[Problem]:
-    """No configuration of the vendor sets a target that is easier to meet than the case's."""
+    """No row and no configuration of the vendor has a target that is easier to meet than the case's."""
+    asked = subject.asked_target()
+    for row in subject.rows if asked else ():
+        goal, stated = subject.goal_of(row), row.target
+        if asked and goal is not None and stated is not None and _is_lower(stated, goal, lower_is_better(asked.metric)):
+            origin = subject.need_base().origin
+            message = f"the target {row.text('target')!r} beside the result, {origin} asks for {asked.value:g}"
+            yield Problem(row.cells["target"].place, message)
     configs, base = subject.need_configs(), subject.need_base()
     if not base.targets:
         raise NotChecked(f"{base.origin} has no target")
@@ -406,6 +415,13 @@ def targets_are_not_lowered(subject: LintedDocument) -> Iterator[Problem]:
                     subject.start,
                     f"{config.path.name} sets {target.key} to {target.value:g}, {base.origin} asks for {asked.value:g}",
                 )
+    _need_read(config.unread_line((), "target_") for config in configs.configs)
+
+
+def _need_read(lines: Iterable[str | None]) -> None:
+    """Raise :class:`NotChecked` if a line of a configuration may set what a rule needs."""
+    if line := next(filter(None, lines), None):
+        raise NotChecked(f"{line} cannot be read")
 
 
 def _is_lower(value: float, asked: float, lower_is_better: bool) -> bool:

@@ -13,6 +13,7 @@ from chipperf.documents.document_identity import installed_cases
 from chipperf.documents.format import number as written
 from chipperf.documents.markdown import Block, Place, Table
 from chipperf.lint.configs import EPOCHS_KEYS, is_number
+from chipperf.lint.declarations import says_below, sentences
 from chipperf.lint.rule import LintedDocument, NotChecked, Problem, rule
 from chipperf.records.columns import WINDOWED
 from chipperf.records.files import open_regular
@@ -29,10 +30,6 @@ _SPREAD_COLUMNS: Final = 6
 _LOST_SHARE: Final = 0.25
 _LOST_FACTOR: Final = 4
 _EPOCH_TOLERANCE: Final = 0.05
-_BELOW: Final = re.compile(
-    r"低于目标|未达到|未达标|未收敛|没有收敛|没有达到|below (?:the )?target|not converged|did not converge|not reach",
-    re.IGNORECASE,
-)
 _CURVE: Final = re.compile(r"收敛|曲线|curve|convergence", re.IGNORECASE)
 _STEPS: Final = re.compile(r"(?<![a-z])steps?(?![a-z])|步", re.IGNORECASE)
 _EPOCHS: Final = re.compile(r"(?<![a-z])epochs?(?![a-z])|轮", re.IGNORECASE)
@@ -155,14 +152,18 @@ def results_below_target_say_so(subject: LintedDocument) -> Iterator[Problem]:
         subject.need_reference_dataset()
         subject.need_target()
     results = [(row, met) for row in subject.rows if (met := subject.meets_target(row)) is not None]
-    lines = [line for line in subject.document.markdown.lines if _BELOW.search(line)]
-    for row, met in results:
-        if met or any(len(results) == 1 or row.shape in line for line in lines):
+    missing = [row for row, met in results if not met]
+    said = list(sentences(subject.document.markdown)) if missing else []
+    for row in missing:
+        metric, goal, result = row.headers["quality"], subject.goal_of(row), row.quality
+        if goal is None or result is None:
             continue
-        metric, target = row.headers["quality"], f"{row.text('target')} beside it"
-        if row.target is None:
-            asked = subject.need_target()
-            metric, target = asked.metric, f"{asked.value:g} of {subject.need_base().origin}"
+        only_row = len(missing) == 1
+        if any(says_below(each, row.shape, metric, goal, result, only_row=only_row) for each in said):
+            continue
+        target = f"{row.text('target')} beside it"
+        if asked := subject.asked_target():
+            target = f"{asked.value:g} of {subject.need_base().origin}"
         cell = row.cells["quality"]
         side = "above" if wording.lower_is_better(metric) else "below"
         yield Problem(cell.place, f"{cell.text} is {side} the target {target}, without a word")

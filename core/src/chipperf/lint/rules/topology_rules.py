@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from chipperf.documents import cells
 from chipperf.documents.markdown import Place
+from chipperf.documents.topology import bracketed_shapes, cards_said
 from chipperf.lint.rule import LintedDocument, NotChecked, Problem, rule
 from chipperf.records.columns import THROUGHPUTS
 from chipperf.records.scaling import MAX_EFFICIENCY, efficiency
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Hashable, Iterator
 
     from chipperf.documents.case_document import DocumentRow
+    from chipperf.documents.topology import RowLabel
 
 _MAX_ROWS: Final = 100
 """Maximum number of rows to compare with each other. A real report has a dozen."""
@@ -55,12 +57,17 @@ def words_match_the_topology(subject: LintedDocument) -> Iterator[Problem]:
         if topology is None:
             yield Problem(row.label.place, f"row {row.label.text!r} has no topology such as 1x8")
             continue
+        shapes = sorted({f"{one}x{other}" for one, other in bracketed_shapes(row.label.text)})
+        if len(shapes) > 1:
+            yield Problem(row.label.place, f"row {row.label.text!r} has the topologies {' and '.join(shapes)}")
         if topology.words and topology.words_differ:
             machines, cards = topology.words
             yield Problem(
                 row.label.place,
                 f"{topology.phrase!r} is {machines} machines with {cards} cards, in brackets stands {row.shape}",
             )
+        elif said := [count for count in cards_said(row.label.text) if not _may_be(count, topology)]:
+            yield Problem(row.label.place, f"row {row.label.text!r} says {said[0]} cards and {row.shape}")
         degrees = cells.degrees(row.known("parallel"))
         used = math.prod(degrees.get(name, 1) for name in _DEGREES_OF_CARDS)
         if degrees and (used != row.card_count if "DP" in degrees else row.card_count % max(used, 1)):
@@ -81,6 +88,11 @@ def _parallelism_in_text(subject: LintedDocument) -> Iterator[Problem]:
                 yield Problem(
                     Place(number, match.start() + 1), f"{match[0]!r} is for {used} cards, the rows have {rows}"
                 )
+
+
+def _may_be(count: int, topology: RowLabel) -> bool:
+    """Return whether a number of cards is that of a machine or of all, perhaps behind a card's name: ``H1008卡``."""
+    return any(str(count).endswith(str(each)) for each in (topology.nproc_per_node, topology.world_size))
 
 
 @rule(
