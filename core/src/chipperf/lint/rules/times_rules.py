@@ -143,7 +143,7 @@ def _samples_per_epoch(subject: LintedDocument) -> int:
     "L12",
     "below-target",
     why="a reader takes a result for a converged run",
-    fix="say below the table that the result is below the target, and the target",
+    fix="say below the table which row is below the target, with its result and the target",
     evidence="a target beside the result, or the case's",
 )
 def results_below_target_say_so(subject: LintedDocument) -> Iterator[Problem]:
