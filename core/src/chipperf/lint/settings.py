@@ -20,6 +20,7 @@ from chipperf.lint.rule import Rule, choose_rules
 from chipperf.records.files import read_bounded
 from chipperf.records.schema import StrictModel
 from chipperf.toml import parse_toml
+from chipperf.visible import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -101,7 +102,7 @@ def turned_off(
         kept = found.rules_of(document, select, ignore, extend_select)
         if found.file and (off := [rule.id for rule in wanted if rule not in kept]):
             counts[found.file, ", ".join(off)] += 1
-    return [f"{file} turns off {ids} in {count} documents" for (file, ids), count in counts.items()]
+    return [f"{file} turns off {ids} in {counted(count, 'document')}" for (file, ids), count in counts.items()]
 
 
 @cache

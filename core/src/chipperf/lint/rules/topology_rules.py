@@ -14,6 +14,7 @@ from chipperf.documents.topology import bracketed_shapes, cards_said
 from chipperf.lint.rule import LintedDocument, NotChecked, Problem, rule
 from chipperf.records.columns import THROUGHPUTS
 from chipperf.records.scaling import MAX_EFFICIENCY, efficiency
+from chipperf.visible import counted
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterator
@@ -62,10 +63,8 @@ def words_match_the_topology(subject: LintedDocument) -> Iterator[Problem]:
             yield Problem(row.label.place, f"row {row.label.text!r} has the topologies {' and '.join(shapes)}")
         if topology.words and topology.words_differ:
             machines, cards = topology.words
-            yield Problem(
-                row.label.place,
-                f"{topology.phrase!r} is {machines} machines with {cards} cards, in brackets stands {row.shape}",
-            )
+            meant = f"{counted(machines, 'machine')} with {counted(cards, 'card')}"
+            yield Problem(row.label.place, f"{topology.phrase!r} is {meant}, in brackets stands {row.shape}")
         elif said := [count for count in cards_said(row.label.text) if not _may_be(count, topology)]:
             yield Problem(row.label.place, f"row {row.label.text!r} says {said[0]} cards and {row.shape}")
         degrees = cells.degrees(row.known("parallel"))
