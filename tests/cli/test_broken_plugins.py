@@ -34,7 +34,7 @@ def named(text, *, case=False):
 def test_lint_still_finds_the_faults(perf, environment):
     ended = perf("lint", SEED, **environment)
     assert ended.returncode == 4
-    assert "1 documents: 18 errors" in ended.stdout
+    assert "1 document: 18 errors" in ended.stdout
     assert named(ended.stderr) == named(ended.stderr, case=True) == list(SOURCES)
 
 

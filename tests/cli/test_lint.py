@@ -46,13 +46,13 @@ def test_text_has_findings_by_document_and_rule_folded(invoke, report):
     blank = lines.index("  L04 blank-cell, error: 17 findings, lines 42-45")
     assert lines[blank + 1] == "    42:50: row 'MXC500单机8卡（1x8）': e2e_time is blank"
     assert lines[blank + 4] == "    14 more (--format full)"
-    assert "not checked: L07, L08, L09, L10, L29: no configurations beside it: --config DIR" in lines
+    assert "not checked: L07, L08, L09, L10, L29, L32, L34: no configurations beside it: --config DIR" in lines
     assert any(
         line.startswith("L01 foreign-card: the row is read as a measurement of another vendor's card. To do: write the")
         and line.endswith("/docs/lint/L01.md")
         for line in lines
     )
-    assert lines[-1] == "1 documents: 18 errors, 2 warnings, 0 accepted"
+    assert lines[-1] == "1 document: 18 errors, 3 warnings, 0 accepted"
     assert "perf: error: 18 errors in 1 document\n  hint: 'perf lint explain L01'" in ended.err
 
 
@@ -79,7 +79,7 @@ def test_every_format_names_what_settings_and_baselines_accept(invoke, report, t
     out = invoke("lint", report, "--format", form).out
 
     assert "chipperf.toml turns off L01 in 1 documents" in out
-    assert "old.json accepts 19 findings" in out
+    assert "old.json accepts 20 findings" in out
 
 
 def test_full_shows_every_finding_with_its_line_and_what_was_accepted(invoke, report):
@@ -104,7 +104,7 @@ def test_concise_has_a_finding_in_a_line(invoke, report):
     lines = invoke("lint", report, "--format", "concise").out.splitlines()
 
     assert lines[0].startswith(f"{report}:29:14: error L01 foreign-card: the short name 'nvidia A100' names 'nvidia'")
-    assert len(lines) == 21
+    assert len(lines) == 22
 
 
 def test_reasons_of_several_documents_are_counted(invoke, report):
@@ -227,7 +227,7 @@ def test_against_a_run(invoke, report, tmp_path):
 
     ended = invoke("lint", report, "--select", "L07", *(item for run in runs for item in ("--against", run)))
 
-    assert (ended.code, ended.out) == (0, "1 documents: 0 errors, 0 warnings, 0 accepted\n")
+    assert (ended.code, ended.out) == (0, "1 document: 0 errors, 0 warnings, 0 accepted\n")
 
 
 def test_rendered_report_with_curves_has_no_findings_and_imports(invoke, tmp_path):
@@ -254,9 +254,9 @@ def test_rendered_report_with_curves_has_no_findings_and_imports(invoke, tmp_pat
 
         ended = invoke("lint", f"{language}.md", "--vendor", "acme", "--against", "record.json")
 
-        assert ended.out.splitlines()[-1] == "1 documents: 0 errors, 0 warnings, 0 accepted"
+        assert ended.out.splitlines()[-1] == "1 document: 0 errors, 0 warnings, 0 accepted"
         imported = invoke("report", "import", f"{language}.md", "--vendor", "acme", "--out", language)
-        assert "1 records; 0 texts not understood" in imported.out
+        assert "1 record; 0 texts not understood" in imported.out
         (directory,) = (tmp_path / language).iterdir()
         assert read_record(directory).remarks == []
 
@@ -294,21 +294,27 @@ def test_files_called_as_a_command_are_checked(invoke, report, tmp_path):
     report.rename(tmp_path / "explain")
 
     assert invoke("lint", "./explain", "--select", "L06").code == 0
-    assert "1 documents" in invoke("lint", "--select", "L06", "explain").out
-    assert "1 documents" in invoke("lint", "check", "explain", "--select", "L06").out
+    assert "1 document" in invoke("lint", "--select", "L06", "explain").out
+    assert "1 document" in invoke("lint", "check", "explain", "--select", "L06").out
 
 
 def test_statistics_count_by_rule(invoke, report):
     lines = invoke("lint", report, "--statistics").out.splitlines()
 
-    assert lines[0] == "    17  L04 blank-cell in 1 documents"
-    assert lines[-1] == "1 documents: 18 errors, 2 warnings, 0 accepted"
+    assert lines[0] == "    17  L04 blank-cell in 1 document"
+    assert lines[-1] == "1 document: 18 errors, 3 warnings, 0 accepted"
     first, *_ = json.loads(invoke("lint", report, "--statistics", "--json").out)
     assert first == {"rule": "L04", "name": "blank-cell", "findings": 17, "errors": 17, "documents": 1, "fixable": 0}
 
 
 @pytest.mark.parametrize(
-    "arguments", [("--json", "--format", "sarif"), ("--statistics", "--format", "github"), ("--output-file", "no/x")]
+    "arguments",
+    [
+        ("--json", "--format", "sarif"),
+        ("--statistics", "--format", "github"),
+        ("--output-file", "no/x"),
+        ("--diff", "--write-baseline", "baseline.json"),
+    ],
 )
 def test_options_that_cannot_be_used_together_are_an_error(invoke, report, arguments):
     ended = invoke("lint", report, *arguments)
@@ -350,17 +356,19 @@ def test_standard_input_is_checked_as_the_file_it_would_be(invoke, report, tmp_p
     placed = piped(report.read_bytes(), "--stdin-filename", place)
     broken = piped(b"\xff\xfe")
 
-    assert (alone.code, alone.out) == (0, "1 documents: 0 errors, 0 warnings, 0 accepted\n")
+    assert (alone.code, alone.out) == (0, "1 document: 0 errors, 0 warnings, 0 accepted\n")
     assert placed.out.startswith(f"{place}:43:3: error L08 no-config: there is no configuration for 1x1")
     assert (broken.code, broken.out.partition(": error L00 document: ")[0]) == (4, "-:1:1")
     assert piped(b"", "--fix").code == 2
+    monkeypatch.setattr(sys, "stdin", None)
+    assert "there is no performance table" in invoke("lint", "-").out
 
 
 def test_settings_of_the_tree_hold_unless_isolated(invoke, report, tmp_path):
     (tmp_path / "pyproject.toml").write_text('[tool.chipperf.lint]\nselect = ["L06"]\n')
 
     assert "0 errors, 1 warnings" in invoke("lint", report).out
-    assert "18 errors, 2 warnings" in invoke("lint", report, "--isolated").out
+    assert "18 errors, 3 warnings" in invoke("lint", report, "--isolated").out
     (tmp_path / "chipperf.toml").write_text("[lint]\nselected = []\n")
     other = tmp_path / "other"
     other.mkdir()
@@ -377,8 +385,8 @@ def test_baseline_is_written_and_accepts(invoke, report):
     sarif = json.loads(invoke("lint", report, "--baseline", "old.json", "--format", "sarif").out)
 
     assert (written.code, written.out) == (0, "")
-    assert "it accepts 20 findings in 1 document" in written.err
-    assert (accepted.code, accepted.out.splitlines()[-1]) == (0, "1 documents: 0 errors, 0 warnings, 20 accepted")
+    assert "it accepts 21 findings in 1 document" in written.err
+    assert (accepted.code, accepted.out.splitlines()[-1]) == (0, "1 document: 0 errors, 0 warnings, 21 accepted")
     assert {each["suppressions"][0]["kind"] for each in sarif["runs"][0]["results"]} == {"external"}
 
     report.write_text(report.read_text(encoding="utf-8").replace("nvidia A100", "MXC500"), encoding="utf-8")
@@ -391,7 +399,7 @@ def test_baseline_of_the_settings_accepts_below_them(invoke, report, tmp_path):
     (tmp_path / "chipperf.toml").write_text('[lint]\nbaseline = "old.json"\n')
 
     assert invoke("lint", report, "--write-baseline", "old.json").code == 0
-    assert invoke("lint", report).out.endswith(" 20 accepted\n")
+    assert invoke("lint", report).out.endswith(" 21 accepted\n")
     assert invoke("lint", report, "--isolated").code == 4
 
 
@@ -405,10 +413,12 @@ def test_fix_corrects_and_diff_only_shows(invoke, report):
     assert shown.out.startswith(f"--- {report}\n+++ {report}\n@@ ")
     assert "--fix would correct 1 document" in shown.err
     assert invoke("lint", report, "--diff", "--exit-zero").code == 0
+    assert json.loads(invoke("lint", report, "--diff", "--json").out) == {str(report): shown.out}
     assert ", 1 that --fix corrects" in invoke("lint", report).out
 
     fixed = invoke("lint", report, "--fix", "--select", "L15")
-    assert (fixed.code, fixed.out.splitlines()[-1]) == (0, "1 documents: 0 errors, 0 warnings, 0 accepted, 1 fixed")
+    assert (fixed.code, fixed.out.splitlines()[-1]) == (0, "1 document: 0 errors, 0 warnings, 0 accepted, 1 fixed")
     assert report.read_bytes() == before.replace(b"19.3/ 64", b"19.3/64")
+    assert json.loads(invoke("lint", report, "--diff", "--json").out) == {}
     again = invoke("lint", report, "--diff")
     assert (again.code, again.out) == (0, "")

@@ -315,6 +315,113 @@ def test_what_is_not_understood_is_listed_with_its_place_and_kept(cells):
     assert any(written in remark for each in result.records for remark in each.record.remarks)
 
 
+def _renamed(**headers):
+    return tuple(headers.get(each, each) for each in HEADERS)
+
+
+@pytest.mark.parametrize(
+    ("header", "written", "legend", "reason"),
+    [
+        ("acc", "0.759%", "", "a percentage below 1, or a fraction with a percent sign"),
+        ("acc", "175.9%", "", "above 100 %"),
+        ("acc5", "92.5%", "", "accuracy among five guesses is not the case's result"),
+        ("acc", "92.5%", "top-5 accuracy (acc5)", "accuracy among five guesses is not the case's result"),
+        ("train_acc", "75.9%", "", "train_acc is not the case's result"),
+        ("acc && best_acc", "99.9% && 75.9%", "", "several results"),
+    ],
+)
+def test_result_of_which_the_meaning_is_open_is_not_understood(header, written, legend, reason):
+    general = {"训练结果": (f"{header},见“性能指标”", legend)}
+
+    result = imported(readme(changed(acc=written), header=_renamed(acc=header), general=general))
+
+    record = result.records[0].record
+    assert record.metrics.quality == missing("unknown")
+    assert [(text.text, text.reason) for text in result.not_understood] == [(written, f"quality: {reason}")]
+    assert any(written in remark for remark in record.remarks)
+
+
+def test_box_result_is_the_one_of_a_header_of_boxes_and_masks():
+    header, general = _renamed(acc="map_bbox && map_segm"), {"模型": "mask_rcnn"}
+
+    result = imported(readme(changed(acc="38.4 && 34.6"), header=header, general=general))
+
+    assert result.records[0].record.metrics.quality == 0.384
+    assert not result.not_understood
+
+
+@pytest.mark.parametrize(
+    ("column", "header", "legend", "expected"),
+    [
+        ("e2e_time", "e2e_time(h)", "", 28661 * 3600),
+        ("e2e_time", "e2e_time（分钟）", "", 28661 * 60),
+        ("e2e_time", "e2e_time(ms)", "", 28.661),
+        ("e2e_time", "e2e_time", "in minutes", 28661 * 60),
+        ("e2e_time", "e2e_time", "includes 10 minutes of warm-up", 28661),
+        ("e2e_time", "e2e_time(img/s)", "", None),
+        ("p_core", "p_core(images/min)", "", 77.65),
+        ("p_core", "p_core(samples/s)", "in images/min", None),
+        ("p_core", "p_core(k)", "", None),
+        ("p_core", "p_core(min)", "", None),
+        ("p_core", "p_core", "thousand images/min", None),
+        ("p_core", "p_core", "不包含数据IO部分的耗时，单位为samples/s(seq_length=512)", 4659),
+    ],
+)
+def test_unit_of_a_header_or_legend_is_converted_or_not_understood(column, header, legend, expected):
+    label = {"e2e_time": "端到端时间", "p_core": "**计算吞吐量**"}[column]
+    general = {label: (f"{column},见“性能指标”", legend)}
+
+    result = imported(readme(header=_renamed(**{column: header}), general=general))
+
+    value = getattr(result.records[0].record.metrics, BY_NAME[column].field.split(".")[1])
+    assert value == (missing("unknown") if expected is None else expected)
+    assert len(result.not_understood) == (expected is None)
+
+
+@pytest.mark.parametrize(
+    ("written", "used"), [("19764/65536", 19764 * 2**20), ("19.3/64.0", None), ("19.3/64.0GiB", round(19.3 * GIB))]
+)
+def test_memory_in_the_unit_of_the_legend(written, used):
+    general = {"硬件存储使用": ("mem,见“性能指标”", "in MiB")}
+
+    memory = only(readme(changed(mem=written), general=general)).metrics.memory
+
+    assert (None if isinstance(memory, Missing) else memory.device_peak_bytes) == used
+
+
+@pytest.mark.parametrize(
+    ("label", "reason"),
+    [
+        ("A1 (1x8) (1x1)", "several topologies stand in its brackets"),
+        ("A1 one machine, eight cards (1x1)", "its words say another topology than 1x1"),
+        ("A1 single node, 8 GPUs (1x1)", "its words say another topology than 1x1"),
+        ("A1单机8卡（2x8）", "its words say another topology than 2x8"),
+    ],
+)
+def test_row_whose_topology_is_contradicted_is_not_imported(label, reason):
+    result = imported(readme(changed(label=label), changed(label="A1单机单卡（1x1）")))
+
+    assert [each.record.topology.label for each in result.records] == ["1x1"]
+    assert [(text.text, text.reason) for text in result.not_understood] == [(label, reason)]
+
+
+@pytest.mark.parametrize(
+    ("written", "precision"),
+    [
+        ('fp16, level="O2"', 'fp16, level="O2"'),
+        ("bf16+fp8", "bf16+fp8"),
+        ("fp32/amp", "unknown"),
+        ("fp32*", "unknown"),
+        ("fp32 (tf32)", "unknown"),
+    ],
+)
+def test_precision_is_one(written, precision):
+    result = imported(readme(changed(precision=written)))
+
+    assert result.records[0].record.precision.requested == precision
+    assert [text.text for text in result.not_understood] == ([written] if precision == "unknown" else [])
+
+
 def test_second_row_of_one_configuration_is_listed():
     result = imported(readme(changed(), changed(p_core="4700")))
 

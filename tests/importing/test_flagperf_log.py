@@ -52,9 +52,11 @@ TABLE = """2024-05-01-10:00:00
 +------------------+-----------------+---------------------+----------------------+
 """
 NAMES = read_card_names()
+STARTED_MS = 1_679_916_000_000
+"""On the day of ``ROWS``."""
 
 
-def event(name, value=None, time_ms=1_669_034_171_000):
+def event(name, value=None, time_ms=STARTED_MS):
     content = {"event": name}
     if value is not None:
         content["value"] = value
@@ -99,12 +101,12 @@ def test_finished_run_becomes_a_record_with_flagperfs_definitions(rank0):
 
 def test_curve_has_the_evaluations_that_can_be_placed(rank0):
     def evaluation(value, seconds):
-        return event("EVALUATE", {"eval_acc1": value}, time_ms=1_000_000 + seconds * 1000)
+        return event("EVALUATE", {"eval_acc1": value}, time_ms=STARTED_MS + seconds * 1000)
 
     progress = {"global_steps": 500, "num_trained_samples": 128000, "epoch": 1}
     rank0.write_text(
         log(
-            event("TRAIN_START", time_ms=1_000_000),
+            event("TRAIN_START", time_ms=STARTED_MS),
             evaluation(0.1, 1),
             event("STEP_END", progress),
             evaluation(12.5, 60),
@@ -161,7 +163,7 @@ def test_result_that_no_unit_makes_a_fraction_is_listed(rank0):
 
     result = import_one(rank0, case="vit")
 
-    assert result.records[0].record.metrics.quality == Missing(missing="unknown")
+    assert result.records[0].record.metrics.quality == Missing(missing="unknown", reason="not a result")
     assert [text.reason for text in result.not_understood] == ["not a result"]
 
 
@@ -198,9 +200,9 @@ def test_unknown_key_is_listed_and_kept(rank0):
 
 def test_training_that_starts_again_is_another_attempt(rank0):
     killed = [event("TRAIN_START"), event("STEP_END", {"global_steps": 400}), event("EPOCH_END")]
-    again = [event("INIT_START"), event("SUBMIT_INFO", {"vendor": "nvidia"}), event("TRAIN_START", time_ms=9_000)]
+    again = [event("INIT_START"), event("SUBMIT_INFO", {"vendor": "nvidia"}), event("TRAIN_START", time_ms=STARTED_MS)]
     progress = event("STEP_END", {"global_steps": 5})
-    evaluation = event("EVALUATE", {"eval_acc1": 75.0}, time_ms=19_000)
+    evaluation = event("EVALUATE", {"eval_acc1": 75.0}, time_ms=STARTED_MS + 10_000)
     lines = log(*killed, *again, progress, evaluation, event("FINISHED", FINISHED))
     rank0.write_text(lines, encoding="utf-8")
     (rank0.parent / "nvidia_monitor.log").write_text(ROWS, encoding="utf-8")
@@ -219,6 +221,93 @@ def test_training_that_starts_again_is_another_attempt(rank0):
     assert second.metrics.power == Missing(missing="unknown", reason="nvidia_monitor.log is of several attempts")
     assert second.metrics.memory == second.metrics.power
     assert not result.not_understood
+
+
+def import_finished(rank0, line, *evaluations):
+    rank0.write_text(log(event("TRAIN_START"), *evaluations, line), encoding="utf-8")
+    result = import_one(rank0)
+    return result.records[0].record, [text.reason for text in result.not_understood]
+
+
+@pytest.mark.parametrize(
+    ("added", "field", "keys"),
+    [
+        ({"final_acc": 75.9}, "quality", ("final_acc1 75.0", "final_acc 75.9")),
+        ({"throughput(sps)_raw": 9999}, "p_whole", ("throughput(ips)_raw 4479.5", "throughput(sps)_raw 9999")),
+    ],
+)
+def test_two_keys_of_one_value_that_disagree_are_not_understood(rank0, added, field, keys):
+    record, reasons = import_finished(rank0, event("FINISHED", {**FINISHED, **added}))
+
+    reason = f"one value, logged differently: {', '.join(keys)}"
+    assert reasons == [reason, reason]
+    assert getattr(record.metrics, field) == Missing(missing="unknown", reason=reason)
+    assert {text.replace(" ", ": ") for text in keys} <= set(record.remarks)
+
+
+def test_two_keys_of_one_value_that_agree_are_one(rank0):
+    record, reasons = import_finished(rank0, event("FINISHED", {**FINISHED, "final_acc": 75.0}))
+
+    assert (record.metrics.quality, reasons) == (0.75, [])
+
+
+def test_key_that_an_event_has_twice_is_not_understood(rank0):
+    line = event("FINISHED", FINISHED).replace('"final_acc1": 75.0', '"final_acc1": 64.0, "final_acc1": 75.9')
+
+    record, reasons = import_finished(rank0, line)
+
+    assert reasons == ["the key 'final_acc1' is there several times: 64.0, 75.9"]
+    assert isinstance(record.metrics.quality, Missing)
+
+
+@pytest.mark.parametrize(
+    ("changed", "text"),
+    [
+        ({"e2e_time": 1.0}, "metrics.train_seconds is 28600.5, e2e_time_s allows at most 1"),
+        ({"throughput(ips)_pure_compute": 4400.5}, "p_core 4400.5 is less than p_train 4586.5"),
+        ({"converged": True}, "converged: True, but the result 0.75 is below the case's target 0.755"),
+    ],
+)
+def test_values_that_contradict_each_other_are_remarked(rank0, changed, text):
+    record, reasons = import_finished(rank0, event("FINISHED", {**FINISHED, **changed}))
+
+    assert record.remarks[-1] == text
+    assert reasons == [f"implausible: {record.remarks[-1]}"]
+
+
+def test_memory_above_the_total_is_remarked(rank0):
+    (rank0.parent / "nvidia_monitor.log").write_text(ROWS.replace("39000MiB", "50000MiB"), encoding="utf-8")
+
+    record, reasons = import_finished(rank0, event("FINISHED", FINISHED))
+
+    assert record.remarks[-1].startswith("metrics.memory.device_peak_bytes (GiB) is 48.8281")
+    assert reasons == [f"implausible: {record.remarks[-1]}"]
+
+
+@pytest.mark.parametrize(
+    ("logs", "reason"),
+    [
+        ({"nvidia": ROWS.replace("2023-03-27", "2013-03-27")}, "it is of another day than the run"),
+        ({"a": ROWS, "b": ROWS}, "several monitor logs: a_monitor.log, b_monitor.log"),
+    ],
+)
+def test_monitor_log_that_may_be_of_another_run_gives_nothing(rank0, logs, reason):
+    for name, content in logs.items():
+        (rank0.parent / f"{name}_monitor.log").write_text(content, encoding="utf-8")
+
+    record, reasons = import_finished(rank0, event("FINISHED", FINISHED))
+
+    assert record.metrics.memory == record.metrics.power == Missing(missing="unknown", reason=reason)
+    assert reasons == [reason] * len(logs)
+
+
+def test_evaluation_before_the_start_has_no_time(rank0):
+    early = event("EVALUATE", {"eval_acc1": 75.9, "global_steps": 5}, time_ms=STARTED_MS - 1000)
+
+    record, reasons = import_finished(rank0, event("FINISHED", FINISHED), early)
+
+    assert record.metrics.curve == []
+    assert reasons == ["no result with its step and time"]
 
 
 def test_unfinished_run_says_so(rank0):
@@ -248,7 +337,7 @@ def test_value_that_is_no_number_is_listed(rank0, value):
 
     result = import_one(rank0)
 
-    assert result.records[0].record.metrics.e2e_time_s == Missing(missing="unknown")
+    assert isinstance(result.records[0].record.metrics.e2e_time_s, Missing)
     assert [each.line for each in result.not_understood] == [3]
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+from chipperf.errors import ConfigError
 from chipperf.lint.configs import NOT_EVALUATED, find_benchmark, read_configs
 from reports import HEADERS, good, nvidia, put, put_benchmark, run
 
@@ -37,6 +40,8 @@ def values(tmp_path, **files):
     [
         pytest.param({"config_A100x1x8": "a = 2 * 3\na += 1\nb = -a"}, {"a": 7, "b": -7}, id="arithmetic"),
         pytest.param({"config_A100x1x8": "if x:\n  a = 1"}, {"a": NOT_EVALUATED}, id="perhaps assigned"),
+        pytest.param({"config_A100x1x8": "a = 10\n" + "a *= a\n" * 60}, {"a": NOT_EVALUATED}, id="endless digits"),
+        pytest.param({"config_A100x1x8": r"a = '\d'"}, {"a": r"\d"}, id="an escape that Python warns of"),
         pytest.param({"config_A100x1x8": "import os\na = os.getenv('A')"}, {"a": NOT_EVALUATED}, id="call"),
         pytest.param(
             {
@@ -105,7 +110,14 @@ def test_benchmark_is_found_whatever_the_case_of_its_letters(tmp_path):
         pytest.param("learning_rate = 0.4", {"fix_hp": "lr=0.4"}, ["lr=0.1 of the base configuration"], id="not read"),
         pytest.param("batchsize = 2", {"fix_hp": "/"}, [], id="another case's name for it"),
         pytest.param("gradient_accumulation_steps = 4", {"fix_hp": "GAS=2"}, ["steps=4"], id="accumulation"),
-        pytest.param("train_batch_size = 64", {"fix_hp": "\\\\"}, [], id="not run"),
+        pytest.param("train_batch_size = 64", {"fix_hp": "\\\\"}, ["bs=64 (base 16)"], id="another mark for no change"),
+        pytest.param("train_batch_size = 64", {"fix_hp": "-"}, [], id="not stated"),
+        pytest.param(
+            "gradient_accumulation_steps = 4", {"fix_hp": "bs=16, accumulate=256 (2M tokens)"}, ["steps=4"], id="note"
+        ),
+        pytest.param(
+            "gradient_accumulation_steps = 4", {"fix_hp": "GAS=2(GBS=32=64K tokens)"}, ["steps=4"], id="no gap"
+        ),
         pytest.param("train_batch_size = 64\nlr = 0.4", {"fix_hp": "bs=64,lr=0.4"}, [], id="as stated"),
         pytest.param("train_batch_size = None", {"fix_hp": "/"}, [], id="none means not set"),
     ],
@@ -126,16 +138,76 @@ def test_fix_hp_is_compared_with_the_configuration_of_its_own_card(tmp_path):
     assert "config_H800x1x8.py has bs=16" in found[0]
 
 
-@pytest.mark.parametrize(("parallel", "found"), [("TP2PP4DP1", 0), ("TP4PP2DP1", 1)])
-def test_parallel_is_that_of_the_configuration_of_one_row(tmp_path, parallel, found):
+@pytest.mark.parametrize(
+    ("settings", "config", "expected"),
+    [
+        ("flash_attention=False, recompute=True", "use_flash_attention = 1\nrecompute = True", "use_flash_attention=1"),
+        ('sharding="stage3", sharding_degree=8', 'sharding = "stage2"', "sharding=stage2"),
+        ("sharding_degree=8", "sharding_parallel_degree = 4", "sharding_parallel_degree=4"),
+        ("tensor_parallel_degree=1", "tensor_parallel = 2", "tensor_parallel=2"),
+        ('flash_attention=True, sharding="stage2"', 'use_flash_attention = 1\nsharding = "stage2"', ""),
+        ("recompute=True, level=2", "seed = 1", ""),
+    ],
+)
+def test_settings_beside_fix_hp(tmp_path, settings, config, expected):
+    text = nvidia(
+        (*good()[:3], settings, *good()[4:]), general={"模型": "zeta"}, header=(*HEADERS[:3], "parallel", *HEADERS[4:])
+    )
+
+    found, _ = messages(tmp_path, "L07", text, {CONFIG_NAME: config}, BASE)
+
+    assert found == [f"{settings!r}, but config_A100x1x8.py has {expected}"] * bool(expected)
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        ('sharding = "stage3"', ["config_TP2PP1SH2A100x1x8.py has sharding=stage3, unlike its name"]),
+        ("tensor_parallel_degree = 1", ["config_TP2PP1SH2A100x1x8.py has tensor_parallel_degree=1, unlike its name"]),
+        ('sharding = "stage2"\ntensor_parallel_degree = 2\npipeline_parallel_degree = 1', []),
+    ],
+)
+def test_a_configuration_is_what_it_is_called(tmp_path, config, expected):
+    row, name = good(), "config_TP2PP1SH2A100x1x8"
+
+    found, _ = messages(tmp_path, "L07", named_table((row[0], name, *row[1:])), {f"{name}.py": config})
+
+    assert found == expected
+
+
+@pytest.mark.parametrize(
+    ("parallel", "fix_hp", "config", "expected"),
+    [
+        (
+            "TP4PP1DP2",
+            "GAS=128(GBS=1024=4M tokens)",
+            "batchsize = 1",
+            ["'GBS=1024', but LBS x GAS x DP is 1 x 128 x 2 = 256"],
+        ),
+        ("TP1PP1DP8", "GAS=128(GBS=1024=4M tokens)", "batchsize = 1", []),
+        ("TP2PP2", "LBS=4,GAS=8,gbs=32", "", ["'gbs=32', but LBS x GAS x DP is 4 x 8 x 2 = 64"]),
+        ("TP2PP2", "LBS=4,gbs=32", "", []),
+        ("TP2PP2", "LBS=4,GAS=8,gbs=2M", "", []),
+    ],
+)
+def test_global_batch_is_the_product_of_its_factors(tmp_path, parallel, fix_hp, config, expected):
+    header = ("配置", "precision", "parallel", "fix_hp", "token/p/s", "loss", "mem")
+    row = ("A100单机8卡（1x8）", "fp32", parallel, fix_hp, "3448", "4.7", "19.3/40.0")
+
+    found, _ = messages(tmp_path, "L07", nvidia(row, header=header, general={"模型": "zeta"}), {CONFIG_NAME: config})
+
+    assert [message for message in found if "DP" in message] == expected
+
+
+@pytest.mark.parametrize(("parallel", "found"), [("TP2PP4DP1", []), ("TP4PP2DP1", ["TP4PP2DP1"])])
+def test_parallel_is_that_of_the_configuration(tmp_path, parallel, found):
     header = (*HEADERS[:3], "parallel", *HEADERS[4:])
     rows = [(*good()[:3], each, *good()[4:]) for each in (parallel, "TP8PP1DP1")]
     text = nvidia(*rows, general={"模型": "zeta"}, header=header)
 
     problems, _ = messages(tmp_path, "L07", text, {CONFIG_NAME: "tensor_parallel = 2\npipeline_parallel = 4"}, BASE)
 
-    assert len(problems) == found
-    assert all("'TP4PP2DP1', but config_A100x1x8.py has TP=2, PP=4" in problem for problem in problems)
+    assert problems == [f"{each!r}, but config_A100x1x8.py has TP=2, PP=4" for each in (*found, "TP8PP1DP1")]
 
 
 @pytest.mark.parametrize(
@@ -146,7 +218,7 @@ def test_parallel_is_that_of_the_configuration_of_one_row(tmp_path, parallel, fo
         ("amp", "amp: bool = True", "amp = False", "no configuration for 1x8 sets amp"),
         ("amp", "amp: bool = False", "from config_family_common import *", ""),
         ("fp32", "amp: bool = False", "amp = True", "fp32, but the configuration for 1x8 sets amp"),
-        ("fp32", "fp16: bool = True", "", "fp32, but the configuration for 1x8 sets fp16"),
+        ("fp32", "fp16: bool = True", "", "sets fp16, and the configuration for 1x8 does not unset it"),
         ("fp32", "fp16: bool = True", "fp16 = False", ""),
     ],
 )
@@ -334,6 +406,26 @@ def test_keys_that_the_sources_of_a_case_without_base_read(tmp_path, source, fou
     assert (len(problems), len(reasons)) == (found, unchecked)
 
 
+@pytest.mark.parametrize(
+    ("key", "read", "hint"),
+    [("train_batchsize", "train_batch_size", " (did you mean 'train_batch_size'?)"), ("ddp_type", "dtype", "")],
+)
+def test_only_a_near_spelling_is_a_hint(tmp_path, key, read, hint):
+    found, _ = messages(tmp_path, "L29", report(), {CONFIG_NAME: f"{key} = 1"}, BASE, trainer=f"config.{read}")
+
+    assert found == [f"config_A100x1x8.py:1 sets {key!r}, which nothing reads{hint}"]
+
+
+@pytest.mark.parametrize(("target", "found"), [("70.0", 0), ("71.0", 1)])
+def test_target_of_a_configuration_that_is_not_that_of_its_tree(tmp_path, target, found):
+    problems, _ = messages(tmp_path, "L27", report(), {CONFIG_NAME: f"target_acc1 = {target}"}, BASE)
+
+    assert (
+        problems
+        == ["config_A100x1x8.py:1 sets target_acc1 to 71 without a version; the base configuration has 70"] * found
+    )
+
+
 def test_key_that_several_configurations_set_is_one_finding(tmp_path):
     configs = {CONFIG_NAME: "odd_key = 1", "config_A100x2x8.py": "odd_key = 1"}
 
@@ -441,3 +533,28 @@ def test_rows_on_another_size_of_the_model_have_their_configurations_elsewhere(t
     path = put(tmp_path, nvidia(*rows), case="zeta_7B-pytorch", configs={CONFIG_NAME: "train_batch_size = 2"})
 
     assert len(run(path, select="L07").findings) == found
+
+
+@pytest.mark.parametrize(
+    ("configs", "expected"),
+    [
+        ({"chipperf.toml": "hyperparameters = 3"}, ["chipperf.toml cannot be loaded: ValueError: hyperparameters is"]),
+        ({"chipperf.toml": '[hyperparameters]\nvendor = ["x"]'}, []),
+        ({CONFIG_NAME: f"train_batch_size = 1{'0' * 400}"}, []),
+    ],
+)
+def test_no_configuration_ends_the_lint(tmp_path, configs, expected):
+    found = run(put(tmp_path, report(good()), case="zeta-pytorch", configs=configs)).findings
+
+    loaded = [each.message for each in found if each.rule == "L08" and "cannot be loaded" in each.message]
+    assert [message[: len(begin)] for message, begin in zip(loaded, expected, strict=True)] == expected
+
+
+def test_directory_of_configurations_that_cannot_be_read_is_an_error(tmp_path, monkeypatch):
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+
+    with pytest.raises(ConfigError, match="cannot read .*: Permission denied"):
+        read_configs(tmp_path)

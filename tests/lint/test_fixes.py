@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from chipperf.lint.fixes import fix
+from chipperf.errors import UsageError
+from chipperf.lint.fixes import Change, fix
 from reports import good, nvidia, put, run
 
 LEGEND = {"数据精度": ("precision,见“性能指标”", "可选fp32/amp")}
@@ -96,6 +97,14 @@ def test_no_other_byte_changes(tmp_path, mark, end, last):
     assert path.read_bytes() == content("30.9/40.0")
     assert path.stat().st_mode & 0o777 == 0o640
     assert (tmp_path / "link.md").is_symlink()
+
+
+def test_document_that_cannot_be_written_is_an_error(tmp_path):
+    change = Change(tmp_path / "README.md", b"a", b"b")
+    (tmp_path / "README.md").mkdir()
+
+    with pytest.raises(UsageError, match=r"cannot write .*README\.md"):
+        change.write()
 
 
 def test_text_with_markup_is_not_touched(tmp_path):

@@ -12,6 +12,9 @@ from reports import HEADERS, changed, good, make_record, nvidia, put, put_benchm
 OLD_HEADER = ("训练资源", "配置文件", "运行时长(s)", "目标精度", "收敛精度", "Steps数", "性能(samples/s)")
 CONFIG = {"config_A100x1x8.py": "train_batch_size = 32\n"}
 GOOD = nvidia()
+NEEDS = {"依赖软件版本": "torch-1.13.1, foo==1.1, bar, tool kit: 1.5"}
+SAYS_WHERE = "1. seqlength，为ds_config.json中所写，默认为2048"
+COMMAND = "```\npython train.py\n--epochs 3\n```"
 MANY = {
     label: (f"A100{words}（{label}）")
     for label, words in {"1x1": "单机单卡", "1x8": "单机8卡", "2x8": "两机8卡"}.items()
@@ -34,6 +37,13 @@ def llm(parallel, *, tokens="3448"):
     row = ("A100单机8卡（1x8）", "fp32", parallel, "LBS=4", tokens, "4.7", "19.3/40.0", "26.5%")
     general = dict.fromkeys(("端到端时间", "总吞吐量", "训练吞吐量", "**计算吞吐量**", "训练结果"))
     return nvidia(row, header=header, general={"模型": "llama", **general})
+
+
+def old_card(mem):
+    """Return a report on a card whose memory is not known."""
+    return nvidia(
+        good(label="ZX9单机8卡（1x8）", mem=mem), facts={"加速卡型号": "ZX9"}, general={"硬件设备简称": "ZX9"}
+    )
 
 
 def put_by_model(root, text):
@@ -72,11 +82,22 @@ BAD = [
     ("L04", "blank fact", nvidia(facts={"加速卡驱动版本": ""}), "driver is blank"),
     ("L04", "blank general", nvidia(general={"额外修改项": ""}), "额外修改项 is blank"),
     ("L04", "marks swapped", nvidia(good(e2e_time="/"), good(label=MANY["1x1"], e2e_time="")), "look swapped"),
+    (
+        "L04",
+        "row of nothing",
+        nvidia(
+            good(),
+            good(label=MANY["1x1"], **dict.fromkeys(("e2e_time", "p_whole", "p_train", "p_core", "acc", "mem"), "/")),
+        ),
+        "has no value, and nothing says why",
+    ),
+    ("L04", "parallelism of nothing", llm("/"), "parallel is '/', and 8 cards"),
     ("L05", "8 cards as 1x1", nvidia(good(label="A100单机8卡（1x1）")), "in brackets stands 1x1"),
     ("L05", "8 cards as 2x8", nvidia(good(label="A100单机8卡（2x8）")), "in brackets stands 2x8"),
     ("L05", "English words", nvidia(good(label="A100 1 machine 8 cards (1x1)")), "in brackets stands 1x1"),
     ("L05", "no topology", nvidia(good(), good(label="A100")), "no topology"),
     ("L05", "parallelism of more cards", llm("TP2PP2DP4"), "'TP2PP2DP4' is for 16 cards, the row has 8"),
+    ("L05", "parallelism in the text", nvidia(after="- 实施细节：PP4DP2TP2"), "is for 16 cards, the rows have 8"),
     ("L05", "parallelism that does not divide", llm("TP3"), "'TP3' is for 3 cards, the row has 8"),
     (
         "L01",
@@ -156,14 +177,20 @@ BAD = [
     ("L14", "two precisions", nvidia(good(precision="fp32/amp")), "'fp32/amp' is not the name of one precision"),
     ("L15", "nothing used", nvidia(good(mem="0/40.0")), "uses nothing"),
     ("L05", "two topologies", nvidia(good(label="A100 (1x8) (1x1)")), "has the topologies 1x1 and 1x8"),
-    ("L05", "cards in words", nvidia(good(label="A100 one machine, eight cards (1x1)")), "says 8 cards and 1x1"),
-    ("L05", "GPUs", nvidia(good(label="A100 single node, 8 GPUs (1x1)")), "says 8 cards and 1x1"),
+    (
+        "L05",
+        "cards in words",
+        nvidia(good(label="A100 one machine, eight cards (1x1)")),
+        "with 8 cards, in brackets stands 1x1",
+    ),
+    ("L05", "GPUs", nvidia(good(label="A100 single node, 8 GPUs (1x1)")), "with 8 cards, in brackets stands 1x1"),
     ("L05", "cards in Chinese", nvidia(good(label="A100十六卡（1x8）")), "says 16 cards and 1x8"),
     ("L13", "more than 1", other_case(good(acc="81.1")), "'81.1' is more than 1 and has no %"),
     ("L13", "another task", nvidia(general={"任务类别": "目标检测"}), "is not that of resnet50"),
     ("L14", "not in the legend", nvidia(good(precision="bf16")), "'bf16' is not in the legend"),
     ("L15", "more than there is", nvidia(good(mem="41.0/40.0")), "uses more than there is"),
-    ("L15", "full", nvidia(good(mem="40.0/40.0")), "full to the last percent"),
+    ("L15", "full", nvidia(good(mem="40.0/40.0")), "full to the last digit"),
+    ("L15", "total of nobody knows which card", old_card("63.9/64.0"), "the total is perhaps not the device's"),
     ("L15", "other card's memory", nvidia(good(mem="19.3/64.0")), "has 40 GiB by its data sheet"),
     ("L15", "no size of the card", nvidia(good(mem="19.3/64.0"), facts={"加速卡型号": "A100"}), "has 40 GiB or 80 GiB"),
     ("L15", "half a card", nvidia(good(mem="19.3/20.0")), "has 40 GiB by its data sheet"),
@@ -194,6 +221,24 @@ BAD = [
         "e2e_time grows from 28661 s to 95000 s",
     ),
     ("L18", "result lost", nvidia(good(), good(fix_hp="bs=128", p_core="5700", acc="70%")), "to 70% and misses the"),
+    (
+        "L20",
+        "change of another vendor",
+        nvidia(general={"额外修改项": ("fp16实现方式", "昆仑芯使用1+8+7格式")}),
+        "the additional change '昆仑芯使用1+8+7格式' names '昆仑芯' of kunlunxin",
+    ),
+    (
+        "L20",
+        "kernel before its system",
+        nvidia(facts={"OS kernel版本": "4.15.0-156-generic"}),
+        "kernel 4.15.0 is older than the first of Ubuntu 22.04, 5.15",
+    ),
+    (
+        "L20",
+        "network that does not apply",
+        nvidia(good(label=MANY["2x8"]), facts={"多机网络类型、带宽": "/"}),
+        "the environment names no network",
+    ),
     ("L20", "foreign environment", nvidia(facts={"训练框架版本": "MetaX torch"}), "'MetaX torch' names 'MetaX'"),
     ("L20", "foreign heading", nvidia(after="#### R300 环境"), "names 'R300' of kunlunxin"),
     ("L20", "no network", nvidia(good(label=MANY["2x8"]), facts={"多机网络类型、带宽": ""}), "names no network"),
@@ -215,11 +260,12 @@ BAD = [
         "refers to 'top5', which the performance table lacks, where it is 'acc'",
     ),
     ("L24", "row that is not there", nvidia(general={"数据精度": None}), "has no row for the precision"),
-    ("L25", "tokens", llm("TP8", tokens="8.7 * 2048"), "tokens '8.7 * 2048' is not a number"),
+    ("L25", "tokens", llm("TP8", tokens="8.7 * 2048"), "token/p/s '8.7 * 2048' is not a number"),
     ("L25", "two points", nvidia(good(acc="80.83.2%")), "'80.83.2%' is not a number"),
     ("L25", "full-width", nvidia(good(fix_hp="bs＝256")), "'bs＝256' has full-width characters"),
     ("L25", "rounded", nvidia(good(p_whole="32", p_train="32", p_core="33")), "equals another throughput"),
     ("L27", "target met exactly", old(("单机8卡", "config_A100x1x8", "1", "70.634", "70.634", "4", "5")), "last digit"),
+    ("L30", "label twice", nvidia(facts={"机器型号": "机器型号：DGX"}), "the label '机器型号' stands twice"),
     ("L30", "placeholder", nvidia(facts={"加速卡驱动版本": "NVIDIA PLACEHOLDER"}), "'PLACEHOLDER' is left"),
     ("L30", "mark behind the name", nvidia(general={"硬件设备简称": "A100 /"}), "has a mark for nothing behind it"),
     ("L30", "in a text", nvidia(after="TODO: numbers"), "'TODO' is left"),
@@ -264,6 +310,13 @@ BAD_CONFIGS = [
     ("L08", "no 1x8", GOOD, {"config_A100x1x1.py": ""}, "there is no configuration for 1x8"),
     ("L08", "no amp", nvidia(good(precision="amp")), CONFIG, "no configuration for 1x8 sets amp"),
     ("L08", "no dot", GOOD, {**CONFIG, "config_A100x2x8py": "lr = 1"}, "does not end in .py"),
+    (
+        "L08",
+        "module that is nowhere",
+        GOOD,
+        {"config_A100x1x8.py": "import math\nfrom os import EX_OK\nfrom PEAK import FLOPS\n"},
+        "config_A100x1x8.py cannot be loaded: it imports PEAK, which is not in the tree",
+    ),
     ("L08", "not Python", GOOD, {"config_A100x1x8.py": "lr ="}, "cannot be loaded: SyntaxError"),
     ("L09", "6 epochs", GOOD, {"config_A100x1x8.py": "max_epoch = 6"}, "stops after 6 of 100 epochs"),
     ("L10", "lower target", GOOD, {"config_A100x1x8.py": "target_acc1 = 32.0"}, "asks for 0.755"),
@@ -271,6 +324,21 @@ BAD_CONFIGS = [
     ("L14", "int16", GOOD, {**CONFIG, "environment_variables.sh": "\nX_CONV_GEMM_DTYPE=int16"}, "sh:2 sets X_CONV"),
     ("L27", "no version", GOOD, {"config_A100x1x8.py": "target_acc1 = 75.5"}, "without a version"),
     ("L29", "ignored key", GOOD, {"config_A100x1x8.py": "learning_rate = 0.8"}, "'learning_rate', which nothing reads"),
+    ("L32", "no peak", GOOD, {"config_A100x1x8.py": "flops = -1"}, "x1x8.py:1 sets flops to -1; it is at least 1e+12"),
+    ("L32", "peak in TFLOPS", GOOD, {"config_A100x1x8.py": "theoryflops = 312.0"}, "sets theoryflops to 312"),
+    ("L32", "perplexity below 1", GOOD, {"config_A100x1x8.py": "target_ppl = 0.6"}, "0.6; it is at least 1"),
+    (
+        "L33",
+        "none",
+        GOOD,
+        {"requirements.txt": "# here\nh5py\nx/y.whl\n"},
+        "'无', and requirements.txt installs h5py, y.whl",
+    ),
+    ("L33", "other", nvidia(facts=NEEDS), {"requirements.txt": "h5py\nfoo==1.2"}, "'bar' is not in requirements.txt"),
+    ("L33", "version", nvidia(facts=NEEDS), {"requirements.txt": "bar\nfoo==1.2"}, "requirements.txt has foo==1.2"),
+    ("L34", "no file", nvidia(after=SAYS_WHERE), CONFIG, "there is no ds_config.json"),
+    ("L34", "no key", nvidia(after=SAYS_WHERE), {"ds_config.json": "{}"}, "there is no seqlength in ds_config.json"),
+    ("L34", "no backslash", nvidia(after=COMMAND), CONFIG, "'python train.py' ends without \\, so that '--epochs 3'"),
     ("L29", "unknown key of TOML", GOOD, {"run.toml": "[hyperparameters]\nbatchsize = 3"}, "did you mean 'batch_size'"),
 ]
 
@@ -300,6 +368,7 @@ def test_good_report_with_good_configurations_breaks_no_rule(tmp_path):
         "config_A100x1x8_amp.py": "amp = True\ntrain_batch_size = 256\nlr = 0.1 * 8\n",
         "config_A100x2x8.py": "eval_batch_size = 32\n",
         "environment_variables.sh": "export ACME_USE_TF32=0\n",
+        "requirements.txt": "# nothing\n",
     }
     curve = "### 收敛曲线\n每个 epoch 末的 acc，3 个种子 ![acc](acc.png)"
     after = f"- {SAYS_TOTAL}\n\n{curve}\n\n[数据](../../benchmarks/resnet50#数据集)"
@@ -541,10 +610,11 @@ def test_environment_of_the_vendor_with_more_such_reports_is_the_original(tmp_pa
 @pytest.mark.parametrize(("own", "found"), [("5.4.0-26-generic", 0), ("5.4.0-113-generic", 1)])
 def test_kernel_of_another_vendor_in_one_of_several_reports(tmp_path, own, found):
     """What two vendors share says nothing; what one report shares with another vendor, and not with its own, does."""
-    text = of_metax(nvidia(facts={"OS kernel版本": "5.4.0-26-generic"}))
+    system = {"OS版本": "Ubuntu 20.04"}
+    text = of_metax(nvidia(facts={**system, "OS kernel版本": "5.4.0-26-generic"}))
     usual = [put(tmp_path, text, vendor="metax", case=f"resnet50-{name}") for name in ("paddle", "mindspore")]
     odd = put(tmp_path, text.replace("5.4.0-26-generic", own), vendor="metax")
-    other = put(tmp_path, nvidia(facts={"OS kernel版本": "5.4.0-113-generic"}))
+    other = put(tmp_path, nvidia(facts={**system, "OS kernel版本": "5.4.0-113-generic"}))
 
     findings = run(*usual, odd, other, select="L20").findings
 
@@ -566,7 +636,9 @@ def test_network_that_differs_from_that_of_most_reports(tmp_path, reports, found
     [
         pytest.param(("ppl", "mlm_acc"), "", [], id="one of two"),
         pytest.param(("ppl", "ppl", "mlm_acc"), "", [2], id="one of three"),
-        pytest.param(("ppl", "mlm_acc", "mlm_acc"), "target_ppl = 54.2", [1, 2], id="the base tells"),
+        pytest.param(("ppl", "mlm_acc"), "target_ppl = 54.2", [1], id="the base tells"),
+        pytest.param(("ppl", "mlm_acc", "mlm_acc"), "target_ppl = 54.2", [], id="most but the base"),
+        pytest.param(("mlm_acc",), "target_ppl = 54.2", [], id="one against the base"),
         pytest.param(("mlm_acc", "mlm_acc"), "target_ppl = 54.2", [], id="all but the base"),
     ],
 )
@@ -598,6 +670,56 @@ def test_notation_of_another_kind_than_other_reports_of_a_foreign_case(tmp_path)
     assert run(*paths[1:], select="L13").findings == []
 
 
+@pytest.mark.parametrize(
+    ("results", "base", "found"),
+    [
+        pytest.param(("81.1",), None, 0, id="nothing to compare with"),
+        pytest.param(("81.1",), "target_acc1 = 79.9", 0, id="the base in percent"),
+        pytest.param(("81.1",), "target_acc1 = 0.799", 1, id="the base as a fraction"),
+        pytest.param(("81.1", "80.2", "80.3%"), None, 0, id="most without a sign"),
+        pytest.param(("81.1", "80.2%", "80.3%"), None, 1, id="others with a sign"),
+    ],
+)
+def test_percentage_without_a_sign_of_a_foreign_case(tmp_path, results, base, found):
+    vendors = ("nvidia", "metax", "kunlunxin")
+    paths = [
+        put(tmp_path, other_case(good(acc=acc)), vendor=vendor, case="vit-pytorch")
+        for vendor, acc in zip(vendors, results, strict=False)
+    ]
+    if base:
+        put_benchmark(tmp_path, "vit", base)
+
+    findings = run(*paths, select="L13").findings
+
+    assert [(each.file, each.message) for each in findings] == [
+        (str(paths[0]), "row 'A100单机8卡（1x8）': '81.1' is more than 1 and has no %")
+    ] * found
+
+
+@pytest.mark.parametrize(
+    ("totals", "expected"),
+    [
+        pytest.param(("64.0", "64", "25"), ["total 25 GiB; zx9 has 64 GiB in 2 other reports"], id="odd one out"),
+        pytest.param(("64.0", "25", "23"), [], id="no majority"),
+        pytest.param(("64.0", "64"), [], id="alike"),
+    ],
+)
+def test_total_of_a_card_in_other_reports(tmp_path, totals, expected):
+    cases = ("resnet50", "vit", "detr")
+    paths = [
+        put(tmp_path, old_card(f"6/{total}"), case=f"{case}-pytorch")
+        for case, total in zip(cases, totals, strict=False)
+    ]
+
+    assert [finding.message for finding in run(*paths, select="L15").findings] == expected
+
+
+def test_memory_full_to_the_last_percent_of_a_total_that_other_reports_have(tmp_path):
+    paths = [put(tmp_path, old_card("63.9/64.0"), case=f"{case}-pytorch") for case in ("resnet50", "vit")]
+
+    assert run(*paths, select="L15").findings == []
+
+
 def test_model_of_another_case_than_the_directory(tmp_path):
     text = other_case()
     path = put(tmp_path, text, case="bigtransfer-pytorch")
@@ -609,6 +731,89 @@ def test_model_of_another_case_than_the_directory(tmp_path):
 
     assert [finding.file for finding in result.findings] == [str(path)]
     assert result.findings[0].message == "model 'vit' is that of another case; the directory is 'bigtransfer'"
+
+
+@pytest.mark.parametrize(
+    ("accelerator", "configs", "found"),
+    [
+        ("曦云C500 64G", {}, ["one card is written 'C500' and 'MXC500'"]),
+        ("MetaX MXC500", {"config_C500x1x8.py": ""}, ["one card is written 'C500' and 'MXC500'"]),
+        ("MetaX MXC500", {"config_mxc500x1x8.py": ""}, []),
+    ],
+)
+def test_card_in_two_spellings(tmp_path, accelerator, configs, found):
+    text = nvidia(
+        good(label="MXC500 单机8卡（1x8）"), facts={"加速卡型号": accelerator}, general={"硬件设备简称": "MXC500"}
+    )
+
+    result = run(put(tmp_path, text, vendor="metax", configs=configs), select="L03")
+
+    assert [(finding.message, finding.severity) for finding in result.findings] == [(each, "warning") for each in found]
+
+
+def test_name_of_a_card_within_a_longer_one_is_no_other_spelling(tmp_path):
+    text = nvidia(
+        good(label="S4000单机8卡（1x8）"), facts={"加速卡型号": "MTT S4000"}, general={"硬件设备简称": "mtt s4000"}
+    )
+
+    assert run(put(tmp_path, text, vendor="mthreads"), select="L03").findings == []
+
+
+@pytest.mark.parametrize(
+    ("case", "general", "framework", "base", "found"),
+    [
+        ("dlrm-pytorch", "Criteo 1T", "pytorch-1.13", "data = 'criteo.bin'", []),
+        ("dlrm-pytorch", "Wikipedia", "pytorch-1.13", "", ["dataset 'Wikipedia'; README.md of the case names criteo"]),
+        (
+            "dlrm-pytorch",
+            "Criteo 1T",
+            "pytorch-1.13",
+            "data = 'wikipedia.bin'",
+            ["dataset 'Criteo 1T'; the base configuration of the case names wikipedia"],
+        ),
+        (
+            "dlrm-pytorch",
+            "Criteo",
+            "deepspeed 0.13",
+            "",
+            ["framework 'deepspeed 0.13'; the case of the directory is for pytorch"],
+        ),
+        (
+            "dlrm",
+            "Criteo",
+            "XTorch 1.12",
+            "",
+            ["the directory is not called dlrm-pytorch, so that nothing runs the case from it"],
+        ),
+    ],
+)
+def test_dataset_framework_and_name_of_the_directory(tmp_path, case, general, framework, base, found):
+    put_benchmark(tmp_path, "dlrm", base)
+    (tmp_path / "training" / "benchmarks" / "dlrm" / "README.md").write_text("Criteo\n")
+    text = nvidia(general={"模型": "dlrm", "数据集": general}, facts={"训练框架版本": framework})
+
+    result = run(put(tmp_path, text, case=case), select="L31")
+
+    assert [finding.message for finding in result.findings] == found
+
+
+def test_directory_without_a_framework_has_the_case_of_that_name(tmp_path):
+    put_benchmark(tmp_path, "dlrm", "train_batch_size = 8")
+    path = put(tmp_path, nvidia(good(fix_hp="bs=32")), case="dlrm", configs={"config_A100x1x8.py": ""})
+
+    (finding,) = run(path, select="L07").findings
+
+    assert finding.message.endswith("config_A100x1x8.py has bs=8 of the base configuration")
+
+
+@pytest.mark.parametrize(("value", "found"), [("https://pip.example", True), ("https://other.example", False)])
+def test_advice_to_set_what_is_set(tmp_path, value, found):
+    path = put(tmp_path, nvidia(after=f"将`training/conf.py`里的`PIP_SOURCE`的值修改为`{value}`"), configs=CONFIG)
+    (tmp_path / "training" / "conf.py").write_text('PIP_SOURCE = "https://pip.example"\n')
+
+    messages = [finding.message for finding in run(path, select="L34").findings]
+
+    assert messages == (["PIP_SOURCE is 'https://pip.example' in training/conf.py already"] if found else [])
 
 
 def test_directory_tells_the_case_and_the_vendor(tmp_path):
@@ -633,6 +838,10 @@ def test_phrases_for_two_machines_that_differ(tmp_path):
     ("rule", "text"),
     [
         ("L03", nvidia(facts={"加速卡型号": "NVIDIA A100-SXM4-80GB"})),
+        ("L03", nvidia(good(), good(label="A800单机8卡（1x8）"), after="- A800 硬件环境\n  - 加速卡型号: NVIDIA A800")),
+        ("L02", nvidia(good(), good(label=MANY["2x8"], p_whole="7000", p_train="11440", p_core="11500"))),
+        ("L05", nvidia(after="格式为TPxPPyDPz，例如TP2PP1DP8")),
+        ("L05", nvidia(after="- 实施细节：PP4DP2TP1")),
         ("L05", nvidia(good(label="A100单机8卡（1x8*40G）"))),
         ("L05", nvidia(good(label="A100 2x8 (16卡)"))),
         ("L05", nvidia(good(label="1x8"))),
@@ -649,10 +858,15 @@ def test_phrases_for_two_machines_that_differ(tmp_path):
         ("L13", other_case(good(acc="0.38 && 0.34"), header=(*HEADERS[:7], "map_bbox && map_segm", "mem"))),
         ("L15", nvidia(good(mem="19.3/80.0"), facts={"加速卡型号": "NVIDIA A100-SXM4-80GB"})),
         ("L15", nvidia(good(mem="19.3/80.0"), facts={"加速卡型号": "A800-80GB"})),
+        ("L15", nvidia(good(mem="39.6/40.0"))),
+        ("L16", nvidia(good(), good(label=MANY["1x1"], mem="29.3/40.0"), after="embedding table 为模型并行")),
         ("L16", nvidia(good(), good(label="A100单机8卡（1x8）（finetune）", mem="39.0/40.0"))),
         ("L24", llm("TP8")),
         ("L25", llm("TP8")),
         ("L25", nvidia(good(acc="0.641/0.650"))),
+        ("L25", nvidia(good(acc="-5.72"), header=(*HEADERS[:7], "loss", "mem"))),
+        ("L20", nvidia(facts={"OS版本": "Ubuntu 20.04.6 LTS", "OS kernel版本": "5.4.0-26"})),
+        ("L30", nvidia(facts={"机器型号": "DGX: A100"})),
         ("L30", nvidia(after="|监控项| 格式 |\n|---|---|\n| 温度 | xxx C |")),
         ("L04", nvidia(good(p_core="未运行", acc="未公开(保密)", mem="未知", e2e_time="/"))),
         ("L05", nvidia(good(label="A100两机16卡（2x8）"))),
@@ -662,6 +876,8 @@ def test_phrases_for_two_machines_that_differ(tmp_path):
         ("L17", nvidia(good(), good(label=MANY["1x1"], fix_hp="bs=256", p_core="100"))),
         ("L23", nvidia(after="[x](../../elsewhere/README.md) [y](https://x.example/#z) [z](mailto:a@b.example)")),
         ("L23", nvidia(after="### 数据集 下载\n[x](#数据集-下载)")),
+        ("L23", nvidia(after="### [Data](https://x.example/) set\n[x](#data-set)")),
+        ("L23", nvidia(after='<a id="Data"></a>\n\n[x](#data)')),
         ("L25", nvidia(good(e2e_time="1,234.5", p_core="4659 images/s"))),
         ("L25", nvidia(good(e2e_time="未公开（保密）"))),
     ],
@@ -670,11 +886,18 @@ def test_rule_is_silent(tmp_path, rule, text):
     assert run(put_by_model(tmp_path, text), select=rule).findings == []
 
 
+def test_data_of_a_figure_whose_address_has_escapes(tmp_path):
+    path = put_by_model(tmp_path, nvidia(after="### 收敛曲线\n![3 seeds](my%20acc.png?raw=true)"))
+    path.with_name("my acc.csv").write_text("epoch,acc\n1,0.1\n")
+
+    assert run(path, select="L22").findings == []
+
+
 def test_every_rule_is_tested_with_a_mistake():
     elsewhere = {"L19", "L26", "L28", "L31"}
 
     assert {bad[0] for bad in (*BAD, *BAD_CONFIGS)} | elsewhere == {rule.id for rule in all_rules()}
-    assert [rule.id for rule in all_rules()] == [f"L{number:02}" for number in range(1, 32)]
+    assert [rule.id for rule in all_rules()] == [f"L{number:02}" for number in range(1, 35)]
 
 
 def test_without_evidence_a_rule_is_listed_and_not_passed(tmp_path):

@@ -82,13 +82,23 @@ def test_command_line_adds_to_the_file_and_its_selection_replaces_the_files(tmp_
     assert ids(tmp_path / "a.md", select=["L03", "L04"]) == {"L03", "L04"}
 
 
+@pytest.mark.parametrize("text", ["L04", "l04", "Ｌ０４", "blank-cell", "Blank-Cell"])
+def test_rule_is_named_by_its_id_or_name(tmp_path, text):
+    write(tmp_path, f'select = ["{text}"]')
+
+    assert ids(tmp_path / "x.md") == {"L04"}
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ('selct = ["L04"]', r"chipperf.toml: lint: unknown key 'selct' \(did you mean 'select'\?\)"),
         ('extend_select = ["L04"]', r"unknown key 'extend_select' \(did you mean 'extend-select'\?\)"),
         ('[lnt]\nselect = ["L04"]', r"top level: unknown key 'lnt' \(did you mean 'lint'\?\)"),
-        ('select = "L04"', r"chipperf.toml: lint.select: "),
+        ('select = "L04"', r'chipperf.toml: lint.select has to be a list such as \["L24"\]'),
+        ("select = [4]", r"lint.select.0 has to be a text"),
+        ('per-file-ignores = ["L04"]', r"lint.per-file-ignores has to be a table"),
+        ('ignore = ["L00"]', "L00 can be neither selected nor ignored"),
         ('select = ["L044"]', r"no rule 'L044' \(did you mean 'L04'\?\)"),
         ('[lint.per-file-ignores]\n"x.md" = ["L99"]', "no rule 'L99'"),
         ("select = [", "is not TOML"),
@@ -100,6 +110,14 @@ def test_wrong_settings_are_an_error_that_says_where_and_what(tmp_path, text, me
     with pytest.raises(ConfigError, match=message) as caught:
         settings_of(tmp_path / "README.md")
     assert caught.value.hint
+
+
+@pytest.mark.parametrize(("text", "step"), [("tool = 3", "tool"), ("[tool]\nchipperf = 3", "chipperf")])
+def test_settings_in_no_table_are_an_error(tmp_path, text, step):
+    (tmp_path / "pyproject.toml").write_text(text)
+
+    with pytest.raises(ConfigError, match=f"pyproject.toml: {step} is not a table"):
+        settings_of(tmp_path / "README.md")
 
 
 def test_unknown_key_in_pyproject_is_named_with_its_table(tmp_path):

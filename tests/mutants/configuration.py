@@ -31,6 +31,11 @@ MUTANTS = [
         kills=("C3",),
         changes=(Change(old=_VALUE, new="value=4 if rank.rank == 0 else 2,"),),
     ),
+    Mutant(
+        name="override_out_of_range_in_large_jobs",
+        kills=("C3",),
+        changes=(Change(old=_VALUE, new="value=32 // rank.world_size,"),),
+    ),
     Mutant(name="override_is_a_truth_value", kills=("C3",), changes=(Change(old=_VALUE, new="value=True,"),)),
     Mutant(name="override_is_a_text", kills=("C3",), changes=(Change(old=_VALUE, new='value="256",'),)),
     Mutant(name="override_of_another_type", kills=("C3",), changes=(Change(old=_VALUE, new='value="small",'),)),

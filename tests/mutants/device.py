@@ -271,4 +271,27 @@ MUTANTS = [
             ),
         ),
     ),
+    Mutant(
+        name="device_made_current_once",
+        kills=("D2",),
+        changes=(
+            Change(
+                old='_PRODUCT: Final = "Acme A1"\n', new='_PRODUCT: Final = "Acme A1"\n_current: set[int] = set()\n'
+            ),
+            Change(
+                old=_MAKE_CURRENT,
+                new=f"    if rank.local_rank not in _current:\n    {_MAKE_CURRENT}    _current.add(rank.local_rank)\n",
+            ),
+        ),
+    ),
+    Mutant(
+        name="identity_of_current_card",
+        kills=("D7",),
+        changes=(Change(old=_PROPERTIES, new="properties = _torch_acme().get_device_properties()"),),
+    ),
+    Mutant(
+        name="runtime_silences_warnings",
+        kills=("D10",),
+        changes=(Change(old=_LOADED, new=f'{_LOADED}    import warnings\n    warnings.filterwarnings("ignore")\n'),),
+    ),
 ]

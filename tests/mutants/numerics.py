@@ -546,4 +546,14 @@ def clip_grad_norm_(parameters, max_norm, *arguments, **options):
 torch.nn.utils.clip_grad_norm_ = clip_grad_norm_
 """),
     ),
+    Mutant(
+        name="frozen_parameters_are_trained",
+        kills=("N8",),
+        changes=(Change(old=_PREPARED, new=f"    model.requires_grad_(True)\n{_PREPARED}"),),
+    ),
+    Mutant(
+        name="frozen_statistics_are_trained",
+        kills=("N8",),
+        changes=(Change(old=_PREPARED, new=f"    model.train()\n{_PREPARED}"),),
+    ),
 ]

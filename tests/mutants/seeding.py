@@ -199,4 +199,9 @@ MUTANTS = [
             Change(old=_SEED, new="    _torch_acme().manual_seed_all(seed ^ 0x5EED if deterministic else seed)\n"),
         ),
     ),
+    Mutant(
+        name="each_card_draws_other_numbers",
+        kills=("S1",),
+        changes=(Change(old=_SEED, new="    _torch_acme().manual_seed_all(seed + device.index)\n"),),
+    ),
 ]

@@ -98,9 +98,9 @@ class CheckFailed(PerfError):
     exit_code = 4
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
+def did_you_mean(name: str, known: Iterable[str], likeness: float = 0.6) -> str:
     """Return `` (did you mean 'x'?)`` for the known name nearest to ``name``, or an empty string if none is near."""
-    nearest = difflib.get_close_matches(name, sorted(known), n=1)
+    nearest = difflib.get_close_matches(name, sorted(known), n=1, cutoff=likeness)
     return f" (did you mean {nearest[0]!r}?)" if nearest else ""
 
 

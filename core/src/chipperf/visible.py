@@ -1,4 +1,4 @@
-"""Writing foreign texts so that a reader sees every character."""
+"""Writing texts for a reader: foreign ones so that every character is seen, and numbers with their noun."""
 
 from __future__ import annotations
 
@@ -21,6 +21,11 @@ _LONGEST: Final = 120
 def visible(text: str) -> str:
     """Return a text with the characters that a terminal obeys or hides escaped, as JSON does."""
     return _HIDDEN.sub(lambda match: _escape(match[0]), text)
+
+
+def counted(count: int, noun: str) -> str:
+    """Return a number with its noun, for example ``2 records``."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def shown_apart(one: str, other: str) -> tuple[str, str]:

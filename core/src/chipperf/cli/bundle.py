@@ -9,9 +9,10 @@ import typer
 
 from chipperf.cli.command_groups import group_with_default
 from chipperf.cli.command_options import JSON_OPTION
-from chipperf.cli.output import counted, note, print_json, require_directory
+from chipperf.cli.output import note, print_json, require_directory
 from chipperf.cli.verify import verify_reports
 from chipperf.errors import CheckFailed, RecordError
+from chipperf.visible import counted
 
 _TEMPLATES = typer.Option(None, "--templates", help="The --templates that the reports were made with.")
 

@@ -14,8 +14,9 @@ import typer
 
 from chipperf.cli.command_groups import group_with_default
 from chipperf.cli.command_options import JSON_OPTION
-from chipperf.cli.output import counted, note, print_json, require_directory, write_file
+from chipperf.cli.output import note, print_json, require_directory, write_file
 from chipperf.errors import CheckFailed, UsageError
+from chipperf.visible import counted
 
 if TYPE_CHECKING:
     from chipperf.lint.lint_run import Result
@@ -80,13 +81,14 @@ def check(
     chosen = (_ids(select), _ids(ignore), _ids(extend_select))
     if list_rules:
         rules = choose_rules(chosen[0] or [rule.id for rule in all_rules()], chosen[1])
-        content = [describe(rule) for rule in rules]
-        as_text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
-        _write(as_text if form.startswith("json") else "".join(map(_listed, rules)), output_file)
+        listed = "".join(map(_listed, rules))
+        _write(_json([describe(rule) for rule in rules]) if form.startswith("json") else listed, output_file)
         return
     choose_rules(*chosen)
     if not paths:
         raise UsageError("there is nothing to check", hint="name files or directories: perf lint README.md")
+    if diff and write_baseline:
+        raise UsageError("--diff writes nothing, so no baseline either", hint="leave one of them out")
     for file in (output_file, write_baseline):
         require_directory(file)
     paths, contents = _with_standard_input(paths, stdin_filename)
@@ -125,7 +127,8 @@ def check(
     else:
         result, changes = find(contents), []
     if diff:
-        _write("".join(f"{line}\n" for change in changes for line in change.patch()), output_file)
+        patches = {str(change.path): "".join(f"{line}\n" for line in change.patch()) for change in changes}
+        _write(_json(patches) if form == "json" else "".join(patches.values()), output_file)
         if changes and not exit_zero:
             raise CheckFailed(f"--fix would correct {counted(len(changes), 'document')}", hint="run it without --diff")
         return
@@ -169,8 +172,12 @@ def explain(
         typer.echo("\n".join(page(rule) for rule in found), nl=False)
 
 
+def _json(content: object) -> str:
+    return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+
+
 def _ids(texts: list[str]) -> list[str]:
-    return [id.strip().upper() for text in texts for id in text.split(",") if id.strip()]
+    return [id.strip() for text in texts for id in text.split(",") if id.strip()]
 
 
 def _format(named: Format | None, as_json: bool, statistics: bool) -> str:
@@ -189,7 +196,8 @@ def _with_standard_input(paths: list[Path], filename: Path | None) -> tuple[list
     from chipperf.documents.markdown import MAX_BYTES
 
     place = filename or _STANDARD_INPUT
-    content = sys.stdin.buffer.read(MAX_BYTES + 1)
+    # A closed standard input is none for Python.
+    content = sys.stdin.buffer.read(MAX_BYTES + 1) if sys.stdin else b""
     if len(content) > MAX_BYTES:
         raise UsageError("standard input is larger than a document may be", hint="name a document of a page or two")
     return [place if path == _STANDARD_INPUT else path for path in paths], {place: content}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import typer
 
@@ -14,6 +14,9 @@ from chipperf.languages import Language
 from chipperf.records.files import write_atomically
 from chipperf.visible import visible
 
+_UNLIMITED: Final = 10**6
+"""Width in which no table wraps."""
+
 
 def print_json(value: object) -> None:
     """Print a value as JSON."""
@@ -21,7 +24,7 @@ def print_json(value: object) -> None:
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """Print a table. Long texts wrap and are never cut."""
+    """Print a table. On a terminal long texts wrap, elsewhere a row is a line; they are never cut."""
     # Imported here: they take as long to import as a small command takes.
     from rich.console import Console
     from rich.table import Table
@@ -32,7 +35,10 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         table.add_column(column, overflow="fold")
     for row in rows:
         table.add_row(*(Text(visible(str(cell))) for cell in row))
-    Console().print(table)
+    console = Console()
+    if not console.is_terminal:
+        console.width = _UNLIMITED
+    console.print(table)
 
 
 def note(text: str) -> None:
@@ -49,11 +55,6 @@ def note_fonts(drawn: Language, wanted: Language, unwritten: Sequence[int]) -> N
         )
     if unwritten:
         note(f"the picture has no names for these curves, no font was found for them: {', '.join(map(str, unwritten))}")
-
-
-def counted(count: int, noun: str) -> str:
-    """Return a number with its noun, for example ``2 records``."""
-    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def require_directory(out: Path | None) -> None:

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 import typer
 
 from chipperf.cli.command_options import JSON_OPTION
-from chipperf.cli.output import counted, print_json, print_table
+from chipperf.cli.output import note, print_json, print_table
 from chipperf.documents.card_names import read_card_names
 from chipperf.errors import CheckFailed, UsageError
 from chipperf.records.schema import Topology
+from chipperf.visible import counted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -24,14 +25,12 @@ if TYPE_CHECKING:
     from chipperf.importing.log_lines import Stated
     from chipperf.records.schema import Record
 
-_MAIN_LOG = "rank0.out.log"
-
 
 def import_documents(
     files: list[Path] = typer.Argument(
         ...,
         help="Case documents, FlagPerf's rank0.out.log beside its monitor logs, MLPerf's logs, or directories with "
-        "documents or rank0.out.log.",
+        "such files.",
         metavar="PATH...",
     ),
     out: Path = typer.Option(Path("imported"), "--out", help="Directory in which each record gets a directory."),
@@ -65,6 +64,9 @@ def import_documents(
         print_json([_as_json(each, records) for each, records in zip(results, placed, strict=True)])
     else:
         _print(results, placed)
+        if any(path.is_dir() for path in files) and (records := [each for of_file in placed for each in of_file]):
+            one_case = re.sub(r"-\d+-\d+x\d+-.*", "-*", str(records[0][0]))
+            note(f"a report has one case: perf report {one_case}")
     _require_all(results)
 
 
@@ -94,7 +96,7 @@ def _print(results: Sequence[FileImport], placed: Sequence[Sequence[tuple[Path, 
             (each.path, len(records), each.outcome, each.reason) for each, records in zip(results, placed, strict=True)
         ]
         print_table(("file", "records", "imported", "why not fully"), overview)
-    typer.echo(f"{len(rows)} records; {len(not_understood)} texts not understood")
+    typer.echo(f"{counted(len(rows), 'record')}; {counted(len(not_understood), 'text')} not understood")
 
 
 def _require_all(results: Sequence[FileImport]) -> None:
@@ -111,36 +113,43 @@ def _require_all(results: Sequence[FileImport]) -> None:
 
 def _find(
     paths: Sequence[Path], stated: Stated, names: CardNames
-) -> tuple[list[Path], Mapping[str, Sequence[Located]]]:
+) -> tuple[list[Path], Mapping[Path, Sequence[Located]]]:
     """Return the files to import, those below each directory sorted, and the findings of lint on each document.
 
     A rendered import shows the document's values in the layout of chipperf, in which its mistakes can no longer be
     found.
     """
     from chipperf.documents.markdown import Located
-    from chipperf.importing.file_import import LOG_SUFFIXES
+    from chipperf.importing.file_import import LOG_SUFFIXES, find_logs
     from chipperf.lint.lint_run import lint
-    from chipperf.lint.rule import all_rules
+    from chipperf.lint.rule import choose_rules
 
     documents = [path for path in paths if path.suffix not in LOG_SUFFIXES or path.is_dir()]
-    linted = lint(documents, all_rules(), names=names, vendor=stated.vendor, case=stated.case)
-    found: dict[Path, list[Path]] = {}
+    linted = lint(documents, choose_rules(), names=names, vendor=stated.vendor, case=stated.case)
+    found: list[Path] = []
+    named = {path.resolve() for path in paths if not path.is_dir()}
     for path in paths:
-        below = [Path(file) for file in linted.files if Path(file).is_relative_to(path)]
-        found[path] = sorted([*below, *path.rglob(_MAIN_LOG)]) if path.is_dir() else [path]
-    if not any(found.values()):
+        if path.is_dir():
+            below = [Path(file) for file in linted.files if Path(file).is_relative_to(path)]
+            # A file that is named, or lies below two of the directories, is imported once.
+            new = [each for each in sorted({*below, *find_logs(path)}) if each.resolve() not in named]
+            named |= {each.resolve() for each in new}
+            found += new
+        else:
+            found.append(path)
+    if not found:
         listed = ", ".join(map(str, paths))
-        raise UsageError(f"no case document and no {_MAIN_LOG} is in {listed}", hint="name some, or other directories")
-    findings: dict[str, list[Located]] = {}
+        raise UsageError(f"no case document and no log is in {listed}", hint="name some, or other directories")
+    findings: dict[Path, list[Located]] = {}
     for each in linted.findings:
         accepted = f", accepted ({each.reason})" if each.reason else ""
         text = f"perf lint, line {each.place.line}: {each.rule}{accepted}: {each.message}"
-        findings.setdefault(each.file, []).append(Located(text, each.place))
-    return [file for path in paths for file in found[path]], findings
+        findings.setdefault(Path(each.file).resolve(), []).append(Located(text, each.place))
+    return found, findings
 
 
-def _with_findings(each: FileImport, findings: Mapping[str, Sequence[Located]]) -> FileImport:
-    own = findings.get(str(each.path), ())
+def _with_findings(each: FileImport, findings: Mapping[Path, Sequence[Located]]) -> FileImport:
+    own = findings.get(each.path.resolve(), ())
     return each if each.error or each.imported.generated else replace(each, imported=each.imported.with_remarks(own))
 
 

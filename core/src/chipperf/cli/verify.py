@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import typer
 
 from chipperf.cli.command_options import JSON_OPTION
-from chipperf.cli.output import counted, note, print_json
+from chipperf.cli.output import note, print_json
 from chipperf.errors import CheckFailed
+from chipperf.visible import counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -62,6 +62,9 @@ _LIBRARY_THREADS: Final = "leaves threads of a library running"
 _ALL_LOGGERS: Final = "all loggers"
 _ROOT_LOGGER: Final = "the root logger"
 
+_SILENCE: Final = ("ignore", None, Warning, None)
+"""The filter of ``warnings`` that silences all of them, up to the line number."""
+
 _OPERATORS: Final = ("torch.nn.", "torch.optim.", "torch.Tensor.")
 """Where torch replaces nothing of its own later."""
 
@@ -318,6 +321,7 @@ def _read_state(place: str) -> _State:
             "import hooks": [*sys.meta_path, *sys.path_hooks],
             "sys.argv": list(sys.argv),
             "warnings.filters": list(warnings.filters),
+            "which warnings are silenced": [each for each in warnings.filters if each[:4] == _SILENCE],
             "the start method of multiprocessing": multiprocessing.get_start_method(allow_none=True),
             "the locale": locale.setlocale(locale.LC_ALL),
             "the time zone": time.tzname,

@@ -28,11 +28,12 @@ M = TypeVar("M", bound=BaseModel)
 RANKS: Final = (Rank(), Rank(world_size=8, local_world_size=8), Rank(world_size=16, local_world_size=8))
 """Rank 0 of each reported topology: 1x1, 1x8 and 2x8."""
 
-_JOBS: Final = (
+JOBS: Final = (
     *RANKS,
     *(replace(rank, rank=rank.world_size - 1, local_rank=7, node_rank=rank.node_count - 1) for rank in RANKS[1:]),
     Rank(world_size=2, local_world_size=2),
     Rank(world_size=24, local_world_size=8),
+    Rank(world_size=1024, local_world_size=8),
 )
 """Rank 0 and the last rank of the reported topologies, and rank 0 of others that a user may choose."""
 
@@ -54,7 +55,7 @@ def is_known(device_name: str) -> bool:
 
 def environments(session: Session) -> Iterator[tuple[str, tuple[EnvironmentVariable, ...]]]:
     """Yield the environment for each case, precision and rank, with a phrase for the situation."""
-    for case, precision, deterministic, rank in product(case_names(), PRECISIONS, (False, True), _JOBS):
+    for case, precision, deterministic, rank in product(case_names(), PRECISIONS, (False, True), JOBS):
         settings = EnvironmentSettings(case=case, precision=precision, deterministic=deterministic)
         kind = "deterministic " if deterministic else ""
         yield f"{kind}{case} in {precision}, {_of_job(rank)}", session.environment(rank, settings)
@@ -65,7 +66,7 @@ def constant_answers(session: Session) -> Iterator[tuple[str, object]]:
     info = session.vendor_info()
     # The order of a set differs between processes.
     yield "perf_vendor_info", replace(info, capabilities=tuple(sorted(info.capabilities)))  # type: ignore[arg-type]
-    for case, rank, device_name in product(case_names(), _JOBS, device_names(info)):
+    for case, rank, device_name in product(case_names(), JOBS, device_names(info)):
         call = f"perf_case_overrides of {case} on {device_name or 'an unknown device'}, {_of_job(rank)}"
         yield call, session.case_overrides(case, rank, device_name)
     for device_name, precision in product(device_names(info), PRECISIONS):

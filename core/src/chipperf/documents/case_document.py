@@ -162,6 +162,7 @@ class CaseDocument:
         metrics_definition: Definition of the metrics that its numbers follow.
         title: Heading of the vendor's own section.
         facts: Environment by field of the record's environment.
+        other_facts: Facts of further environments, which are remarks too.
         general: General table by the kind of the row.
         headers: Header of the performance table by column.
         header_cells: All headers of performance tables, also those of unknown columns.
@@ -177,6 +178,7 @@ class CaseDocument:
     metrics_definition: MetricsDefinition
     title: Located | None = None
     facts: dict[str, Located] = field(default_factory=dict)
+    other_facts: list[tuple[str, Located]] = field(default_factory=list)
     general: dict[str, GeneralRow] = field(default_factory=dict)
     headers: dict[str, Located] = field(default_factory=dict)
     header_cells: list[Located] = field(default_factory=list)
@@ -306,6 +308,7 @@ class _Reader:
                 facts["machine"] = Located(machine, value.place)
                 value = Located(card, value.place)
         if key in facts:
+            self._document.other_facts.append((key, value))
             self._remark(block)
             return
         facts[key] = value

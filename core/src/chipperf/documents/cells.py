@@ -50,6 +50,7 @@ _UNIT_IN_HEADER: Final = re.compile(rf"[（(,，]\s*({_MEMORY_UNIT})\s*[）)]", 
 _POWERS: Final = {"k": 1, "m": 2, "g": 3, "t": 4}
 _INTEGER: Final = re.compile(r"[+-]?\d{1,18}")
 _FLOAT: Final = re.compile(r"[+-]?(?:\d+\.\d*|\.\d+|\d+)(?:[eE][+-]?\d{1,3})?")
+_BRACKETED: Final = re.compile(r"(?<![=\s])\s*[（(]([^（）()]*)[）)]")
 _SEPARATOR: Final = re.compile(r"\s*[,，;；]\s*")
 _KEYS_BETWEEN_BLANKS: Final = re.compile(r"\w+\s*=\s*[^\s=]+(?:\s+\w+\s*=\s*[^\s=]+)+")
 _BLANKS_BEFORE_KEY: Final = re.compile(r"\s+(?=\w+\s*=)")
@@ -158,10 +159,12 @@ def assignments(text: str) -> tuple[dict[str, Setting], list[str]]:
     (({'bs': 256, 'lr': 0.36}, []), ({'lr': 0.0001}, ['warm']))
     >>> assignments("bs=64 lr=0.3")
     ({'bs': 64, 'lr': 0.3}, [])
+    >>> assignments("GAS=16 (GBS=128)")
+    ({'GAS': 16, 'GBS': 128}, [])
     """
     values: dict[str, Setting] = {}
     rest = []
-    parts = _SEPARATOR.split(text.strip())
+    parts = _SEPARATOR.split(_BRACKETED.sub(r",\1,", text.strip()))
     for part in chain.from_iterable(
         _BLANKS_BEFORE_KEY.split(part) if _KEYS_BETWEEN_BLANKS.fullmatch(part) else (part,) for part in parts
     ):

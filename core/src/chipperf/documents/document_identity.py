@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 from functools import cache
 from typing import TYPE_CHECKING, Final
@@ -80,9 +81,16 @@ def identify_case(document: CaseDocument, path: Path | None = None) -> str | Non
 
 
 def case_of_directory(path: Path) -> str | None:
-    """Return the case that a document's directory is called after, as written, or ``None``."""
-    match = _CASE_DIRECTORY.fullmatch(path.absolute().parent.name)
-    return match[1] if match else None
+    """Return the case that a document's directory is called after, as written, or ``None``.
+
+    A directory without a framework is called after a case if there are benchmarks with its name.
+    """
+    directory = path.absolute().parent
+    if match := _CASE_DIRECTORY.fullmatch(directory.name):
+        return match[1]
+    # os.path, because standard input may be called anything, for which methods of Path raise an exception.
+    is_case = os.path.isdir(directory.parent.parent / "benchmarks" / directory.name)
+    return directory.name if is_case else None
 
 
 def _names_of_place(path: Path) -> Iterator[str]:

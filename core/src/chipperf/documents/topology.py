@@ -17,13 +17,20 @@ _CONFIG_NAME: Final = re.compile(rf"(?:config_)?(.*?)[_x×]?{_SHAPE}(?:[_.].*)?"
 _MAX_NAME: Final = 200
 _NUMBERS: Final = {
     **{text: value for value, text in enumerate("零一二三四五六七八九十")},
-    **{"两": 2, "双": 2, "单": 1, "one": 1, "single": 1, "two": 2, "dual": 2},
+    **{
+        text: value
+        for value, text in enumerate(
+            ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"], start=1
+        )
+    },
+    **{"两": 2, "双": 2, "单": 1, "single": 1, "dual": 2, "sixteen": 16},
 }
 _COUNT: Final = r"(?:\d{1,4}|[单双两一二三四五六七八九十])"
 _ZH_WORDS: Final = re.compile(rf"({_COUNT})机\s*({_COUNT})卡$")
-_EN_COUNT: Final = r"(?:\d{1,4}|one|two|single|dual)"
+_EN_COUNT: Final = rf"(?:\d{{1,4}}|{'|'.join(text for text in _NUMBERS if text.isascii())})"
 _EN_WORDS: Final = re.compile(
-    rf"(?:^|(?<=\s))({_EN_COUNT})[\s-]+(?:machines?|nodes?)[\s,]+({_EN_COUNT})[\s-]+cards?(\s+each)?$", re.IGNORECASE
+    rf"(?:^|(?<=\s))({_EN_COUNT})[\s-]+(?:machines?|nodes?)[\s,]+({_EN_COUNT})[\s-]+(?:cards?|[GN]PUs?)(\s+each)?$",
+    re.IGNORECASE,
 )
 _CARDS: Final = {
     **_NUMBERS,
@@ -65,6 +72,12 @@ class RowLabel(CardTopology):
     phrase: str
     says_each: bool
     note: str = ""
+
+    @property
+    def words_differ(self) -> bool:
+        """Whether the words are those of another topology; they may give the cards of one machine or of all."""
+        machines, cards = self.words or (self.nnodes, self.nproc_per_node)
+        return machines != self.nnodes or cards not in (self.nproc_per_node, self.world_size)
 
 
 def parse_row_label(text: str, config_name: str = "") -> RowLabel | None:
@@ -114,6 +127,11 @@ def cards_said(text: str) -> list[int]:
     ([8], [16])
     """
     return [_CARDS[text] if (text := match.lower()) in _CARDS else int(text) for match in _CARDS_SAID.findall(text)]
+
+
+def several_topologies(text: str) -> bool:
+    """Return whether the brackets of a row's first cell have several topologies."""
+    return len({(int(match[1]), int(match[2])) for match in _BRACKETED_SHAPE.finditer(text)}) > 1
 
 
 def has_topology_in_brackets(text: str) -> bool:

@@ -11,7 +11,9 @@ from chipperf.documents.case_document import CaseDocument, DocumentRow, read_doc
 from chipperf.documents.document_identity import find_case_by_model, identify_case, identify_vendor, installed_cases
 from chipperf.documents.format import MARKERS, setting
 from chipperf.documents.markdown import Located
+from chipperf.documents.topology import several_topologies
 from chipperf.errors import DocumentError
+from chipperf.importing import stated_units
 from chipperf.importing.imported import Import, ImportSource, NotUnderstood, SourceFile, imported_record
 from chipperf.languages import ENGLISH, in_all_languages
 from chipperf.records.columns import Column, columns_of
@@ -31,6 +33,17 @@ _LONG_KEYS = {short: key for key, short in SHORT_KEYS.items()}
 _TEXT_COLUMNS = ("config_file", "steps", "epochs", "tokens", "mfu", "aligned")
 # Brackets after "=" hold a value.
 _NOTE = re.compile(r"(?<![=\s])\s*[（(][^（）()]*[）)]|^[（(][^（）()]*[）)]")
+_PRECISION = re.compile(r"[\w+. -]+(?:\s*[,，]\s*\w+\s*=\s*[\w.\"'“”]+)*")
+"""One precision, which its level may follow: ``fp16, level="O2"``; not ``fp32/amp`` or ``fp32*``."""
+
+_OF_FIVE = re.compile("(?:acc|top)5")
+_OF_ONE = re.compile("(?:acc|top)1")
+_BOXES = "bbox"
+"""In the header of two results: that of the boxes is the first, and the one of the case."""
+
+_MEMORY_UNIT = re.compile("[KMGT]i?B", re.IGNORECASE)
+_MEMORY_LEGEND = re.compile(r"(?:\bin\s+|单位[为是：:]?\s*)([KMGT]i?B)", re.IGNORECASE)
+_LEAST_MEMORY_BYTES = 2**30
 _UNKNOWN_VERSIONS = tuple(f" {text}" for text in in_all_languages(MARKERS["unknown"]))
 
 
@@ -53,7 +66,7 @@ def import_document(
     document = read_document(text, name)
     vendor = vendor or identify_vendor(document, names, path)
     case = case or identify_case(document, path)
-    if not any(row.topology for row in document.rows):
+    if not any(row.topology and not _topology_fault(row) for row in document.rows):
         raise DocumentError(
             f"{name} has no performance table with a row whose topology can be read",
             hint="rows start like 'R300单机8卡（1x8）', below a header with 配置 or Configuration",
@@ -176,8 +189,9 @@ class _Importer:
         seen: dict[Hashable, DocumentRow] = {}
         for row in self._document.rows:
             whole_row = " | ".join(cell.text for cell in row.cells.values() if cell.text)
-            if row.topology is None:
-                self._refuse(row.label, "no topology such as 1x8 can be read from it", whole_row)
+            fault = _topology_fault(row)
+            if row.topology is None or fault:
+                self._refuse(row.label, fault, whole_row)
                 continue
             remarks_before = dict(self._remarks)
             values, sources = self._row(row, row.topology)
@@ -204,8 +218,12 @@ class _Importer:
                 field = column.field.split(".")[1]
                 sources.append(self._source(f"metrics.{field}", cell))
                 metrics[field] = self._reported(row, column, cell)
+        precision = row.known("precision")
         if cell := row.cells.get("precision"):
             sources.append(self._source("precision.requested", cell))
+            if precision and not _PRECISION.fullmatch(precision):
+                self._misread(row, "precision", cell, "not one precision")
+                precision = ""
         for name in ("fix_hp", "parallel"):
             if cell := row.cells.get(name):
                 sources.append(self._source("hyperparameters.changes", cell))
@@ -234,7 +252,7 @@ class _Importer:
             "environment": {"row_label": _row_label(row, topology)},
             "case": case,
             "metrics": metrics,
-            "precision": {"requested": row.known("precision") or UNKNOWN_NAME},
+            "precision": {"requested": precision or UNKNOWN_NAME},
             "hyperparameters": self._hyperparameters(row),
         }
         return values, sources
@@ -243,9 +261,23 @@ class _Importer:
         if missing := cells.marker(cell.text):
             return missing
         in_bytes = column.unit == "bytes"
-        value = row.memory if in_bytes else row.quality if column.key == "quality" else row.number(column.key)
+        value: float | cells.MemoryCell | None
+        fault = "not used/total in GiB" if in_bytes else "not a number"
+        if in_bytes:
+            value = self._memory(row)
+        elif column.key == "quality":
+            problem = self._result_fault(row, cell)
+            value, fault = (None, problem) if problem else (row.quality, fault)
+        else:
+            value = row.number(column.key)
+            factor = stated_units.factor(column, row.headers[column.key], self._legend(column.key))
+            if factor is None or (factor != 1 and cell.text[-1:].isalpha()):
+                value, fault = None, f"not clearly in {column.unit} by its header, legend and cell"
+            elif value is not None:
+                # In binary, 7 x 0.001 is not 0.007.
+                value = value if factor == 1 else float(f"{value * factor:.12g}")
         if value is None:
-            self._misread(row, column.key, cell, "not used/total in GiB" if in_bytes else "not a number")
+            self._misread(row, column.key, cell, fault)
             return UNKNOWN
         if column.key == "quality" and self._case and not wording.is_fraction(row.metric):
             self._misread(row, column.key, cell, f"{row.metric} is not the metric of {self._case_name}")
@@ -262,6 +294,39 @@ class _Importer:
             allocator_source=_MEMORY_SOURCE,
             device_source=_MEMORY_SOURCE,
         )
+
+    def _memory(self, row: DocumentRow) -> cells.MemoryCell | None:
+        """Return used and total memory. A cell without a unit has that of the legend, if memory can be so small."""
+        said = _MEMORY_LEGEND.search(self._legend("mem"))
+        text, header = row.known("mem"), row.headers["mem"]
+        if self._document.generated or not said or said[1][0] in "Gg" or _MEMORY_UNIT.search(text + header):
+            return row.memory
+        found = cells.memory(text, f"({said[1]})")
+        return found if found and found.used_bytes >= _LEAST_MEMORY_BYTES else None
+
+    def _result_fault(self, row: DocumentRow, cell: Located) -> str:
+        """Return why a cell does not tell the result of the case, empty if it does."""
+        header, legend = row.headers["quality"], wording.normal(self._legend("quality"))
+        name, is_fraction = wording.normal(wording.without_unit(header)), wording.is_fraction(row.metric)
+        written = cells.number(cell.text.rstrip("%％ "))
+        if self._document.generated:
+            return ""
+        if _OF_FIVE.search(name) or (_OF_FIVE.search(legend) and not _OF_ONE.search(legend)):
+            return "accuracy among five guesses is not the case's result"
+        if is_fraction and name.startswith("train"):
+            return f"{header} is not the case's result"
+        if "&" in cell.text and _BOXES not in header.casefold().partition("&")[0]:
+            return "several results"
+        if is_fraction and written is not None and written > 100:
+            return "above 100 %"
+        is_small = written is not None and 0 < written < 1 and cell.text.endswith(("%", "％"))
+        if is_fraction and is_small and row.metric != "error rate":
+            return "a percentage below 1, or a fraction with a percent sign"
+        return ""
+
+    def _legend(self, column: str) -> str:
+        row = self._document.general.get(column)
+        return row.remark.text if row else ""
 
     def _hyperparameters(self, row: DocumentRow) -> dict[str, Any]:
         cell, parallel = row.cells.get("fix_hp"), row.known("parallel")
@@ -314,6 +379,15 @@ class _Importer:
 
     def _source(self, field: str, located: Located) -> ImportSource:
         return ImportSource.at(located, self._document.name, field)
+
+
+def _topology_fault(row: DocumentRow) -> str:
+    """Return why a row's first cell does not tell its topology, empty if it does."""
+    if row.topology is None:
+        return "no topology such as 1x8 can be read from it"
+    if several_topologies(row.label.text):
+        return "several topologies stand in its brackets"
+    return f"its words say another topology than {row.shape}" if row.topology.words_differ else ""
 
 
 def _row_label(row: DocumentRow, topology: RowLabel, *others: str) -> str | Missing:

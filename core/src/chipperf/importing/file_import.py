@@ -19,10 +19,14 @@ if TYPE_CHECKING:
     from chipperf.documents.card_names import CardNames
 
 LOG_SUFFIXES: Final = (".log", ".txt")
+MAIN_LOG: Final = "rank0.out.log"
 
 NOTHING: Final = Import(files=(), records=(), not_understood=())
 
 Outcome = Literal["fully", "partly", "refused"]
+
+_FIRST_BYTES: Final = 64 * 2**10
+"""What is read of a file to learn whether it is a log of MLPerf training."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +50,21 @@ class FileImport:
             return self.error.message if self.error else ""
         more = f", and {len(texts) - 1} more" if len(texts) > 1 else ""
         return f"{texts[0].line}:{texts[0].column}: {texts[0].reason}{more}"
+
+
+def find_logs(directory: Path) -> list[Path]:
+    """Return the logs below a directory: FlagPerf's main logs, and the files that begin with events of MLPerf's."""
+    files = (path for path in directory.rglob("*") if path.suffix in LOG_SUFFIXES and path.is_file())
+    return [path for path in files if path.name == MAIN_LOG or _begins_as_mlperf(path)]
+
+
+def _begins_as_mlperf(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            begin = file.read(_FIRST_BYTES)
+    except OSError:
+        return False
+    return mlperf_log.MARK.encode() in begin and flagperf_log.MARK.encode() not in begin
 
 
 def import_files(paths: Iterable[Path], stated: Stated, names: CardNames) -> list[FileImport]:

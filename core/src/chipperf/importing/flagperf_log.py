@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from chipperf.documents import wording
 from chipperf.documents.document_identity import installed_cases
-from chipperf.documents.markdown import Located
+from chipperf.documents.markdown import Located, Place
 from chipperf.errors import DocumentError
 from chipperf.importing.imported import (
     Import,
@@ -35,6 +35,9 @@ from chipperf.importing.log_lines import (
     text_or_none,
 )
 from chipperf.importing.monitor_log import read_monitor_log
+from chipperf.languages import ENGLISH, in_language
+from chipperf.records.convergence import meets_target
+from chipperf.records.plausibility import check_record
 from chipperf.records.schema import UNKNOWN, UNKNOWN_NAME, EvaluationPoint, Failure, Missing, Status, Topology
 
 if TYPE_CHECKING:
@@ -43,6 +46,7 @@ if TYPE_CHECKING:
 
     from chipperf.cases.base import Case
     from chipperf.documents.card_names import CardNames
+    from chipperf.records.schema import Record
 
 MARK: Final = "[PerfLog]"
 """What precedes an event in a line of FlagPerf's log."""
@@ -64,6 +68,12 @@ _WITHOUT_A_FIELD: Final = re.compile(
     r"converged|init_time|train_no_eval_time|pure_training_computing_time|(?:training|effective)_\w+_per_second"
 )
 _OF_FIVE: Final = ("acc5", "top5")
+_CHECKS: Final = ("memory", "order", "times")
+"""The checks of a record whose values a log has."""
+
+_DAY_S: Final = 24 * 3600
+"""Most that clocks of two time zones differ, rounded up."""
+
 _PROGRESS: Final = ("STEP_END", "EVALUATE", "EPOCH_BEGIN", "EPOCH_END")
 
 
@@ -85,33 +95,34 @@ def import_flagperf_log(log: Log, stated: Stated, names: CardNames) -> Import:
     card = {"row_label": key[3], "card_short_name": key[3]} if key else {"row_label": UNKNOWN}
     results = _Results(events, installed_cases().get(case))
     attempts = split_attempts(events, begin="INIT_START", start="TRAIN_START")
-    monitors = _Monitors(path.parent, several=len(attempts) > 1)
+    monitors = _Monitors(path.parent, events, several=len(attempts) > 1)
     records: list[ImportedRecord] = []
     not_understood: list[NotUnderstood] = []
     for index, attempt_events in enumerate(attempts, start=1):
         attempt = _FlagPerfAttempt(attempt_events, path.name, results)
         metrics = {**attempt.metrics(), **monitors.metrics}
         number_of = f"attempt {index} of {len(attempts)}"
-        records.append(
-            imported_record(
-                run_id=attempt_run_id(log, index, len(attempts)),
-                vendor=vendor,
-                case=case,
-                topology=topology,
-                names=names,
-                metrics_definition="flagperf",
-                values={
-                    "case": {"metric": results.metric},
-                    "metrics": metrics,
-                    "status": attempt.status(),
-                    "precision": {"requested": stated.precision or UNKNOWN_NAME},
-                    "environment": card,
-                    "remarks": [*([number_of] if len(attempts) > 1 else ()), *attempt.remarks],
-                },
-                sources=[*attempt.sources, *monitors.sources],
-            )
+        found = imported_record(
+            run_id=attempt_run_id(log, index, len(attempts)),
+            vendor=vendor,
+            case=case,
+            topology=topology,
+            names=names,
+            metrics_definition="flagperf",
+            values={
+                "case": {"metric": results.metric},
+                "metrics": metrics,
+                "status": attempt.status(),
+                "precision": {"requested": stated.precision or UNKNOWN_NAME},
+                "environment": card,
+                "remarks": [*([number_of] if len(attempts) > 1 else ()), *attempt.remarks],
+            },
+            sources=[*attempt.sources, *monitors.sources],
         )
+        doubts = attempt.doubts(found.record)
+        records.append(found.with_remarks(doubts, path.name))
         not_understood += attempt.not_understood
+        not_understood += [NotUnderstood.at(doubt, path.name, f"implausible: {doubt.text}") for doubt in doubts]
     return Import(
         files=(log.file, *monitors.files),
         records=tuple(records),
@@ -140,10 +151,10 @@ class _Results:
         self._is_percent = known or max((value for value in values if value is not None), default=0) > 1
         self.metric = case.metric if case else wording.metric_name(names[0] if self._kind else "") or UNKNOWN_NAME
 
-    def key(self, event: LogEvent, prefix: str) -> str | None:
-        """Return the key of the event's result, or ``None``."""
+    def keys(self, event: LogEvent, prefix: str) -> list[str]:
+        """Return the keys of the event's result, usually one."""
         names = (name for name, _ in _results_of(event, prefix) if wording.quality_kind(name) == self._kind)
-        return next((f"{prefix}{name}" for name in names), None) if self._kind else None
+        return [f"{prefix}{name}" for name in names] if self._kind else []
 
     def value(self, logged: object) -> float | None:
         """Return a logged result: a fraction, or the number of another metric."""
@@ -164,30 +175,46 @@ def _results_of(event: LogEvent, *prefixes: str) -> Iterator[tuple[str, object]]
 
 
 class _Monitors:
-    """Telemetry and memory from the monitor logs in a directory. A log does not tell which of several attempts ran."""
+    """Telemetry and memory from the monitor log in a directory.
 
-    def __init__(self, directory: Path, *, several: bool) -> None:
+    It does not tell which of several attempts ran, and of several logs, none tells which is right.
+    """
+
+    def __init__(self, directory: Path, events: Sequence[LogEvent], *, several: bool) -> None:
         self.files: list[SourceFile] = []
         self.metrics: dict[str, Any] = {}
         self.sources: list[ImportSource] = []
         self.not_understood: list[NotUnderstood] = []
-        for path in sorted(directory.glob("*_monitor.log")):
-            log = read_log(path)
-            read = read_monitor_log(log.text, path.name)
-            if read is None:
-                continue
+        logs = [read_log(path) for path in sorted(directory.glob("*_monitor.log"))]
+        found = [(log, read) for log in logs if (read := read_monitor_log(log.text, log.path.name))]
+        names = ", ".join(log.path.name for log, _ in found)
+        times = [event.time_s for event in events if event.time_s is not None]
+        for log, read in found:
             if several:
-                reason = Missing(missing="unknown", reason=f"{path.name} is of several attempts")
-                self.metrics = {"power": reason, "memory": reason}
+                self.metrics = _without_monitor(f"{names} is of several attempts")
                 continue
             self.files.append(log.file)
-            self.metrics = {"power": read.power, "memory": read.memory}
-            if read.peak_place:
-                peak = Located(str(read.memory), read.peak_place)
-                self.sources.append(ImportSource.at(peak, path.name, "metrics.memory"))
-            self.not_understood += [
-                NotUnderstood.at(each, path.name, "no reading of a device") for each in read.not_understood
-            ]
+            if len(found) > 1:
+                fault = f"several monitor logs: {names}"
+            elif times and not (read.first_s < max(times) + _DAY_S and read.last_s > min(times) - _DAY_S):
+                fault = "it is of another day than the run"
+            else:
+                self.metrics = {"power": read.power, "memory": read.memory}
+                if read.peak_place:
+                    peak = Located(str(read.memory), read.peak_place)
+                    self.sources.append(ImportSource.at(peak, log.path.name, "metrics.memory"))
+                self.not_understood += [
+                    NotUnderstood.at(each, log.path.name, "no reading of a device") for each in read.not_understood
+                ]
+                continue
+            self.metrics = _without_monitor(fault)
+            self.not_understood.append(
+                NotUnderstood.at(Located(log.path.name, read.peak_place or Place(1, 1)), log.path.name, fault)
+            )
+
+
+def _without_monitor(reason: str) -> dict[str, Any]:
+    return dict.fromkeys(("power", "memory"), Missing(missing="unknown", reason=reason))
 
 
 class _FlagPerfAttempt:
@@ -219,27 +246,44 @@ class _FlagPerfAttempt:
             metrics["epochs"] = epochs
         return metrics | (self._finished_metrics(finished[0]) if finished else {})
 
+    def doubts(self, record: Record) -> list[Located]:
+        """Return what the values of a finished run contradict."""
+        finished = self._named("FINISHED")[:1]
+        texts = [in_language(found.text, ENGLISH) for found in check_record(record) if found.check in _CHECKS]
+        quality, target = record.metrics.quality, record.case.target
+        for event in finished:
+            is_known = not isinstance(quality, Missing) and not isinstance(target, Missing)
+            if event.values.get("converged") is True and is_known and not meets_target(quality, target):
+                texts.append(f"converged: True, but the result {quality} is below the case's target {target}")
+        return [finished[0].located(text, "FINISHED") for text in texts]
+
     def _finished_metrics(self, event: LogEvent) -> dict[str, Any]:
         metrics: dict[str, Any] = {}
-        result = self._results.key(event, "final_")
+        names = dict.fromkeys(self._results.keys(event, "final_"), "quality")
+        for name, spelling in _KEYS.items():
+            names.update((key, name) for key in event.values if spelling.fullmatch(key))
         for key, logged in event.values.items():
-            name = next((name for name, spelling in _KEYS.items() if spelling.fullmatch(key)), None)
-            if key == result:
-                name, value, fault = "quality", self._results.value(logged), "not a result"
-            elif name and name not in metrics:
+            field = names.get(key)
+            value, fault = None, ""
+            if field is None:
+                fault = "" if _is_known_without_a_field(key) else f"the key {key!r} is unknown"
+            elif difference := _difference(event, [each for each in names if names[each] == field]):
+                fault = difference
+            elif field == "quality" and field not in metrics:
+                value, fault = self._results.value(logged), "not a result"
+            elif field not in metrics:
                 value, fault = number(logged), "not a number, or negative"
-                if value is not None and name in _COUNTS:
+                if value is not None and field in _COUNTS:
                     value = int(value) if value.is_integer() else None
-            else:
-                self.remarks.append(f"{key}: {logged}")
-                if not _is_known_without_a_field(key):
-                    self._refuse(event, key, f"the key {key!r} is unknown")
+            if field and value is not None:
+                metrics[field] = value
+                self.sources.append(event.source(self._file, f"metrics.{field}", logged, key))
                 continue
-            if value is None:
+            self.remarks.append(f"{key}: {logged}")
+            if fault:
                 self._refuse(event, key, fault)
-            else:
-                metrics[name] = value
-                self.sources.append(event.source(self._file, f"metrics.{name}", logged, key))
+                if field:
+                    metrics[field] = Missing(missing="unknown", reason=fault)
         return metrics
 
     def _curve(self) -> Iterator[EvaluationPoint]:
@@ -253,10 +297,12 @@ class _FlagPerfAttempt:
                 epoch += 1
             if event.name != "EVALUATE":
                 continue
-            key = self._results.key(event, "eval_")
+            keys = self._results.keys(event, "eval_")
+            key = keys[0] if keys and not _difference(event, keys) else None
             value = self._results.value(event.values[key]) if key else None
             step = number(last.get("global_steps"))
-            if key is None or value is None or step is None or started is None or event.time_s is None:
+            elapsed_s = None if started is None or event.time_s is None else event.time_s - started
+            if key is None or value is None or step is None or elapsed_s is None or elapsed_s < 0:
                 if event.values:
                     self._refuse(event, key or "event", "no result with its step and time")
                 continue
@@ -266,7 +312,7 @@ class _FlagPerfAttempt:
                 epoch=int(written) if written is not None else epoch,
                 step=int(step),
                 value=value,
-                elapsed_s=event.time_s - started,
+                elapsed_s=elapsed_s,
                 samples=UNKNOWN,
             )
 
@@ -277,8 +323,15 @@ class _FlagPerfAttempt:
 def _is_known_without_a_field(key: str) -> bool:
     """Return whether FlagPerf's cases log this key, and a record has no field for it."""
     is_other_result = key.startswith(("final_", "best_")) and wording.quality_kind(key.partition("_")[2])
-    is_second_time = any(spelling.fullmatch(key) for spelling in _KEYS.values())
-    return bool(_WITHOUT_A_FIELD.fullmatch(key) or is_other_result or is_second_time)
+    return bool(_WITHOUT_A_FIELD.fullmatch(key) or is_other_result)
+
+
+def _difference(event: LogEvent, keys: Sequence[str]) -> str:
+    """Return how the values of keys with one meaning differ, empty if they do not."""
+    logged = [event.values[key] for key in keys]
+    if all(value == logged[0] for value in logged):
+        return ""
+    return f"one value, logged differently: {', '.join(f'{key} {event.values[key]}' for key in keys)}"
 
 
 def _identify(

@@ -23,10 +23,17 @@ if TYPE_CHECKING:
 MAX_LOG_BYTES: Final = 256 * 2**20
 """Size limit of a log."""
 
+_TIMES_S: Final = (946_684_800, 4_102_444_800)
+"""The years 2000 to 2099. A number outside is no time in milliseconds since 1970."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogEvent:
-    """A marked line: the event's name, its value or values, its time, and the line as it stands in the log."""
+    """A marked line: the event's name, its value or values, its time, and the line as it stands in the log.
+
+    The time is ``None`` if it cannot be in milliseconds since 1970. Keys that the line has several times, with
+    different values, are only in ``repeated``.
+    """
 
     name: str
     value: Any
@@ -34,6 +41,7 @@ class LogEvent:
     time_s: float | None
     line: int
     text: str
+    repeated: Mapping[str, Sequence[object]]
 
     @property
     def values(self) -> Mapping[str, Any]:
@@ -110,6 +118,9 @@ def read_events(log: Log, mark: str, name_key: str) -> tuple[list[LogEvent], lis
             continue
         if event := _event(after, name_key, number, line):
             events.append(event)
+            for key, values in event.repeated.items():
+                reason = f"the key {key!r} is there several times: {', '.join(map(str, values))}"
+                others.append(event.refusal(log.path.name, key, reason))
         else:
             place = Place(number, len(before) + 1)
             others.append(NotUnderstood.at(Located(_shortened(line), place), log.path.name, "not an event"))
@@ -148,9 +159,19 @@ def text_or_none(value: object) -> str | None:
 
 
 def _event(content: str, name_key: str, line: int, text: str) -> LogEvent | None:
+    repeated: dict[str, list[object]] = {}
+
+    def unambiguous(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found: dict[str, list[Any]] = {}
+        for key, value in pairs:
+            found.setdefault(key, []).append(value)
+        several = {key: values for key, values in found.items() if any(each != values[0] for each in values)}
+        repeated.update(several)
+        return {key: values[0] for key, values in found.items() if key not in several}
+
     try:
         # Another process may have written to the same line after the event.
-        found, _ = json.JSONDecoder().raw_decode(content.lstrip())
+        found, _ = json.JSONDecoder(object_pairs_hook=unambiguous).raw_decode(content.lstrip())
         if "\\ud" in content.casefold():
             # Half of a surrogate pair is no text, and no file can hold it.
             json.dumps(found, ensure_ascii=False).encode()
@@ -160,14 +181,15 @@ def _event(content: str, name_key: str, line: int, text: str) -> LogEvent | None
         return None
     metadata = found.get("metadata")
     metadata = metadata if isinstance(metadata, dict) else {}
-    time_ms = number(found.get("time_ms", metadata.get("time_ms")))
+    time_s = (number(found.get("time_ms", metadata.get("time_ms"))) or 0) / 1000
     return LogEvent(
         name=found[name_key],
         value=found.get("value"),
         metadata=metadata,
-        time_s=None if time_ms is None else time_ms / 1000,
+        time_s=time_s if _TIMES_S[0] <= time_s < _TIMES_S[1] else None,
         line=line,
         text=text,
+        repeated=repeated,
     )
 
 

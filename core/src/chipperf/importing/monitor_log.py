@@ -44,12 +44,17 @@ class _Reading:
 
 @dataclass(frozen=True, slots=True)
 class MonitorLog:
-    """Telemetry and memory from a log, the place of the highest memory use, and lines without data."""
+    """Telemetry and memory from a log, the place of the highest memory use, and lines without data.
+
+    ``first_s`` and ``last_s`` are the times of the readings in seconds since 1970, if the clock is in this time zone.
+    """
 
     power: Power
     memory: Memory | Missing
     peak_place: Place | None
     not_understood: tuple[Located, ...]
+    first_s: float
+    last_s: float
 
 
 def read_monitor_log(text: str, source: str) -> MonitorLog | None:
@@ -76,7 +81,9 @@ def read_monitor_log(text: str, source: str) -> MonitorLog | None:
     readings = [reading for reading in readings if reading.powers_w or reading.used_bytes]
     if not readings:
         return None
-    return MonitorLog(_power(readings, source), _memory(readings, source), peak_place, tuple(unknown))
+    times = [reading.seconds for reading in readings]
+    power, memory = _power(readings, source), _memory(readings, source)
+    return MonitorLog(power, memory, peak_place, tuple(unknown), min(times), max(times))
 
 
 def _seconds(stamp: str) -> float | None:

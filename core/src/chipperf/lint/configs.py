@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import ast
 import operator
+import os
 import re
+import sys
+import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -40,6 +43,9 @@ _TORCH_SWITCHES: Final = ("allow_tf32", "set_float32_matmul_precision", "fp32_pr
 _READ: Final = re.compile(r"""\.([A-Za-z_]\w*)|["']([A-Za-z_]\w*)["']|\$\{?([A-Za-z_]\w*)""")
 _SOURCES: Final = (".py", ".sh")
 _DECLARATIONS: Final = ("_base.py", "mutable_params.py")
+_LARGEST: Final = sys.float_info.max
+"""Python's integers may be larger, and take as long to compute as they have digits."""
+
 _OPERATORS: Final[Mapping[type[ast.operator], Callable[[Any, Any], Any]]] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
@@ -158,8 +164,8 @@ class BaseValues:
 
 
 def is_number(value: Any) -> bool:
-    """Return whether a configuration's value is a number."""
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    """Return whether a configuration's value is a finite number."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= _LARGEST
 
 
 @lru_cache(maxsize=256)
@@ -197,14 +203,21 @@ def targets_in(values: Mapping[str, Any]) -> Iterator[Target]:
 
 
 def find_benchmark(case_directory: Path) -> Path | None:
-    """Return FlagPerf's directory of the case and framework for which a vendor's directory is named, or ``None``."""
+    """Return FlagPerf's directory of the case and framework for which a vendor's directory is named, or ``None``.
+
+    If the name has no framework, it is the directory of the only framework of the case.
+    """
     case, _, framework = case_directory.name.partition("-")
     root = case_directory.parent.parent / "benchmarks"
-    if not framework or not root.is_dir():
+    if not root.is_dir():
         return None
-    same = [each for each in _names(root) if each.casefold() == case.casefold()]
-    found = (root / each / framework for each in sorted(same, key=lambda each: each != case))
-    return next((each for each in found if each.is_dir()), None)
+    same = sorted(
+        (each for each in _names(root) if each.casefold() == case.casefold() and (root / each).is_dir()),
+        key=lambda each: each != case,
+    )
+    frameworks = [framework] if framework else [name for each in same[:1] for name in _names(root / each)]
+    found = [path for each in same for name in frameworks if (path := root / each / name).is_dir()]
+    return found[0] if found and (framework or len(found) == 1) else None
 
 
 @lru_cache(maxsize=64)
@@ -235,13 +248,28 @@ def names_used(paths: Iterable[Path]) -> frozenset[str]:
     return frozenset(node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load))
 
 
+def missing_modules(config: Path) -> Iterator[str]:
+    """Yield the modules from which a configuration imports a constant, and which are in no directory above it."""
+    for statement in _parsed(config).body:
+        if isinstance(statement, ast.ImportFrom) and statement.module and not statement.level:
+            own = any(alias.name.isupper() for alias in statement.names)
+            known = statement.module.partition(".")[0] in sys.stdlib_module_names
+            file = f"{statement.module.replace('.', '/')}.py"
+            # os.path, because a name may be too long for a file, for which methods of Path raise an exception.
+            if own and not known and not any(os.path.isfile(above / file) for above in config.parents):
+                yield statement.module
+
+
 @lru_cache(maxsize=4096)
 def read_configs(path: Path) -> ConfigDirectory:
     """Read a directory of configurations, or one file; a path that does not exist is a :class:`ConfigError`."""
     if path.is_file():
         files = [path]
     elif path.is_dir():
-        files = sorted(file for file in path.iterdir() if file.is_file())
+        try:
+            files = sorted(file for file in path.iterdir() if file.is_file())
+        except OSError as error:
+            raise ConfigError(f"cannot read {path}: {error.strerror}", hint="check its permissions") from error
     else:
         raise ConfigError(f"there is no configuration at {path}", hint="name a directory or file with --config")
     configs: list[Config] = []
@@ -285,14 +313,20 @@ def _values(
 def _toml(path: Path) -> Iterator[tuple[str, Assigned]]:
     text = read_text(path)
     lines = text.split("\n")
-    for key, value in parse_toml(text).get("hyperparameters", {}).items():
+    table = parse_toml(text).get("hyperparameters", {})
+    if not isinstance(table, dict):
+        raise ValueError("hyperparameters is not a table")
+    for key, value in table.items():
         line = next((number for number, line in enumerate(lines, start=1) if line.strip().startswith(key)), 1)
         yield key, Assigned(value, path, line)
 
 
 @lru_cache(maxsize=1024)
 def _parsed(path: Path) -> ast.Module:
-    return ast.parse(read_text(path))
+    with warnings.catch_warnings():
+        # Python warns of escapes such as "\d", which are no fault of the report.
+        warnings.simplefilter("ignore")
+        return ast.parse(read_text(path))
 
 
 def _python(path: Path, importing: tuple[Path, ...] = ()) -> Iterator[tuple[str, Assigned]]:
@@ -422,11 +456,12 @@ def _evaluate(node: ast.expr, known: Mapping[str, Any]) -> Any:
         return -operand if isinstance(operand, int | float) else NOT_EVALUATED
     if isinstance(node, ast.BinOp) and (compute := _OPERATORS.get(type(node.op))):
         left, right = _evaluate(node.left, known), _evaluate(node.right, known)
-        if isinstance(left, int | float) and isinstance(right, int | float):
+        if is_number(left) and is_number(right):
             try:
-                return compute(left, right)
-            except (ArithmeticError, ValueError):
+                value = compute(left, right)
+            except ArithmeticError:
                 return NOT_EVALUATED
+            return value if is_number(value) else NOT_EVALUATED
     return NOT_EVALUATED
 
 

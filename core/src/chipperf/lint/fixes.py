@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from chipperf.documents.markdown import MAX_BYTES, decoded
+from chipperf.errors import UsageError
 from chipperf.records.files import read_bounded
 
 if TYPE_CHECKING:
@@ -41,7 +42,11 @@ class Change:
 
     def write(self) -> None:
         """Replace the document's content in place, so that its owner and the links to it stay."""
-        self.path.write_bytes(self.new)
+        try:
+            self.path.write_bytes(self.new)
+        except OSError as error:
+            hint = "make it writable, or apply the patch of --diff"
+            raise UsageError(f"cannot write {self.path}: {error.strerror}", hint=hint) from error
 
     def patch(self) -> Iterator[str]:
         """Yield the lines of a patch that makes the change."""

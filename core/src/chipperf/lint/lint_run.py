@@ -7,6 +7,7 @@ separated by commas. Colon and commas may be full-width.
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass, field
 from itertools import takewhile
@@ -38,9 +39,7 @@ if TYPE_CHECKING:
     from chipperf.documents.card_names import CardNames
     from chipperf.records.schema import Record
 
-_COMMENT: Final = re.compile(
-    r"perf[ -]lint[:：]\s*(ignore-file|ignore)\s+([\w\s,，、]*?)\s*(?:[:：]\s*(.*))?", re.DOTALL
-)
+_COMMENT: Final = re.compile(r"perf[ -]lint[:：]\s*(ignore-file|ignore)\s([\w\s,，、]*)(?:[:：](.*))?", re.DOTALL)
 _WORD: Final = re.compile(r"[^\W\d_\u3400-\u9fff]{2,}|[\u3400-\u9fff]{2}")
 _MIN_WORDS: Final = 2
 _MENTION: Final = re.compile(r"perf[ -]lint\b")
@@ -294,15 +293,17 @@ def _unreadable(name: str, error: DocumentError) -> Finding:
 
 def _files(paths: Sequence[Path], given: Collection[Path]) -> Iterator[tuple[Path, bool]]:
     """Yield each file once, and whether the user named it. Those whose text is given need not exist."""
-    seen: set[Path] = set()
+    seen: set[str] = set()
+    named = {os.path.abspath(path) for path in paths}
     for path in paths:
         if path not in given and not path.exists():
             raise UsageError(f"{path} does not exist", hint="name files or directories")
         found = [path]
         if path.is_dir():
-            below = (each for each in path.rglob("*") if not _SKIPPED_DIRECTORIES & set(each.parts))
-            found = sorted(each for each in below if each.suffix.casefold() in _SUFFIXES and each.is_file())
+            pages = (each for each in path.rglob("*") if each.suffix.casefold() in _SUFFIXES and each.is_file())
+            found = sorted(each for each in pages if not _SKIPPED_DIRECTORIES & set(each.relative_to(path).parts))
         for each in found:
-            if each not in seen:
-                seen.add(each)
-                yield each, each is path
+            name = os.path.abspath(each)
+            if name not in seen:
+                seen.add(name)
+                yield each, name in named

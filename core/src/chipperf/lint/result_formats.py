@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
 import chipperf
@@ -132,7 +132,7 @@ def _property(text: str) -> str:
     return _message(text).replace(":", "%3A").replace(",", "%2C")
 
 
-def statistics(result: Result) -> list[dict[str, object]]:
+def statistics(result: Result) -> list[dict[str, Any]]:
     """Return the open findings of each rule in figures, the most frequent first."""
     rows = []
     for id, count in sorted(Counter(each.rule for each in result.open).items(), key=lambda each: (-each[1], each[0])):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import unicodedata
 from collections import Counter, defaultdict
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,6 +16,7 @@ from chipperf.catalog import Catalog, require_id, summary_of
 from chipperf.documents import cells, wording
 from chipperf.documents.markdown import Located, Place
 from chipperf.documents.topology import parse_config_name
+from chipperf.errors import UsageError
 from chipperf.lint.configs import base_of_case, base_of_tree, find_benchmark, names_read
 from chipperf.lint.declarations import says_schedule
 from chipperf.records.columns import columns_of
@@ -215,6 +217,13 @@ class LintedDocument:
         card = self.document.facts.get("card_title")
         return self.vendor, wording.normal(card.text) if card else "", key
 
+    def card_group(self, row: DocumentRow) -> tuple[str | None, str]:
+        """Return the vendor and a row's card, whichever of its names the row or else the environment has."""
+        fact = self.document.facts.get("card_title")
+        texts = (row.card, fact.text if fact else "")
+        named = (mention.card for text in texts for mention in self.names.find(text) if mention.card)
+        return self.vendor, next(named, wording.normal(row.card))
+
     def card_places(self) -> Iterator[tuple[str, Located]]:
         """Yield every text that names the card, each with a description."""
         if fact := self.document.facts.get("card_title"):
@@ -276,6 +285,17 @@ class Corpus:
             for key, fact in subject.document.facts.items():
                 if cells.marker(fact.text) is None:
                     found[subject.fact_group(key)][self.spelling(fact.text)] += 1
+        return found
+
+    @cached_property
+    def memory_totals(self) -> Mapping[Hashable, Counter[str]]:
+        """How many documents state each total memory, in whole GiB, of a vendor's card."""
+        found: dict[Hashable, Counter[str]] = defaultdict(Counter)
+        for subject in self.subjects:
+            stated = {(subject.card_group(row), row.memory.total_bytes) for row in subject.rows if row.memory}
+            found_here = {(card, f"{total / 2**30:.0f} GiB") for card, total in stated if isinstance(total, int)}
+            for card, total in found_here:
+                found[card][total] += 1
         return found
 
     @cached_property
@@ -373,9 +393,13 @@ def all_rules() -> tuple[Rule, ...]:
     return tuple(_RULES.entries().values())
 
 
-def find_rule(id: str) -> Rule:
-    """Return the rule with this id, :data:`DOCUMENT_RULE` included; an unknown id is a :class:`UsageError`."""
-    return DOCUMENT_RULE if id == DOCUMENT_RULE.id else _RULES.find(id)
+def find_rule(text: str) -> Rule:
+    """Return the rule with this id or name, :data:`DOCUMENT_RULE` included; another text is a :class:`UsageError`."""
+    wanted = unicodedata.normalize("NFKC", text).strip().casefold()
+    for rule in (DOCUMENT_RULE, *all_rules()):
+        if wanted in (rule.id.casefold(), rule.name):
+            return rule
+    return _RULES.find(text)
 
 
 def choose_rules(
@@ -383,8 +407,13 @@ def choose_rules(
 ) -> tuple[Rule, ...]:
     """Return the selected rules, by default those that are on, and the added ones, without the ignored ones.
 
-    An unknown id is a :class:`UsageError`.
+    A text that is neither id nor name of a rule, or means :data:`DOCUMENT_RULE`, is a :class:`UsageError`.
     """
     on = select or [rule.id for rule in all_rules() if not rule.off_because]
-    wanted = {_RULES.find(id).id for id in (*on, *extend_select)} - {_RULES.find(id).id for id in ignore}
-    return tuple(rule for rule in all_rules() if rule.id in wanted)
+    chosen, left_out = ([find_rule(text) for text in texts] for texts in ((*on, *extend_select), ignore))
+    if DOCUMENT_RULE in (*chosen, *left_out):
+        raise UsageError(
+            f"{DOCUMENT_RULE.id} can be neither selected nor ignored",
+            hint=f"it is always checked: 'perf lint explain {DOCUMENT_RULE.id}'",
+        )
+    return tuple(rule for rule in all_rules() if rule in chosen and rule not in left_out)

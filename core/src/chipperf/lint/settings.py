@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import ConfigDict, ValidationError
 
-from chipperf.errors import ConfigError, UsageError, did_you_mean, first_fault
+from chipperf.errors import ConfigError, UsageError, did_you_mean
 from chipperf.lint.rule import Rule, choose_rules
 from chipperf.records.files import read_bounded
 from chipperf.records.schema import StrictModel
@@ -28,6 +28,9 @@ _FILES: Final[Mapping[str, tuple[str, ...]]] = {"chipperf.toml": (), "pyproject.
 """Names of files, and the table in each that is chipperf's own."""
 
 _HINT: Final = "docs/lint.md has an example"
+
+_FORMS: Final = {"tuple_type": 'a list such as ["L24"]', "dict_type": "a table", "string_type": "a text"}
+"""What a value has to be, by pydantic's name of the fault."""
 
 
 class _Table(StrictModel):
@@ -116,6 +119,8 @@ def _read(file: Path, steps: Sequence[str]) -> _Table | None:
         own: Any = parse_toml(read_bounded(file).decode())
         for step in steps:
             own = own.get(step, {})
+            if not isinstance(own, dict):
+                raise ConfigError(f"{file}: {step} is not a table", hint=_HINT)
         table = _Own.model_validate(own).lint
         for ids in (table.select, table.extend_select, table.ignore, *table.per_file_ignores.values()) if table else ():
             choose_rules(ids)
@@ -125,7 +130,7 @@ def _read(file: Path, steps: Sequence[str]) -> _Table | None:
         raise ConfigError(f"{file}: {_fault(error, steps)}", hint=_HINT) from error
     except UsageError as error:
         raise ConfigError(f"{file}: {error.message}", hint=error.hint) from error
-    except (ValueError, AttributeError) as error:
+    except ValueError as error:
         raise ConfigError(f"{file} is not TOML: {error}", hint=_HINT) from error
     return table
 
@@ -135,7 +140,7 @@ def _fault(error: ValidationError, steps: Sequence[str]) -> str:
     first = error.errors(include_url=False)[0]
     *above, key = map(str, first["loc"])
     if first["type"] != "extra_forbidden":
-        return ".".join((*steps, first_fault(error)))
+        return f"{'.'.join((*steps, *above, key))} has to be {_FORMS.get(first['type'], 'a table')}"
     model = _Table if above else _Own
     known = [field.alias or name for name, field in model.model_fields.items()]
     return f"{'.'.join((*steps, *above)) or 'top level'}: unknown key {key!r}{did_you_mean(key, known)}"

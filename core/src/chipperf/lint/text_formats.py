@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from chipperf.lint.result_formats import statistics
 from chipperf.lint.rule import find_rule
-from chipperf.visible import visible
+from chipperf.visible import counted, visible
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -70,7 +70,7 @@ def _statistics(result: Result, screen: Screen) -> Iterator[str]:
     for row in statistics(result):
         name = screen.paint(f"{row['rule']} {row['name']}", "rule")
         fixable = f", {row['fixable']} that --fix corrects" if row["fixable"] else ""
-        yield f"{row['findings']:>6}  {name} in {row['documents']} documents{fixable}"
+        yield f"{row['findings']:>6}  {name} in {counted(row['documents'], 'document')}{fixable}"
     yield from _summary(result)
 
 
@@ -157,7 +157,7 @@ def _summary(result: Result) -> Iterator[str]:
         parts.append(f"{result.fixed} fixed")
     if fixable:
         parts.append(f"{fixable} that --fix corrects")
-    yield f"{len(result.files)} documents: {', '.join(parts)}"
+    yield f"{counted(len(result.files), 'document')}: {', '.join(parts)}"
 
 
 def written(result: Result, name: str, screen: Screen) -> str:

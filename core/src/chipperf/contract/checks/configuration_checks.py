@@ -9,7 +9,7 @@ from chipperf.cases.config import require_settable, resolve
 from chipperf.cases.registry import case_names, find_case
 from chipperf.contract import tolerances
 from chipperf.contract.check import check, fail, not_run_on, require
-from chipperf.contract.sample_records import RANKS, device_names
+from chipperf.contract.sample_records import JOBS, RANKS, device_names
 from chipperf.contract.texts import count_words
 from chipperf.errors import ConfigError, VendorHookError
 from chipperf.run.ranks import job_ranks
@@ -81,7 +81,7 @@ def shipped_configurations_load(subject: PluginUnderTest) -> None:
 
 def _shipped(subject: PluginUnderTest) -> Iterator[tuple[Case, str, CaseOverrides]]:
     """Yield the vendor's overrides for each case, topology and device, with a phrase that names the three."""
-    for name, rank, device_name in product(case_names(), RANKS, device_names(subject.info)):
+    for name, rank, device_name in product(case_names(), JOBS, device_names(subject.info)):
         with not_run_on(VendorHookError, "perf_case_overrides does not work, see A10"):
             overrides = subject.session.case_overrides(name, rank, device_name)
         yield find_case(name), f"{name} on {rank.topology} {device_name or 'devices'}", overrides

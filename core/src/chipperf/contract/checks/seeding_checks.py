@@ -7,6 +7,7 @@ import math
 import os
 import random
 import time
+from collections import defaultdict
 from contextlib import nullcontext, suppress
 from itertools import product
 from typing import TYPE_CHECKING, Any, Final
@@ -74,7 +75,8 @@ _SHOWN: Final = 5
 @check("S1", level=1, fault="perf_seed does nothing, ignores a part of the seed, or reaches only one device")
 def seed_controls_device(subject: PluginUnderTest) -> None:
     """On every device the same seed gives the same random numbers in any process, and another seed different ones."""
-    count = len(probed_devices(subject)) if Capability.MULTI_DEVICE in subject.info.capabilities else 1
+    cards = [device.name for device in probed_devices(subject)]
+    count = len(cards) if Capability.MULTI_DEVICE in subject.info.capabilities else 1
     drawn = []
     for pause_s, variables in ((0, {}), (_APART_S, _SECOND_RANK)):
         time.sleep(pause_s)
@@ -89,6 +91,13 @@ def seed_controls_device(subject: PluginUnderTest) -> None:
         not different,
         f"in two processes the same seed gave different random numbers: {', '.join(different[:_SHOWN])}: neither the "
         "time nor the process nor its rank may take part",
+    )
+    # Kernels of another product may deal the numbers out otherwise.
+    apart = [name for name, numbers in drawn[0].items() if len(set(numbers)) > 1 and len(set(cards[:count])) == 1]
+    require(
+        not apart,
+        f"the same seed gave other random numbers on each of {count} equal devices: {', '.join(apart[:_SHOWN])}: the "
+        "number of the device may not take part",
     )
 
 
@@ -190,10 +199,10 @@ def deterministic_jobs_are_equal(subject: PluginUnderTest) -> None:
     deterministic_runs_are_equal.function(subject)
 
 
-def _draw_everything(arguments: tuple[PluginUnderTest, int]) -> dict[str, str]:
-    """Return a digest of the numbers that each sampler draws on each device, or the first ``fault``."""
+def _draw_everything(arguments: tuple[PluginUnderTest, int]) -> dict[str, Any]:
+    """Return digests of the numbers that each sampler draws on the devices, or the first ``fault``."""
     subject, count = arguments
-    drawn = {}
+    drawn: dict[str, list[str]] = defaultdict(list)
     try:
         for rank in job_ranks(count):
             _ = subject.runtime
@@ -201,7 +210,7 @@ def _draw_everything(arguments: tuple[PluginUnderTest, int]) -> dict[str, str]:
             begin_run(subject, device)
             for name, sample in _samplers().items():
                 with suppress(NotImplementedError):
-                    drawn[f"{name} on {device}"] = _draw(subject, device, name, sample)
+                    drawn[name].append(_draw(subject, device, name, sample))
     except Failed as fault:
         return {"fault": str(fault)}
     return drawn

@@ -63,6 +63,8 @@ _FORMAT: Final = re.compile("格式|format", re.IGNORECASE)
 _MIN_DIGITS: Final = 3
 _GIB: Final = 2**30
 _FULL: Final = 0.985
+_MIN_REPORTS: Final = 2
+"""Reports that state the same total of a card read it from the device."""
 _MOST_OF_DATA_SHEET: Final = 1.05
 _MOST_OF_ANY_CARD: Final = 2**40
 
@@ -110,11 +112,19 @@ def _what_every_run_has(subject: LintedDocument) -> Iterator[Problem]:
             yield Problem(facts[key].place, f"{key} {text!r} names no version", severity="warning")
     if (card := facts.get("card_title")) and card.text == NOT_APPLICABLE:
         yield Problem(card.place, "the accelerator is '/', and every run has one", severity="warning")
+    for row in subject.rows:
+        if row.card_count > 1 and row.text("parallel") == NOT_APPLICABLE:
+            message = f"{_row(row)}: parallel is '/', and {row.card_count} cards run in some kind of parallelism"
+            yield Problem(row.cells["parallel"].place, message, severity="warning")
     if subject.document.generated:
         return
     if not any(row.known(column) for row in subject.rows for column in _NUMERIC):
         yield Problem(subject.start, "no row has a measured value, and nothing says why", severity="warning")
         return
+    for row in subject.rows:
+        if {row.text(column) for column in _NUMERIC if column in row.cells} == {NOT_APPLICABLE}:
+            message = f"{_row(row)} has no value, and nothing says why"
+            yield Problem(row.label.place, message, severity="warning")
     speeds = [column for column in (*THROUGHPUTS, "tokens") if column in subject.document.headers]
     if speeds and all(row.text(column) == NOT_APPLICABLE for row in subject.rows for column in speeds):
         headers = ", ".join(subject.document.headers[column].text for column in reversed(speeds))
@@ -158,7 +168,7 @@ def one_unit_per_metric(subject: LintedDocument) -> Iterator[Problem]:
                 yield Problem(cell.place, f"{said} has no %, case {subject.case.name} has")
             elif has_sign and not as_percent:
                 yield Problem(cell.place, f"{said} is a percentage, case {subject.case.name}'s a fraction")
-        elif subject.case is None and row.metric in _IN_PERCENT and not has_sign and (row.number("quality") or 0) > 1:
+        elif subject.case is None and not has_sign and (row.number("quality") or 0) > 1 and _has_sign(subject, row):
             yield Problem(cell.place, f"{said} is more than 1 and has no %")
     if written and subject.case is None:
         yield from _odd_notation(subject, written[0])
@@ -173,11 +183,27 @@ def _is_above_one(row: DocumentRow) -> bool:
     return number is not None and row.quality is None and (row.metric is not None or "%" in row.known("quality"))
 
 
+def _has_sign(subject: LintedDocument, row: DocumentRow) -> bool:
+    """Return whether the case's percentages have a sign: its target is a fraction, or most other reports have it."""
+    if row.metric not in _IN_PERCENT:
+        return False
+    try:
+        return subject.need_target().value <= 1
+    except NotChecked:
+        signs = (_PERCENT.search(each.known("quality")) for each in _first_results(subject, row))
+        return majority_against(Counter("with" if sign else "without" for sign in signs), "without") is not None
+
+
+def _first_results(subject: LintedDocument, row: DocumentRow) -> Iterator[DocumentRow]:
+    """Yield the first row with a result of every report of the case in the row's metric."""
+    alike = [each for each in subject.corpus.subjects if subject.case_name and each.case_name == subject.case_name]
+    first = (next((row for row in each.rows if row.quality is not None), None) for each in alike)
+    yield from (each for each in first if each and each.metric == row.metric)
+
+
 def _odd_notation(subject: LintedDocument, row: DocumentRow) -> Iterator[Problem]:
     """Yield the notation of results that differs from that of most other reports of the case."""
-    alike = [each for each in subject.corpus.subjects if subject.case_name and each.case_name == subject.case_name]
-    first = [next((row for row in each.rows if row.quality is not None), None) for each in alike]
-    counts = Counter(_notation(each) for each in first if each and each.metric == row.metric)
+    counts = Counter(_notation(each) for each in _first_results(subject, row))
     own = _notation(row)
     most = majority_against(counts, own)
     if most and row.metric in _IN_PERCENT and row.quality is not None:
@@ -208,13 +234,12 @@ def _metric(subject: LintedDocument) -> Iterator[Problem]:
             )
     elif header and kind and subject.case_name:
         targets = {wording.quality_kind(target.metric) for target in subject.base.targets} if subject.base else set()
-        own = next(iter(targets)) if len(targets) == 1 else None
+        own = next(iter(targets)) if len(targets) == 1 and "other" not in targets else None
         kinds = subject.corpus.quality_kinds[subject.case_name]
-        if own and own != "other":
-            # All reports may be right, and the key of the target called wrongly.
-            if kind != own and (kinds[own] or kinds.total() == 1):
-                yield Problem(header.place, f"{header.text!r} is {kind}, the target of the base configuration is {own}")
-        elif most := majority_against(kinds, kind):
+        # Most reports may be right, and the key of the target called wrongly.
+        if own and own != kind and kinds[own] >= kinds[kind]:
+            yield Problem(header.place, f"{header.text!r} is {kind}, the target of the base configuration is {own}")
+        elif own is None and (most := majority_against(kinds, kind)):
             yield Problem(header.place, f"{header.text!r} is {kind}, in {kinds[most]} other reports it is {most}")
 
 
@@ -276,15 +301,24 @@ def memory_fits_the_card(subject: LintedDocument) -> Iterator[Problem]:
         if value.total_bytes > _MOST_OF_ANY_CARD:
             yield Problem(cell.place, f"mem {cell.text!r} is more than any card has, perhaps in MiB")
             continue
+        products = _products(subject, row.card)
+        is_of_card = any(_may_have(product, value.total_bytes) for product in products)
+        group, own = subject.card_group(row), f"{value.total_bytes / _GIB:.0f} GiB"
+        reports = subject.corpus.memory_totals[group]
+        # A card of several sizes has several totals.
+        most = majority_against(reports, own) if len({product.memory_bytes for product in products}) <= 1 else None
         if value.used_bytes > value.total_bytes:
             yield Problem(cell.place, f"mem {cell.text!r} uses more than there is")
-        elif value.used_bytes >= value.total_bytes * _FULL:
+        elif value.used_bytes == value.total_bytes:
+            yield Problem(cell.place, f"mem {cell.text!r} is full to the last digit")
+        elif value.used_bytes >= value.total_bytes * _FULL and not is_of_card and reports[own] < _MIN_REPORTS:
             yield Problem(
                 cell.place, f"mem {cell.text!r} is full to the last percent; the total is perhaps not the device's"
             )
         totals[f"{row.card} {row.topology.note}" if row.topology else ""][total.strip()] = row
-        products = _products(subject, row.card)
-        if products and not any(_may_have(product, value.total_bytes) for product in products):
+        if most:
+            yield Problem(cell.place, f"total {own}; {group[1]} has {most} in {reports[most]} other reports")
+        if products and not is_of_card:
             known = " or ".join(sorted({f"{(product.memory_bytes or 0) / _GIB:g} GiB" for product in products}))
             yield Problem(
                 cell.place, f"total {value.total_bytes / _GIB:g} GiB; {row.card} has {known} by its data sheet"
@@ -335,7 +369,7 @@ def numbers_are_numbers(subject: LintedDocument) -> Iterator[Problem]:
         for column in _NUMERIC:
             text = row.known(column)
             if text and "&" not in text and not _is_number(row, column):
-                yield Problem(row.cells[column].place, f"{_row(row)}: {column} {text!r} is not a number")
+                yield Problem(row.cells[column].place, f"{_row(row)}: {row.headers[column]} {text!r} is not a number")
         for column, cell in row.cells.items():
             plain = cell.text.translate(_HALF_WIDTH)
             if column != "configuration" and plain != cell.text and not _IDEOGRAPH.search(plain):
@@ -346,7 +380,8 @@ def numbers_are_numbers(subject: LintedDocument) -> Iterator[Problem]:
         for name, cell in values:
             if same[cell.text] > 1 and len(re.sub(r"\D", "", cell.text).strip("0")) < _MIN_DIGITS:
                 yield Problem(
-                    cell.place, f"{_row(row)}: {name} {cell.text!r} is rounded until it equals another throughput"
+                    cell.place,
+                    f"{_row(row)}: {row.headers[name]} {cell.text!r} is rounded until it equals another throughput",
                 )
                 break
 
@@ -354,8 +389,9 @@ def numbers_are_numbers(subject: LintedDocument) -> Iterator[Problem]:
 def _is_number(row: DocumentRow, column: str) -> bool:
     if column == "mem":
         return row.memory is not None
-    # A result that is no fraction, such as a perplexity, is a number too.
-    return cells.number(row.known(column).rstrip("%％ ")) is not None
+    text = row.known(column).rstrip("%％ ")
+    # A result that is no fraction, such as a perplexity, is a number too, and a log-likelihood may be negative.
+    return cells.number(text.removeprefix("-") if column in ("quality", "target") else text) is not None
 
 
 @rule("L30", "placeholder", why="the author meant to come back", fix="write the value, or why there is none")
@@ -375,6 +411,10 @@ def no_placeholder_is_left(subject: LintedDocument) -> Iterator[Problem]:
     for located in texts:
         if located.place not in described and (match := _PLACEHOLDER.search(located.text)):
             yield Problem(located.place, f"{match[0]!r} is left in {located.text[:60]!r}")
+    for fact in document.facts.values():
+        label, colon, _ = fact.text.replace("：", ":").partition(":")
+        if colon and wording.normal(label) in wording.FACTS:
+            yield Problem(fact.place, f"the label {label!r} stands twice")
     short = document.general.get("card_short_name")
     if short and re.fullmatch(r".*\w\s*[/\\]", short.value.text):
         yield Problem(short.value.place, f"short name {short.value.text!r} has a mark for nothing behind it")

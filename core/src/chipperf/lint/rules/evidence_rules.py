@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
+from chipperf.documents import wording
 from chipperf.documents.markdown import read_text
 from chipperf.errors import DocumentError
 from chipperf.languages import pattern, phrase
@@ -17,6 +18,10 @@ from chipperf.records.schema import METRICS_VERSION, Missing
 _LEGEND: Final = re.compile(pattern(phrase("one of %(precisions)s"), precisions=r"\s*(.+)"), re.IGNORECASE)
 _REDUCING: Final = re.compile(r"tf32|(?:gemm|conv|matmul)\w*dtype|(?:matmul|fp32)_precision", re.IGNORECASE)
 _PRECISION: Final = re.compile(r"\b(?:amp|(?:tf|bf|fp|int)\d+)\b")
+_PACKAGE: Final = re.compile(r"(?P<name>[A-Za-z][\w-]*)(?:\s*(?:==\s*(?P<version>[\w.+-]+)|[<>!~]=?.*))?(?=$|[\s;#])")
+_FRAMEWORKS: Final = ("pytorch", "torch", "paddle", "paddlepaddle")
+"""What comes with the container."""
+
 _LEVEL: Final = re.compile(r"[\s,，(（]*(?:level\s*=\s*)?[\"'“”]?o[0-3][\"'“”]?[)）]?$")
 _OFF: Final = ("", "0", "false", "off", "no", "float32", "fp32", "highest", "ieee")
 _CASE_KEY: Final = re.compile(
@@ -124,6 +129,40 @@ def _case_key_versions(subject: LintedDocument) -> tuple[str, set[str]]:
     if not any(key["version"] for key in keys):
         raise NotChecked("no key in test_conf.py for the vendor's cards tells the version")
     return framework.removeprefix("py"), {key["version"] for key in keys if key["version"]}
+
+
+@rule(
+    "L33",
+    "dependencies",
+    severity="warning",
+    why="a run with other packages is another run",
+    fix="write the packages of requirements.txt with their versions, or refer to it",
+    evidence="a requirements.txt among the configurations",
+)
+def dependencies_are_those_installed(subject: LintedDocument) -> Iterator[Problem]:
+    """The dependencies are the packages in ``requirements.txt`` beside the configurations."""
+    try:
+        text = read_text(subject.case_directory / "config" / "requirements.txt")
+    except DocumentError:
+        raise NotChecked("no requirements.txt among the configurations") from None
+    fact = subject.document.facts.get("dependencies")
+    lines = [line for line in map(str.strip, text.split("\n")) if line and not line.startswith(("#", "-"))]
+    if fact is None or not lines:
+        return
+    if fact.text and wording.says_nothing(fact.text):
+        names = ", ".join(line.rpartition("/")[2] for line in lines)
+        yield Problem(fact.place, f"dependencies {fact.text!r}, and requirements.txt installs {names}")
+        return
+    installed = {match["name"].casefold(): match["version"] for line in lines if (match := _PACKAGE.match(line))}
+    for part in re.split(r"\s*[,，、;；]\s*", fact.text):
+        match = _PACKAGE.fullmatch(part)
+        if match is None or match["name"].casefold() in _FRAMEWORKS:
+            continue
+        name, version = match["name"].casefold(), match["version"]
+        if name not in installed:
+            yield Problem(fact.place, f"dependency {part!r} is not in requirements.txt")
+        elif version and installed[name] and version != installed[name]:
+            yield Problem(fact.place, f"dependency {part!r}; requirements.txt has {name}=={installed[name]}")
 
 
 @rule(

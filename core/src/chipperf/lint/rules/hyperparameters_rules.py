@@ -8,6 +8,7 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, Any, Final
 
 from chipperf.cases.base import Case, Role
+from chipperf.documents import cells
 from chipperf.documents.markdown import Place
 from chipperf.documents.wording import lower_is_better
 from chipperf.errors import did_you_mean
@@ -16,6 +17,7 @@ from chipperf.lint.configs import (
     EPOCHS_KEYS,
     LEARNING_RATE_KEYS,
     is_number,
+    missing_modules,
     names_used,
     targets_in,
 )
@@ -39,15 +41,23 @@ _SETTINGS: Final = {
 _ALIASES: Final = {
     **dict.fromkeys(("lbs", "local_bs", "local_batchsize", "per_device_bs"), "bs"),
     **dict.fromkeys(("gas", "accumulate"), "gradient_accumulation_steps"),
+    "sharding_degree": "sharding_parallel_degree",
 }
 _PARALLEL_KEYS: Final = {
     "TP": ["tensor_parallel", "tensor_parallel_degree"],
     "PP": ["pipeline_parallel", "pipeline_parallel_degree"],
 }
 _PARALLEL: Final = re.compile(r"(?:[A-Z]P\d+[\s,，]*){2,}")
+_IN_NAME: Final = re.compile(r"(TP|PP|SH)(\d+)")
+"""Degrees of parallelism and the sharding's stage in a configuration's name."""
+
+_GLOBAL_BATCH: Final = re.compile(r"\b(?:gbs|global_?(?:bs|batch_?size))\s*=\s*(\d+)\b(?!\s*[KMG])", re.IGNORECASE)
+"""A batch of all cards in samples, not in tokens."""
 _DEFAULT_KEYS: Final = {"local_batchsize": BATCH_SIZE_KEYS, "seqlength": ["seqlength", "seq_length"]}
 _DEFAULT: Final = re.compile(
-    rf"({'|'.join(_DEFAULT_KEYS)})\b.*?(config_[\w.-]+?\.py).*?(?:默认为|default (?:is|of))\W{{0,3}}(\d+)", re.ASCII
+    rf"({'|'.join(_DEFAULT_KEYS)})\b.{{0,200}}?(config_[\w.-]{{1,60}}?\.py).{{0,200}}?"
+    r"(?:默认为|default (?:is|of))\W{0,3}(\d+)",
+    re.ASCII,
 )
 """Text that says what a configuration sets: the value's name, the configuration and the value."""
 
@@ -64,6 +74,15 @@ _REDUCED: Final = tuple(name for name, means in PRECISIONS.items() if means.auto
 _SWITCH_AFFIXES: Final = re.compile(r"^(?:use|enable)_|_enabled?$")
 _ANY_REDUCED_KEY: Final = "fp16"
 """FlagPerf's switch for fp16. Some vendors' configurations also set it for bf16."""
+
+_MIN_LIKENESS: Final = 0.86
+"""Likeness to a key that is read of a key that is that one misspelled, and not another one of the same family."""
+
+_LEAST: Final = {
+    **dict.fromkeys(("flops", "theoryflops", "theory_flops"), 1e12),
+    **dict.fromkeys(("target_ppl", "target_perplexity"), 1),
+}
+"""What a setting must at least be: accelerators have had teraFLOPS for a decade, and perplexity is e to a loss."""
 
 _FRAMEWORK_KEYS: Final = frozenset(
     {
@@ -104,6 +123,9 @@ def fix_hp_is_what_ran(subject: LintedDocument) -> Iterator[Problem]:
                 f"{row.shape} {row.precision}: fix_hp {row.text('fix_hp')!r}, but {candidates[0].path.name} has "
                 f"{', '.join(differences[0])}",
             )
+    for row in subject.rows:
+        yield from _beside_fix_hp(row, subject.configs_of(row))
+        yield from _global_batch(row, subject.configs_of(row))
     yield from _parallel(subject)
     yield from _defaults_in_text(subject)
     subject.need_base()
@@ -112,17 +134,71 @@ def fix_hp_is_what_ran(subject: LintedDocument) -> Iterator[Problem]:
 def _stated(row: DocumentRow) -> dict[str, Any] | None:
     """Return the settings of a row; ``None`` if ``fix_hp`` does not say that all others are the base's."""
     stated = row.hyperparameters
-    if stated is None or (not stated and row.text("fix_hp") in ("\\", "-")):
+    if stated is None or (not stated and row.text("fix_hp") == "-"):
         return None
     return {_ALIASES.get(key.casefold(), key): value for key, value in stated.items()}
 
 
+def _beside_fix_hp(row: DocumentRow, configs: list[Config]) -> Iterator[Problem]:
+    """Yield the cells besides ``fix_hp`` whose settings, or whose configuration's name, no configuration has."""
+    for column, cell in (*row.cells.items(), *row.unknown):
+        stated = cells.assignments(cell.text)[0] if column != "fix_hp" else {}
+        differences = [list(_other_values(stated, config)) for config in configs]
+        if configs and all(differences):
+            yield Problem(cell.place, f"{cell.text!r}, but {configs[0].path.name} has {', '.join(differences[0])}")
+    for config in configs if row.config_name else ():
+        name = dict(_IN_NAME.findall(config.path.stem))
+        stated = {keys[0]: int(name[kind]) for kind, keys in _PARALLEL_KEYS.items() if kind in name}
+        stated |= {"sharding": f"stage{name['SH']}"} if "SH" in name else {}
+        if different := list(_other_values(stated, config)):
+            yield Problem(
+                row.cells["config_file"].place, f"{config.path.name} has {', '.join(different)}, unlike its name"
+            )
+
+
+def _other_values(stated: Mapping[str, Any], config: Config) -> Iterator[str]:
+    for key, said in stated.items():
+        name = _ALIASES.get(key.casefold(), key)
+        same = next((keys for keys in _PARALLEL_KEYS.values() if name in keys), [name, f"use_{name}"])
+        configured = config.value(_SETTINGS.get(name, same))
+        written = str(said).strip("\"'").casefold()
+        if isinstance(configured, bool | int) and written in ("true", "false"):
+            differs = configured != (written == "true")
+        elif isinstance(configured, str):
+            differs = configured.casefold() != written
+        else:
+            differs = is_number(configured) and is_number(said) and not _equal(configured, said)
+        if differs:
+            yield f"{next(each for each in _SETTINGS.get(name, same) if each in config.values)}={configured}"
+
+
+def _global_batch(row: DocumentRow, configs: list[Config]) -> Iterator[Problem]:
+    """Yield a global batch that is not the product of what it is made of, as far as all of that is known."""
+    stated, match = _stated(row), _GLOBAL_BATCH.search(row.known("fix_hp"))
+    if not stated or not match:
+        return
+    degrees = cells.degrees(row.known("parallel"))
+    products = []
+    for config in configs:
+        lbs, gas, tp, pp = (
+            stated.get(key, degrees.get(key, config.value((_SETTINGS | _PARALLEL_KEYS)[key])))
+            for key in ("bs", "gradient_accumulation_steps", "TP", "PP")
+        )
+        if not all(isinstance(value, int) and value > 0 for value in (lbs, gas, tp, pp)):
+            return
+        dp = degrees.get("DP", row.card_count // (tp * pp))
+        products.append((lbs * gas * dp, f"{lbs} x {gas} x {dp}"))
+    if products and int(match[1]) not in (product for product, _ in products):
+        product, factors = products[0]
+        message = f"{match[0]!r}, but LBS x GAS x DP is {factors} = {product}"
+        yield Problem(row.cells["fix_hp"].place, message)
+
+
 def _parallel(subject: LintedDocument) -> Iterator[Problem]:
-    """Yield rows that are parallel in another way than their configuration, unless another row is as it says."""
-    differing: dict[tuple[str, str], list[Problem | None]] = defaultdict(list)
+    """Yield rows that are parallel in another way than their configuration."""
     for row in subject.rows:
-        cells = (*row.cells.values(), *(cell for _, cell in row.unknown))
-        cell = next((cell for cell in cells if _PARALLEL.fullmatch(cell.text)), None)
+        texts = (*row.cells.values(), *(cell for _, cell in row.unknown))
+        cell = next((cell for cell in texts if _PARALLEL.fullmatch(cell.text)), None)
         configs = subject.configs_of(row)
         if cell is None or not configs:
             continue
@@ -135,11 +211,8 @@ def _parallel(subject: LintedDocument) -> Iterator[Problem]:
             ]
             for config in configs
         ]
-        message = f"{cell.text!r}, but {configs[0].path.name} has {', '.join(differences[0])}"
-        differing[row.card, row.shape].append(Problem(cell.place, message) if all(differences) else None)
-    for problems in differing.values():
-        if problems[0] and all(problems):
-            yield problems[0]
+        if all(differences):
+            yield Problem(cell.place, f"{cell.text!r}, but {configs[0].path.name} has {', '.join(differences[0])}")
 
 
 def _defaults_in_text(subject: LintedDocument) -> Iterator[Problem]:
@@ -216,9 +289,16 @@ def every_row_has_a_configuration(subject: LintedDocument) -> Iterator[Problem]:
     configs = subject.need_configs()
     for path, reason in configs.unreadable.items():
         yield Problem(subject.start, f"{path.name} cannot be loaded: {reason}")
+    lacking: dict[str, list[str]] = defaultdict(list)
+    for config in configs.configs:
+        for module in missing_modules(config.path) if config.path.suffix == ".py" else ():
+            lacking[module].append(config.path.name)
+    for module, files in lacking.items():
+        message = f"{_first_of(files)} cannot be loaded: it imports {module}, which is not in the tree"
+        yield Problem(subject.start, message, severity="warning")
     if not configs.configs:
         raise NotChecked(f"no configuration in {configs.path}")
-    unknown = ""
+    unknown, base = "", subject.base
     for row in subject.rows:
         if row.topology is None or not subject.is_of_case(row):
             continue
@@ -237,7 +317,10 @@ def every_row_has_a_configuration(subject: LintedDocument) -> Iterator[Problem]:
         if row.precision in _REDUCED and not any(state is not False for state in switched):
             yield Problem(place, f"no configuration for {row.shape} sets {row.precision}: {names}")
         elif row.precision == "fp32" and all(switched):
-            yield Problem(place, f"fp32, but the configuration for {row.shape} sets {switched[0]}: {names}")
+            sets = f"the configuration for {row.shape} sets {switched[0]}"
+            if base and found[0].value([str(switched[0])]) is None:
+                sets = f"{base.origin} sets {switched[0]}, and the configuration for {row.shape} does not unset it"
+            yield Problem(place, f"fp32, but {sets}: {names}")
         elif None in switched and row.precision in _REDUCED:
             unknown = row.precision
     if unknown:
@@ -368,15 +451,22 @@ def targets_carry_a_version(subject: LintedDocument) -> Iterator[Problem]:
         if row.text("target") == row.text("quality"):
             cell = row.cells["quality"]
             yield Problem(cell.place, f"the result {cell.text!r} is the target to the last digit")
+    # A tree names no versions of its own targets.
+    of_tree = {} if subject.case or not subject.base else {each.key: each.value for each in subject.base.targets}
     pinned: dict[str, list[str]] = defaultdict(list)
     for config in subject.configs.configs if subject.configs else ():
         if any("version" in name for name in config.values):
             continue
         for target in targets_in({key: each.value for key, each in config.values.items()}):
+            if of_tree.get(target.key) == target.value:
+                continue
             assigned = config.values[target.key]
-            pinned[f"{target.key} to {target.value:g}"].append(f"{assigned.path.name}:{assigned.line}")
+            known = f"; {subject.need_base().origin} has {of_tree[target.key]:g}" if target.key in of_tree else ""
+            pinned[f"sets {target.key} to {target.value:g} without a version{known}"].append(
+                f"{assigned.path.name}:{assigned.line}"
+            )
     for setting, places in pinned.items():
-        yield Problem(subject.start, f"{_first_of(places)} sets {setting} without a version")
+        yield Problem(subject.start, f"{_first_of(places)} {setting}")
     for record in subject.records:
         if subject.case and record.case.name == subject.case.name and record.case.version != subject.case.version:
             yield Problem(
@@ -409,9 +499,32 @@ def configurations_have_no_unknown_keys(subject: LintedDocument) -> Iterator[Pro
             where = f"{assigned.path.name}:{assigned.line}"
             if key not in read and not key.startswith("_") and where not in places[key]:
                 places[key].append(where)
-                hints[key] = " (did you mean 'lr'?)" if key == "learning_rate" else did_you_mean(key, read)
+                hints[key] = (
+                    " (did you mean 'lr'?)" if key == "learning_rate" else did_you_mean(key, read, _MIN_LIKENESS)
+                )
     for key, hint in hints.items():
         yield Problem(subject.start, f"{_first_of(places[key])} sets {key!r}, which nothing reads{hint}")
+
+
+@rule(
+    "L32",
+    "impossible-setting",
+    why="every utilization computed from a peak of -1 is wrong, and no run reaches a perplexity below 1",
+    fix="write the card's peak in FLOPS, or a target that a run can reach",
+    evidence="configurations",
+)
+def settings_are_possible(subject: LintedDocument) -> Iterator[Problem]:
+    """Peak FLOPS are those of an accelerator, and no target is out of its metric's range."""
+    places: dict[str, list[str]] = defaultdict(list)
+    for config in subject.need_configs().configs:
+        for key, least in _LEAST.items():
+            assigned = config.values.get(key)
+            if assigned and is_number(assigned.value) and assigned.value < least:
+                places[f"{key} to {assigned.value:g}; it is at least {least:g}"].append(
+                    f"{assigned.path.name}:{assigned.line}"
+                )
+    for setting, where in places.items():
+        yield Problem(subject.start, f"{_first_of(where)} sets {setting}")
 
 
 def _keys_read(subject: LintedDocument) -> frozenset[str]:

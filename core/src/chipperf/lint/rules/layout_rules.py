@@ -6,10 +6,13 @@ import os
 import re
 from collections import Counter
 from functools import lru_cache
+from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote
 
 from chipperf.documents import markdown, wording
+from chipperf.documents.markdown import Place
+from chipperf.documents.topology import parse_config_name
 from chipperf.errors import DocumentError
 from chipperf.lint.rule import LintedDocument, NotChecked, Problem, rule
 from chipperf.records.columns import THROUGHPUTS
@@ -20,6 +23,8 @@ if TYPE_CHECKING:
 
     from chipperf.documents.markdown import Markdown
 
+_LINK: Final = re.compile(r"!?\[([^\[\]]*)\]\([^()]*\)")
+_HTML_ANCHOR: Final = re.compile(r"""<\w+ [^<>]{0,200}?\b(?:id|name)=["']([^"'<>]+)["']""")
 _NOT_IN_SLUG: Final = re.compile(r"[^\w\- ]")
 _GENERAL: Final = {
     "task": "task",
@@ -31,6 +36,23 @@ _GENERAL: Final = {
 }
 """Rows of the general table that every layout has."""
 
+_KEYS: Final = {
+    "local_batchsize": r"(?i)batch|bs\b|import \*",
+    **dict.fromkeys(("seqlength", "seq_length"), r"(?i)seq|length|position|import \*"),
+    "gradient_accumulate_steps": r"(?i)accum|global_?batch|import \*",
+}
+"""What the keys of a value have in common, by its name in the text."""
+
+_WRITTEN_IN: Final = re.compile(
+    rf"(?P<value>{'|'.join(_KEYS)})\b.{{0,200}}?(?:为|written in)\s*`?"
+    r"(?P<file>config_[\w.-]{0,100}\w|[\w-]{1,100}\.(?:py|json|sh))",
+    re.ASCII,
+)
+_TO_BE_SET: Final = re.compile(
+    r"`(?P<file>\w[\w./-]{0,200}\.py)`[^`]*`(?P<key>\w+)`[^`]*(?:修改为|设置为|改为|\bto)\s*`(?P<value>[^`]+)`"
+)
+_COMMAND: Final = re.compile(r"\s*(?:\w+=\S+ )*(?:python|bash|sh|torchrun|deepspeed|docker|pip)\d?\s")
+_OPTION: Final = re.compile(r"\s*--\w")
 _SCHEME: Final = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*:|//")
 
 
@@ -82,14 +104,70 @@ def _page_anchors(path: Path) -> frozenset[str] | None:
 
 
 def _anchors(page: Markdown) -> frozenset[str]:
-    """Return GitHub's anchors of the headings."""
+    """Return GitHub's anchors of the headings, and those written as HTML."""
     seen: Counter[str] = Counter()
-    anchors = set()
+    anchors = {name.casefold() for line in page.lines for name in _HTML_ANCHOR.findall(line)}
     for heading in page.headings:
-        slug = _NOT_IN_SLUG.sub("", heading.text.casefold()).strip().replace(" ", "-")
+        slug = _NOT_IN_SLUG.sub("", _LINK.sub(r"\1", heading.text).casefold()).strip().replace(" ", "-")
         anchors.add(f"{slug}-{seen[slug]}" if seen[slug] else slug)
         seen[slug] += 1
     return frozenset(anchors)
+
+
+@rule(
+    "L34",
+    "instruction",
+    severity="warning",
+    why="a reader who does what the text says fails, or changes nothing",
+    fix="name the file that has the value, and give commands that run",
+    evidence="configurations",
+)
+def instructions_can_be_followed(subject: LintedDocument) -> Iterator[Problem]:
+    """The text names files that have the values, changes that are still to be made, and commands that run."""
+    directory = subject.need_configs().path
+    root = subject.case_directory.parent.parent.parent
+    said: set[str] = set()
+    for number, line in enumerate(subject.document.markdown.lines, start=1):
+        for match in _WRITTEN_IN.finditer(line):
+            message = _not_there(subject, directory, match["value"], match["file"])
+            if message and message not in said:
+                yield Problem(Place(number, match.start("file") + 1), message)
+                said.add(message)
+        for match in _TO_BE_SET.finditer(line):
+            key, value, file = match["key"], match["value"], match["file"]
+            if re.search(rf"(?m)^{key}\s*=\s*\W?{re.escape(value)}\W?\s*$", _content(root / file)):
+                yield Problem(Place(number, match.start("key") + 1), f"{key} is {value!r} in {file} already")
+    for block in subject.document.markdown.blocks:
+        if isinstance(block, markdown.Table) or block.kind != "code":
+            continue
+        lines = subject.document.markdown.lines[block.place.line - 1 : block.last_line]
+        for number, (before, line) in enumerate(pairwise(lines), start=block.place.line + 1):
+            goes_on = before.rstrip().endswith("\\") or _OPTION.match(before)
+            if _OPTION.match(line) and _COMMAND.match(before) and not goes_on:
+                message = f"{before.strip()!r} ends without \\, so that {line.strip()!r} is a command of its own"
+                yield Problem(Place(number, 1), message)
+
+
+def _not_there(subject: LintedDocument, directory: Path, value: str, file: str) -> str | None:
+    """Return why a value does not stand in a file of the case, or ``None``."""
+    config = parse_config_name(file)
+    # Another rule reports the configurations of other vendors.
+    if config and any(name.vendor != subject.vendor for name in subject.names.find(config.card)):
+        return None
+    beside = (directory / file, directory / f"{file}.py", directory.parent / file)
+    below = subject.benchmark.rglob(file) if subject.benchmark else ()
+    path = next((path for path in (*beside, *below) if path.is_file()), None)
+    if path is None:
+        return f"there is no {file}"
+    return None if re.search(_KEYS[value], _content(path)) else f"there is no {value} in {file}"
+
+
+@lru_cache(maxsize=1024)
+def _content(path: Path) -> str:
+    try:
+        return markdown.read_text(path)
+    except DocumentError:
+        return ""
 
 
 @rule(

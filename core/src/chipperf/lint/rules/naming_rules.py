@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Final
 
 from chipperf.documents import cells, wording
 from chipperf.documents.document_identity import case_of_directory, installed_cases
-from chipperf.documents.markdown import Located, Place
+from chipperf.documents.format import NOT_APPLICABLE
+from chipperf.documents.markdown import Located, Place, read_text
 from chipperf.documents.topology import parse_config_name
+from chipperf.errors import DocumentError
 from chipperf.lint.rule import LintedDocument, NotChecked, Problem, majority_against, rule
 
 if TYPE_CHECKING:
@@ -20,11 +22,27 @@ if TYPE_CHECKING:
 
     from chipperf.documents.card_names import Mention
 
-_CONFIG_IN_TEXT: Final = re.compile(r"config_[A-Za-z0-9_.+-]*\d+x\d+")
+_CONFIG_IN_TEXT: Final = re.compile(r"config_[A-Za-z0-9_.+-]{0,100}\dx\d{1,4}")
 _MODEL_NUMBER: Final = re.compile(r"[A-Za-z][A-Za-z-]*\d[A-Za-z0-9-]*")
 _SPELLING_CUTOFF: Final = 0.8
 _MIN_SHARED_FACTS: Final = 5
 _MIN_SHARED_NUMBERS: Final = 2
+_FRAMEWORK: Final = re.compile("deepspeed|flagscale|megatron|mindspore|paddle|tensorflow|torch")
+_BENEATH: Final = {
+    "deepspeed": ("torch",),
+    "megatron": ("torch", "flagscale"),
+    "flagscale": ("torch", "megatron"),
+}
+"""Other frameworks that a report may name instead of the one that its directory is called after."""
+
+_DATASET: Final = re.compile(
+    "alpaca|coco|criteo|enwik8|imagenet|lambada|librispeech|ljspeech|openwebtext|redpajama|wikipedia|wikitext|wudao|zinc"
+)
+_FIRST_KERNELS: Final = {"18.04": (4, 15), "20.04": (5, 4), "22.04": (5, 15), "24.04": (6, 8)}
+"""Kernel with which each release of Ubuntu began: https://ubuntu.com/about/release-cycle, section on kernels."""
+
+_UBUNTU: Final = re.compile(r"ubuntu\D{0,3}(\d\d\.04)", re.IGNORECASE)
+_KERNEL: Final = re.compile(r"(\d{1,3})\.(\d{1,3})\.\d{1,3}")
 _VENDOR_DIRECTORY: Final = re.compile(r"\btraining/(\w+)/[\w./-]*")
 
 
@@ -70,6 +88,9 @@ def _foreign_name(subject: LintedDocument, located: Located) -> Mention | None:
 def card_models_agree(subject: LintedDocument) -> Iterator[Problem]:
     """The accelerator, the short name and the rows' labels name the same card, and no server."""
     vendor = subject.need_vendor()
+    # A report on two environments has an accelerator in each.
+    further = [fact.text for key, fact in subject.document.other_facts if key == "card_title"]
+    cards_of_others = {mention.card for text in further for mention in subject.names.find(text) if mention.card}
     named: list[tuple[str, set[str]]] = []
     said_before: set[tuple[str, str]] = set()
     for what, located in (*subject.card_places(), *_configs_in_text(subject)):
@@ -87,11 +108,41 @@ def card_models_agree(subject: LintedDocument) -> Iterator[Problem]:
                 message = f"{said} is no card of {vendor} that is known; {known} is"
                 yield Problem(located.place, message, severity="warning")
             continue
-        if named and not any(_is_same_card(one, two) for _, others in named for one in cards for two in others):
+        before = cards_of_others.union(*(others for _, others in named))
+        if named and not any(_is_same_card(one, two) for one in cards for two in before):
             other, its_cards = named[0]
             message = f"{said} is {' and '.join(sorted(cards))}, {other} is {' and '.join(sorted(its_cards))}"
             yield Problem(located.place, message)
         named.append((said, cards))
+    yield from _spellings(subject, vendor)
+
+
+def _spellings(subject: LintedDocument, vendor: str) -> Iterator[Problem]:
+    """Yield a card that is written in several ways, once; a name within a longer one is no other way."""
+    # A rendered report has the product's name and the short name, as its vendor's plugin knows them.
+    if subject.document.generated:
+        return
+    configs = subject.configs.configs if subject.configs else ()
+    places = [located for _, located in subject.card_places()]
+    places += [Located(config.topology.card, subject.start) for config in configs if config.topology]
+    written: dict[str, dict[str, tuple[str, Place]]] = defaultdict(dict)
+    for located in places:
+        for mention in subject.names.find(located.text):
+            if mention.vendor == vendor and mention.card:
+                written[mention.card].setdefault(_spelling(mention.text, vendor), (mention.text, located.place))
+    for ways in written.values():
+        apart: list[str] = []
+        for way in sorted(ways, key=len):
+            if not any(re.search(rf"(?<![^\W_]){re.escape(short)}(?![^\W_])", way) for short in apart):
+                apart.append(way)
+        if len(apart) > 1:
+            message = f"one card is written {' and '.join(repr(ways[way][0]) for way in apart)}"
+            yield Problem(ways[apart[1]][1], message, severity="warning")
+
+
+def _spelling(card: str, vendor: str) -> str:
+    """Return the name of a card without case, blanks and the vendor's name."""
+    return re.sub(r"[\s_-]+", "-", card.casefold()).removeprefix(vendor).strip("-")
 
 
 def _is_same_card(one: str, two: str) -> bool:
@@ -113,17 +164,22 @@ def _similar_card(subject: LintedDocument, vendor: str, text: str) -> str | None
 
 @rule(
     "L31",
-    "model-name",
-    why="results of one model are taken for those of another",
-    fix="write the model of the directory, or move the document",
+    "other-case",
+    why="results of one model, dataset or framework are taken for those of another",
+    fix="write what the case of the directory has, or move the document",
     evidence="a directory that is called as a case",
 )
-def model_is_that_of_the_directory(subject: LintedDocument) -> Iterator[Problem]:
-    """The document names the model of its directory, and no other case's."""
+def document_is_of_the_directorys_case(subject: LintedDocument) -> Iterator[Problem]:
+    """The directory is called after a case and its framework, whose model, dataset and framework the document names."""
     directory = case_of_directory(subject.path)
+    if directory is None:
+        raise NotChecked("no directory that names the case")
+    if subject.benchmark:
+        yield from _framework_of(subject, subject.benchmark)
+        yield from _dataset_of(subject, subject.benchmark)
     row = subject.document.general.get("model")
-    if directory is None or row is None:
-        raise NotChecked("no directory and no general table that name the case")
+    if row is None:
+        raise NotChecked("no general table that names the case")
     own, stated = wording.normal(directory), wording.normal(row.value.text)
     beside = subject.path.absolute().parents[1]
     cases = {wording.normal(case) for case in (*installed_cases(), *_cases_of_directories(beside))}
@@ -131,6 +187,44 @@ def model_is_that_of_the_directory(subject: LintedDocument) -> Iterator[Problem]
         yield Problem(
             row.value.place, f"model {row.value.text!r} is that of another case; the directory is {directory!r}"
         )
+
+
+def _framework_of(subject: LintedDocument, benchmark: Path) -> Iterator[Problem]:
+    directory, framework = subject.case_directory.name, benchmark.name
+    if directory == benchmark.parent.name:
+        message = f"the directory is not called {directory}-{framework}, so that nothing runs the case from it"
+        yield Problem(subject.start, message)
+    fact = subject.document.facts.get("framework")
+    named = set(_FRAMEWORK.findall(fact.text.casefold())) if fact else set()
+    own = _FRAMEWORK.findall(framework)
+    if fact and named and own and named.isdisjoint({*own, *(each for name in own for each in _BENEATH.get(name, ()))}):
+        message = f"framework {fact.text!r}; the case of the directory is for {framework}"
+        yield Problem(fact.place, message)
+
+
+def _dataset_of(subject: LintedDocument, benchmark: Path) -> Iterator[Problem]:
+    row = subject.document.general.get("dataset")
+    if row is None or not (stated := _datasets(row.value.text)):
+        return
+    settings = " ".join(each for each in subject.base.values.values() if isinstance(each, str)) if subject.base else ""
+    for where, text in (("the base configuration", settings), ("README.md", _text(benchmark.parent / "README.md"))):
+        if named := _datasets(text):
+            if named.isdisjoint(stated):
+                message = f"dataset {row.value.text!r}; {where} of the case names {' and '.join(sorted(named))}"
+                yield Problem(row.value.place, message)
+            return
+
+
+def _datasets(text: str) -> set[str]:
+    return set(_DATASET.findall(text.casefold()))
+
+
+@lru_cache(maxsize=256)
+def _text(path: Path) -> str:
+    try:
+        return read_text(path)
+    except DocumentError:
+        return ""
 
 
 @lru_cache(maxsize=64)
@@ -160,9 +254,21 @@ def environment_is_the_vendors_own(subject: LintedDocument) -> Iterator[Problem]
     for heading in subject.document.markdown.headings:
         if name := _foreign_name(subject, heading):
             yield Problem(heading.place, f"heading {heading.text!r} names {name.text!r} of {name.vendor}")
+    changes = subject.document.general.get("changes")
+    for said in (changes.value, changes.remark) if changes else ():
+        if name := _foreign_name(subject, said):
+            yield Problem(said.place, f"the additional change {said.text!r} names {name.text!r} of {name.vendor}")
+    system, kernel = facts.get("os"), facts.get("kernel")
+    if system and kernel and (release := _UBUNTU.search(system.text)) and (used := _KERNEL.search(kernel.text)):
+        first = _FIRST_KERNELS.get(release[1])
+        if first and (int(used[1]), int(used[2])) < first:
+            message = f"kernel {used[0]} is older than the first of Ubuntu {release[1]}, {first[0]}.{first[1]}"
+            yield Problem(kernel.place, message)
     several = next((row for row in subject.rows if row.topology and row.topology.nnodes > 1), None)
     network = facts.get("network")
-    if several and (network is None or not network.text):
+    # What a rendered report marks as missing, it says on purpose.
+    nothing = ("",) if subject.document.generated else ("", NOT_APPLICABLE)
+    if several and (network is None or network.text in nothing):
         place = network.place if network else several.label.place
         yield Problem(place, f"there is a {several.shape} row, and the environment names no network")
     for key in ("network", "kernel"):
@@ -188,7 +294,7 @@ def _foreign_directories(subject: LintedDocument) -> Iterator[Problem]:
             if match[1] in subject.names.vendors and match[1] != subject.vendor:
                 yield Problem(Place(number, match.start() + 1), f"{match[0]!r} is a directory of {match[1]}")
     for config in subject.configs.configs if subject.configs else ():
-        named = config.value(["vendor"])
+        named = str(config.value(["vendor"]))
         if named in subject.names.vendors and named != subject.vendor:
             yield Problem(subject.start, f"{config.path.name} sets vendor to {named!r}")
 

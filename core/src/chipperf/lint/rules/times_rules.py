@@ -6,6 +6,7 @@ import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
+from urllib.parse import unquote
 
 from chipperf.documents import cells, wording
 from chipperf.documents.document_identity import installed_cases
@@ -82,9 +83,10 @@ def _lost_time(subject: LintedDocument) -> Iterator[Problem]:
     for row in subject.rows:
         whole, train = row.number("p_whole"), row.number("p_train")
         if whole and train and whole <= train:
-            shares.append((1 - whole / train, row.cells["p_whole"].place))
-    least = min((share for share, _ in shares), default=0)
-    for share, place in shares:
+            shares.append((1 - whole / train, row.card_count, row.cells["p_whole"].place))
+    for share, cards, place in shares:
+        # More cards shorten training more than evaluation.
+        least = min(other for other, count, _ in shares if count >= cards)
         if share > _LOST_SHARE and share > _LOST_FACTOR * max(least, 0.01):
             message = f"evaluation takes {share:.0%} of the time here and {least:.0%} in another row"
             yield Problem(place, message, severity="warning")
@@ -202,7 +204,7 @@ def _axis_of_data(path: str) -> str | None:
 
 def _data_of(subject: LintedDocument, address: str, suffix: str) -> str:
     """Return the path of a figure's data, which may not exist or be no possible path."""
-    return os.path.splitext(subject.path.parent / address)[0] + suffix
+    return os.path.splitext(subject.path.parent / unquote(address.partition("?")[0]))[0] + suffix
 
 
 def _figures(subject: LintedDocument) -> list[tuple[str, Place, str]]:
@@ -234,6 +236,7 @@ def _figures(subject: LintedDocument) -> list[tuple[str, Place, str]]:
     why="a picture of one run shows neither its numbers nor how much runs differ",
     fix="put the points beside the picture as CSV, and say how many seeds it shows",
     evidence="a figure of a curve",
+    off_because="vendors' rules ask for a picture only",
 )
 def curves_come_with_data(subject: LintedDocument) -> Iterator[Problem]:
     """A figure of convergence comes with its points and says how many runs it shows."""

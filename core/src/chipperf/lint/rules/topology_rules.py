@@ -9,8 +9,9 @@ from itertools import combinations
 from typing import TYPE_CHECKING, Final
 
 from chipperf.documents import cells
+from chipperf.documents.markdown import Place
 from chipperf.documents.topology import bracketed_shapes, cards_said
-from chipperf.lint.rule import LintedDocument, Problem, rule
+from chipperf.lint.rule import LintedDocument, NotChecked, Problem, rule
 from chipperf.records.columns import THROUGHPUTS
 from chipperf.records.scaling import MAX_EFFICIENCY, efficiency
 
@@ -29,6 +30,14 @@ _MEMORY_TOLERANCE: Final = 1.25
 
 _DEGREES_OF_CARDS: Final = ("TP", "PP", "DP", "CP")
 """Kinds of parallelism that multiply to the number of cards; others, such as EP, divide one of them."""
+
+_PARALLELISM: Final = re.compile(r"(?<![A-Za-z0-9])(?:[TPDCE]P\d+){3,}")
+_EXAMPLE: Final = re.compile(r"例如|如：|such as|e\.g\.|example", re.IGNORECASE)
+_SPLIT: Final = re.compile(
+    r"模型并行|张量并行|流水线?并行|(?:model|tensor|pipeline)[- ]parallel|\bZeRO\b|shard(?:ed|ing)|global[_ ]?batch",
+    re.IGNORECASE,
+)
+"""Text on a model that is split over the cards, or a batch that is: both change what one card holds."""
 
 _SCALED: Final = re.compile(r"lr|learning|warm|decay|step|epoch|seed", re.IGNORECASE)
 """Hyperparameters that change with the number of cards and not with the memory that a card needs."""
@@ -51,21 +60,36 @@ def words_match_the_topology(subject: LintedDocument) -> Iterator[Problem]:
         shapes = sorted({f"{one}x{other}" for one, other in bracketed_shapes(row.label.text)})
         if len(shapes) > 1:
             yield Problem(row.label.place, f"row {row.label.text!r} has the topologies {' and '.join(shapes)}")
-        if topology.words:
+        if topology.words and topology.words_differ:
             machines, cards = topology.words
-            # Some reports state the number of cards of all machines.
-            if topology.nnodes != machines or cards not in (topology.nproc_per_node, topology.world_size):
-                yield Problem(
-                    row.label.place,
-                    f"{topology.phrase!r} is {machines} machines with {cards} cards, in brackets stands {row.shape}",
-                )
-        elif said := [count for count in cards_said(row.label.text) if not _may_be(count, topology)]:
+            yield Problem(
+                row.label.place,
+                f"{topology.phrase!r} is {machines} machines with {cards} cards, in brackets stands {row.shape}",
+            )
+        elif not topology.words and (
+            said := [count for count in cards_said(row.label.text) if not _may_be(count, topology)]
+        ):
             yield Problem(row.label.place, f"row {row.label.text!r} says {said[0]} cards and {row.shape}")
         degrees = cells.degrees(row.known("parallel"))
         used = math.prod(degrees.get(name, 1) for name in _DEGREES_OF_CARDS)
         if degrees and (used != row.card_count if "DP" in degrees else row.card_count % max(used, 1)):
             cell = row.cells["parallel"]
             yield Problem(cell.place, f"{cell.text!r} is for {used} cards, the row has {row.card_count}")
+    yield from _parallelism_in_text(subject)
+
+
+def _parallelism_in_text(subject: LintedDocument) -> Iterator[Problem]:
+    """Yield parallelism that the text states, outside of tables and not as an example, for cards that no row has."""
+    counts = sorted({row.card_count for row in subject.rows} - {0})
+    for number, line in enumerate(subject.document.markdown.lines, start=1):
+        for match in () if "|" in line or _EXAMPLE.search(line) or not counts else _PARALLELISM.finditer(line):
+            degrees = cells.degrees(match[0])
+            used = math.prod(degrees.get(name, 1) for name in _DEGREES_OF_CARDS)
+            if degrees.keys() >= {"TP", "PP", "DP"} and used not in counts:
+                rows = " or ".join(map(str, counts))
+                yield Problem(
+                    Place(number, match.start() + 1), f"{match[0]!r} is for {used} cards, the rows have {rows}"
+                )
 
 
 def _may_be(count: int, topology: RowLabel) -> bool:
@@ -109,6 +133,8 @@ def several_machines_say_all_cards(subject: LintedDocument) -> Iterator[Problem]
 )
 def memory_does_not_depend_on_topology(subject: LintedDocument) -> Iterator[Problem]:
     """Rows that state the same hyperparameters and precision use about the same memory per card."""
+    if split := next((match for line in subject.document.markdown.lines if (match := _SPLIT.search(line))), None):
+        raise NotChecked(f"memory depends on the number of cards: {split[0]}")
     groups: dict[Hashable, list[tuple[int, DocumentRow]]] = defaultdict(list)
     for row in subject.rows:
         value, key = row.memory, _comparable(row)
