@@ -23,22 +23,18 @@ _NUMBERS: Final = {
             ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"], start=1
         )
     },
-    **{"两": 2, "双": 2, "单": 1, "single": 1, "dual": 2, "sixteen": 16},
+    **{"两": 2, "双": 2, "单": 1, "single": 1, "dual": 2, "十六": 16, "三十二": 32},
+    **{"twelve": 12, "sixteen": 16, "thirty-two": 32},
 }
 _COUNT: Final = r"(?:\d{1,4}|[单双两一二三四五六七八九十])"
 _ZH_WORDS: Final = re.compile(rf"({_COUNT})机\s*({_COUNT})卡$")
-_EN_COUNT: Final = rf"(?:\d{{1,4}}|{'|'.join(text for text in _NUMBERS if text.isascii())})"
+_EN_COUNT: Final = rf"(?:\d{{1,4}}|{'|'.join(sorted(filter(str.isascii, _NUMBERS), key=len, reverse=True))})"
 _EN_WORDS: Final = re.compile(
     rf"(?:^|(?<=\s))({_EN_COUNT})[\s-]+(?:machines?|nodes?)[\s,]+({_EN_COUNT})[\s-]+(?:cards?|[GN]PUs?)(\s+each)?$",
     re.IGNORECASE,
 )
-_CARDS: Final = {
-    **_NUMBERS,
-    **dict(zip(("three", "four", "five", "six", "seven", "eight", "nine", "ten"), range(3, 11), strict=True)),
-    **{"twelve": 12, "sixteen": 16, "thirty-two": 32, "十六": 16, "三十二": 32},
-}
 _CARDS_SAID: Final = re.compile(
-    rf"(\d{{1,4}}|{'|'.join(sorted(_CARDS, key=len, reverse=True))})[\s-]*(?:(?:cards?|[gnx]pus?)\b|[张块]?卡)",
+    rf"(\d{{1,4}}|{'|'.join(sorted(_NUMBERS, key=len, reverse=True))})[\s-]*(?:(?:cards?|[gnx]pus?)\b|[张块]?卡)",
     re.IGNORECASE,
 )
 _MOST_CARDS_PER_MACHINE: Final = 8

@@ -11,7 +11,7 @@ from chipperf.documents.case_document import CaseDocument, DocumentRow, read_doc
 from chipperf.documents.document_identity import find_case_by_model, identify_case, identify_vendor, installed_cases
 from chipperf.documents.format import MARKERS, setting
 from chipperf.documents.markdown import Located
-from chipperf.documents.topology import several_topologies
+from chipperf.documents.topology import bracketed_shapes
 from chipperf.errors import DocumentError
 from chipperf.importing import stated_units
 from chipperf.importing.imported import Import, ImportSource, NotUnderstood, SourceFile, imported_record
@@ -385,7 +385,7 @@ def _topology_fault(row: DocumentRow) -> str:
     """Return why a row's first cell does not tell its topology, empty if it does."""
     if row.topology is None:
         return "no topology such as 1x8 can be read from it"
-    if several_topologies(row.label.text):
+    if len(set(bracketed_shapes(row.label.text))) > 1:
         return "several topologies stand in its brackets"
     return f"its words say another topology than {row.shape}" if row.topology.words_differ else ""
 
