@@ -122,8 +122,12 @@ def cards_said(text: str) -> list[int]:
     >>> cards_said("C500 one machine, eight cards (1x1)"), cards_said("C500十六卡")
     ([8], [16])
     """
-    said = (match.lower() for match in _CARDS_SAID.findall(text))
-    return [_NUMBERS[count] if count in _NUMBERS else int(count) for count in said]
+    return [_CARDS[text] if (text := match.lower()) in _CARDS else int(text) for match in _CARDS_SAID.findall(text)]
+
+
+def several_topologies(text: str) -> bool:
+    """Return whether the brackets of a row's first cell have several topologies."""
+    return len({(int(match[1]), int(match[2])) for match in _BRACKETED_SHAPE.finditer(text)}) > 1
 
 
 def has_topology_in_brackets(text: str) -> bool:

@@ -65,7 +65,9 @@ def words_match_the_topology(subject: LintedDocument) -> Iterator[Problem]:
             machines, cards = topology.words
             meant = f"{counted(machines, 'machine')} with {counted(cards, 'card')}"
             yield Problem(row.label.place, f"{topology.phrase!r} is {meant}, in brackets stands {row.shape}")
-        elif said := [count for count in cards_said(row.label.text) if not _may_be(count, topology)]:
+        elif not topology.words and (
+            said := [count for count in cards_said(row.label.text) if not _may_be(count, topology)]
+        ):
             yield Problem(row.label.place, f"row {row.label.text!r} says {said[0]} cards and {row.shape}")
         degrees = cells.degrees(row.known("parallel"))
         used = math.prod(degrees.get(name, 1) for name in _DEGREES_OF_CARDS)
