@@ -122,7 +122,8 @@ def cards_said(text: str) -> list[int]:
     >>> cards_said("C500 one machine, eight cards (1x1)"), cards_said("C500十六卡")
     ([8], [16])
     """
-    return [_CARDS[text] if (text := match.lower()) in _CARDS else int(text) for match in _CARDS_SAID.findall(text)]
+    said = (match.lower() for match in _CARDS_SAID.findall(text))
+    return [_NUMBERS[count] if count in _NUMBERS else int(count) for count in said]
 
 
 def several_topologies(text: str) -> bool:
