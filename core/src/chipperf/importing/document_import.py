@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping
     from pathlib import Path
 
+    from chipperf.cases.base import Case
     from chipperf.documents.card_names import CardNames
     from chipperf.documents.topology import RowLabel
     from chipperf.records.schema import Setting, Text
@@ -106,7 +107,7 @@ class _Importer:
             if fault.place.line not in listed:
                 self._refuse(fault, fault.hint)
         for key, general in document.general.items():
-            if not self._says_the_usual(key, general.value.text):
+            if not _says_the_usual(key, general.value.text, self._case_name, self._case):
                 self._remark(f"{general.label.text}: {general.value.text}", general.value)
             if not wording.is_standard_remark(general.remark.text):
                 self._remark(f"{general.label.text}: {general.remark.text}", general.remark)
@@ -171,18 +172,6 @@ class _Importer:
             return dict.fromkeys(Titles.model_fields, title.text)
         language = self._document.language
         return {language if language in Titles.model_fields else ENGLISH: title.text}
-
-    def _says_the_usual(self, key: str, text: str) -> bool:
-        if key in ("card_short_name", "dataset") or cells.marker(text) is not None:
-            return True
-        if key == "model":
-            found = find_case_by_model(text)
-            return found is not None and found.name == self._case_name
-        if key == "task" and self._case:
-            return text in in_all_languages(self._case.report.task)
-        if key == "changes":
-            return wording.says_nothing(text)
-        return key != "task" and wording.refers_to_column(text) is not None
 
     def _rows(self) -> list[tuple[RowLabel, dict[str, Any], list[ImportSource]]]:
         rows = []
@@ -264,13 +253,13 @@ class _Importer:
         value: float | cells.MemoryCell | None
         fault = "not used/total in GiB" if in_bytes else "not a number"
         if in_bytes:
-            value = self._memory(row)
+            value = _memory(self._document, row)
         elif column.key == "quality":
-            problem = self._result_fault(row, cell)
+            problem = _result_fault(self._document, row, cell)
             value, fault = (None, problem) if problem else (row.quality, fault)
         else:
             value = row.number(column.key)
-            factor = stated_units.factor(column, row.headers[column.key], self._legend(column.key))
+            factor = stated_units.factor(column, row.headers[column.key], _legend(self._document, column.key))
             if factor is None or (factor != 1 and cell.text[-1:].isalpha()):
                 value, fault = None, f"not clearly in {column.unit} by its header, legend and cell"
             elif value is not None:
@@ -294,39 +283,6 @@ class _Importer:
             allocator_source=_MEMORY_SOURCE,
             device_source=_MEMORY_SOURCE,
         )
-
-    def _memory(self, row: DocumentRow) -> cells.MemoryCell | None:
-        """Return used and total memory. A cell without a unit has that of the legend, if memory can be so small."""
-        said = _MEMORY_LEGEND.search(self._legend("mem"))
-        text, header = row.known("mem"), row.headers["mem"]
-        if self._document.generated or not said or said[1][0] in "Gg" or _MEMORY_UNIT.search(text + header):
-            return row.memory
-        found = cells.memory(text, f"({said[1]})")
-        return found if found and found.used_bytes >= _LEAST_MEMORY_BYTES else None
-
-    def _result_fault(self, row: DocumentRow, cell: Located) -> str:
-        """Return why a cell does not tell the result of the case, empty if it does."""
-        header, legend = row.headers["quality"], wording.normal(self._legend("quality"))
-        name, is_fraction = wording.normal(wording.without_unit(header)), wording.is_fraction(row.metric)
-        written = cells.number(cell.text.rstrip("%％ "))
-        if self._document.generated:
-            return ""
-        if _OF_FIVE.search(name) or (_OF_FIVE.search(legend) and not _OF_ONE.search(legend)):
-            return "accuracy among five guesses is not the case's result"
-        if is_fraction and name.startswith("train"):
-            return f"{header} is not the case's result"
-        if "&" in cell.text and _BOXES not in header.casefold().partition("&")[0]:
-            return "several results"
-        if is_fraction and written is not None and written > 100:
-            return "above 100 %"
-        is_small = written is not None and 0 < written < 1 and cell.text.endswith(("%", "％"))
-        if is_fraction and is_small and row.metric != "error rate":
-            return "a percentage below 1, or a fraction with a percent sign"
-        return ""
-
-    def _legend(self, column: str) -> str:
-        row = self._document.general.get(column)
-        return row.remark.text if row else ""
 
     def _hyperparameters(self, row: DocumentRow) -> dict[str, Any]:
         cell, parallel = row.cells.get("fix_hp"), row.known("parallel")
@@ -379,6 +335,55 @@ class _Importer:
 
     def _source(self, field: str, located: Located) -> ImportSource:
         return ImportSource.at(located, self._document.name, field)
+
+
+def _memory(document: CaseDocument, row: DocumentRow) -> cells.MemoryCell | None:
+    """Return used and total memory. A cell without a unit has that of the legend, if memory can be so small."""
+    said = _MEMORY_LEGEND.search(_legend(document, "mem"))
+    text, header = row.known("mem"), row.headers["mem"]
+    if document.generated or not said or said[1][0] in "Gg" or _MEMORY_UNIT.search(text + header):
+        return row.memory
+    found = cells.memory(text, f"({said[1]})")
+    return found if found and found.used_bytes >= _LEAST_MEMORY_BYTES else None
+
+
+def _result_fault(document: CaseDocument, row: DocumentRow, cell: Located) -> str:
+    """Return why a cell does not tell the result of the case, empty if it does."""
+    header, legend = row.headers["quality"], wording.normal(_legend(document, "quality"))
+    name, is_fraction = wording.normal(wording.without_unit(header)), wording.is_fraction(row.metric)
+    written = cells.number(cell.text.rstrip("%％ "))
+    if document.generated:
+        return ""
+    if _OF_FIVE.search(name) or (_OF_FIVE.search(legend) and not _OF_ONE.search(legend)):
+        return "accuracy among five guesses is not the case's result"
+    if is_fraction and name.startswith("train"):
+        return f"{header} is not the case's result"
+    if "&" in cell.text and _BOXES not in header.casefold().partition("&")[0]:
+        return "several results"
+    if is_fraction and written is not None and written > 100:
+        return "above 100 %"
+    is_small = written is not None and 0 < written < 1 and cell.text.endswith(("%", "％"))
+    if is_fraction and is_small and row.metric != "error rate":
+        return "a percentage below 1, or a fraction with a percent sign"
+    return ""
+
+
+def _legend(document: CaseDocument, column: str) -> str:
+    row = document.general.get(column)
+    return row.remark.text if row else ""
+
+
+def _says_the_usual(key: str, text: str, case_name: str, case: Case | None) -> bool:
+    if key in ("card_short_name", "dataset") or cells.marker(text) is not None:
+        return True
+    if key == "model":
+        found = find_case_by_model(text)
+        return found is not None and found.name == case_name
+    if key == "task" and case:
+        return text in in_all_languages(case.report.task)
+    if key == "changes":
+        return wording.says_nothing(text)
+    return key != "task" and wording.refers_to_column(text) is not None
 
 
 def _topology_fault(row: DocumentRow) -> str:
