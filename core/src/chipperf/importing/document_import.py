@@ -275,14 +275,7 @@ class _Importer:
             if cell.text.count("&"):
                 self._remark(f"{row.label.text}: {row.headers[column.key]} {cell.text}", cell)
             return value
-        return Memory(
-            allocated_peak_bytes=UNKNOWN,
-            reserved_peak_bytes=UNKNOWN,
-            device_peak_bytes=value.used_bytes,
-            total_bytes=value.total_bytes,
-            allocator_source=_MEMORY_SOURCE,
-            device_source=_MEMORY_SOURCE,
-        )
+        return _memory_of(value)
 
     def _hyperparameters(self, row: DocumentRow) -> dict[str, Any]:
         cell, parallel = row.cells.get("fix_hp"), row.known("parallel")
@@ -335,6 +328,17 @@ class _Importer:
 
     def _source(self, field: str, located: Located) -> ImportSource:
         return ImportSource.at(located, self._document.name, field)
+
+
+def _memory_of(cell: cells.MemoryCell) -> Memory:
+    return Memory(
+        allocated_peak_bytes=UNKNOWN,
+        reserved_peak_bytes=UNKNOWN,
+        device_peak_bytes=cell.used_bytes,
+        total_bytes=cell.total_bytes,
+        allocator_source=_MEMORY_SOURCE,
+        device_source=_MEMORY_SOURCE,
+    )
 
 
 def _memory(document: CaseDocument, row: DocumentRow) -> cells.MemoryCell | None:
