@@ -7,6 +7,14 @@ _SEED = "every seed still has numbers of its own"
 _PREFERENCE = "a vendor may choose this value"
 _LOG = "what a rank prints goes into its log"
 _CACHES = "a runtime may keep files in the user's home"
+_SENSOR = "no sensor is that accurate"
+_FEW_CALLS = "a run calls it a few times, before it trains"
+_OF_RANKS = (
+    *("perf_load_runtime", "perf_device_init", "perf_device_info", "perf_device_teardown", "perf_synchronize"),
+    *("perf_memory_query", "perf_memory_reset_peak", "perf_distributed_setup", "perf_seed", "perf_precision"),
+    *("perf_prepare_model", "perf_step_end"),
+)
+"""Hooks that only the processes of a run call, after the vendor's software is loaded."""
 
 EQUIVALENT: dict[str, str] = {
     # Hooks whose result does not depend on the call.
@@ -21,6 +29,12 @@ EQUIVALENT: dict[str, str] = {
         for operator in ("cached*", "previous_*", "first_arguments")
     },
     "perf_loader_options:*_arguments:call": _CONSTANT,
+    **{
+        f"perf_load_runtime:{operator}:call": _CONSTANT
+        for operator in ("cached", "cached_for_a_second", "previous_result")
+    },
+    "perf_peak_flops:cached_by_arguments:call": _CONSTANT,
+    "perf_loader_options:only_first_call:call": "a process asks once",
     # Hooks that do nothing.
     **{
         f"perf_step_end:{operator}:call": _NOTHING
@@ -38,6 +52,22 @@ EQUIVALENT: dict[str, str] = {
     "perf_*:emptied:DeviceError.hint": "an error may do without a hint",
     "perf_*:left_out:DeviceError.hint": "an error may do without a hint",
     "perf_vendor_info:replaced:*itle.*": _TEXT,
+    # What a run does not notice.
+    **{f"{hook}:leaves_output:call": _LOG for hook in _OF_RANKS},
+    **{f"{hook}:leaves_file_at_home:call": _CACHES for hook in _OF_RANKS},
+    **{
+        f"perf_{mutant}:call": _FEW_CALLS
+        for mutant in (
+            *("distributed_setup:delayed", "distributed_setup:each_fifth_delayed", "case_overrides:each_fifth_delayed"),
+            *("distributed_setup:leaves_host_memory", "precision:leaves_host_memory"),
+        )
+    },
+    **{f"perf_telemetry:plus_one:TelemetrySample.{key}": _SENSOR for key in ("power_w", "temperature_c", "clock_mhz")},
+    "perf_telemetry:*card*:if": "the condition only asks whether there is a UUID",
+    "perf_telemetry:another_error:raise*": "core says which hook failed, whatever it raises",
+    "perf_precision:emptied:set_switch(0)": "the name only finds the switch again when it is put back",
+    "perf_device_info:plus_one:DeviceInfo.total_bytes": "a runtime and a probe may differ by more",
+    "perf_vendor_info:dropped:CHANNELS_LAST": "a vendor may declare less than its card can do",
     # Choices.
     "perf_loader_options:set_*": _PREFERENCE,
     "perf_distributed_setup:left_out:DistributedConfig.timeout_s": _PREFERENCE,
