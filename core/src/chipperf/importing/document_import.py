@@ -11,9 +11,9 @@ from chipperf.documents.case_document import CaseDocument, DocumentRow, read_doc
 from chipperf.documents.document_identity import find_case_by_model, identify_case, identify_vendor, installed_cases
 from chipperf.documents.format import MARKERS, setting
 from chipperf.documents.markdown import Located
+from chipperf.documents.stated_units import stated_factor
 from chipperf.documents.topology import bracketed_shapes
 from chipperf.errors import DocumentError
-from chipperf.importing import stated_units
 from chipperf.importing.imported import Import, ImportSource, NotUnderstood, SourceFile, imported_record
 from chipperf.languages import ENGLISH, in_all_languages
 from chipperf.records.columns import Column, columns_of
@@ -259,7 +259,7 @@ class _Importer:
             value, fault = (None, problem) if problem else (row.quality, fault)
         else:
             value = row.number(column.key)
-            factor = stated_units.factor(column, row.headers[column.key], _legend(self._document, column.key))
+            factor = stated_factor(column, row.headers[column.key], _legend(self._document, column.key))
             if factor is None or (factor != 1 and cell.text[-1:].isalpha()):
                 value, fault = None, f"not clearly in {column.unit} by its header, legend and cell"
             elif value is not None:

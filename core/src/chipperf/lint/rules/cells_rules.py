@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 from chipperf.documents import cells, wording
 from chipperf.documents.format import NOT_APPLICABLE
 from chipperf.documents.markdown import Table
+from chipperf.documents.stated_units import stated_factor
 from chipperf.languages import in_all_languages
 from chipperf.lint.rule import Edit, LintedDocument, NotChecked, Problem, majority_against, rule
 from chipperf.records.columns import THROUGHPUTS, columns_of
@@ -41,20 +42,6 @@ _TRAINING: Final = re.compile(
     r"(?<![a-z])train(?:ing)?[_ -]?(?:acc|set|samples|top|map|split|data)|训练集", re.IGNORECASE
 )
 _RANK: Final = re.compile(r"(?:top[-_ ]?|acc)(\d)", re.IGNORECASE)
-_OTHER_TIME: Final = re.compile(
-    r"(?<![a-z])(?:min(?:ute)?s?|h(?:ou)?rs?|ms|milliseconds?|days?)(?![a-z])|[(（,，]\s*[hd]\s*[)）]|小时|分钟|毫秒|天",
-    re.IGNORECASE,
-)
-_OTHER_RATE: Final = re.compile(
-    r"/\s*(?:min|h|ms|d)[a-z]*|per (?:minute|hour|day)|[(（]\s*[km]\s*[)）]|thousands?|millions?|每分钟|每小时|千|万",
-    re.IGNORECASE,
-)
-_OTHER_UNITS: Final = {
-    "e2e_time": ("s", _OTHER_TIME),
-    **dict.fromkeys(THROUGHPUTS, ("samples/s", _OTHER_RATE)),
-}
-"""The unit of a column, and texts that mean another one."""
-
 _HALF_WIDTH: Final = {0x3000: 0x20, **{code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)}}
 _IDEOGRAPH: Final = re.compile(r"[\u3400-\u9fff]")
 _IN_PERCENT: Final = ("accuracy", "mean average precision", "panoptic quality")
@@ -265,12 +252,15 @@ def _another_metric(subject: LintedDocument) -> Iterator[Problem]:
 
 
 def _units(subject: LintedDocument) -> Iterator[Problem]:
-    """Yield the headers and legends that give a column another unit than it has, in which it is not read."""
-    for column, (unit, other) in _OTHER_UNITS.items():
-        header, legend = subject.document.headers.get(column), subject.document.general.get(column)
-        for located in (header, *((legend.value, legend.remark) if legend else ())):
-            if located and (match := other.search(located.text)):
-                yield Problem(located.place, f"{located.text!r}: {match[0]!r} is not the unit of {column}, {unit}")
+    """Yield the headers and legends that give a column another unit than it has."""
+    for column in columns_of("report"):
+        header, legend = subject.document.headers.get(column.key), subject.document.general.get(column.key)
+        stated = [(header, stated_factor(column, header.text, ""))] if header else []
+        if legend:
+            stated += [(each, stated_factor(column, "", each.text)) for each in (legend.value, legend.remark)]
+        for located, factor in stated if column.kind in ("time", "throughput") else ():
+            if factor != 1:
+                yield Problem(located.place, f"{located.text!r} is not the unit of {column.key}, {column.unit}")
 
 
 @rule(

@@ -13,6 +13,7 @@ _SECONDS: Final = {
     1.0: ("s", "sec", "second", "seconds", "秒"),
     60.0: ("min", "mins", "minute", "minutes", "分", "分钟"),
     3600.0: ("h", "hr", "hrs", "hour", "hours", "时", "小时"),
+    86400.0: ("d", "day", "days", "天"),
 }
 _SECONDS_OF: Final = {name: seconds for seconds, names in _SECONDS.items() for name in names}
 _TIME: Final = "|".join(sorted(_SECONDS_OF, key=len, reverse=True))
@@ -27,7 +28,7 @@ _LEGEND: Final = re.compile(
 _FULL: Final = re.compile(_UNIT, re.IGNORECASE)
 
 
-def factor(column: Column, header: str, legend: str) -> float | None:
+def stated_factor(column: Column, header: str, legend: str) -> float | None:
     """Return the factor from the numbers of a column to its unit; ``None`` if the stated unit is another, or not clear.
 
     What is no unit in the header's brackets or in the legend states none.
