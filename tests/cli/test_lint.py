@@ -368,7 +368,7 @@ def test_standard_input_is_checked_as_the_file_it_would_be(invoke, report, tmp_p
 def test_settings_of_the_tree_hold_unless_isolated(invoke, report, tmp_path):
     (tmp_path / "pyproject.toml").write_text('[tool.chipperf.lint]\nselect = ["L06"]\n')
 
-    assert "0 errors, 1 warnings" in invoke("lint", report).out
+    assert "0 errors, 1 warning," in invoke("lint", report).out
     assert "18 errors, 3 warnings" in invoke("lint", report, "--isolated").out
     (tmp_path / "chipperf.toml").write_text("[lint]\nselected = []\n")
     other = tmp_path / "other"

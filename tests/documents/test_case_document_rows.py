@@ -36,6 +36,15 @@ def test_table_is_read_without_a_fault():
     ]
 
 
+@pytest.mark.parametrize("is_beside_another", [True, False])
+def test_table_with_a_row_for_each_metric_is_a_fault_of_a_report_and_no_report_by_itself(is_beside_another):
+    transposed = ["| metric | C500 |", "| --- | --- |", *(f"| {name} | 990 |" for name in ("p_train", "p_core", "acc"))]
+    document = read(*([HEADER, DELIMITER, ROW, ""] if is_beside_another else []), *transposed)
+
+    assert document.is_report is is_beside_another
+    assert faults(document) == ([(5, "a table with a row for each metric is not read")] if is_beside_another else [])
+
+
 LOST = "this table is no table of Markdown: "
 
 

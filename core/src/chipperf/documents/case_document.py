@@ -250,6 +250,9 @@ class _Reader:
                 self._item(block)
             else:
                 self._remark(block)
+        # Pages of another kind, such as a comparison, have such tables too.
+        if self._document.is_report:
+            self._document.faults += self._tables.transposed
 
     def _heading(self, heading: Block) -> None:
         document, kind = self._document, wording.heading_kind(heading.text)
@@ -329,6 +332,7 @@ class _Tables:
     def __init__(self, document: CaseDocument) -> None:
         self._document = document
         self._last_table: _OpenTable | None = None
+        self.transposed: list[Fault] = []
 
     def read(self, block: Block | Table) -> bool:
         """Read a block's table, and return whether it has one."""
@@ -357,7 +361,9 @@ class _Tables:
         else:
             if is_transposed:
                 hint = "write a row for each topology and a column for each metric"
-                self._fault("a table with a row for each metric is not read", table.header[0].place, hint)
+                self.transposed.append(
+                    Fault("a table with a row for each metric is not read", table.header[0].place, hint)
+                )
             for row in (table.header, *table.rows):
                 for cell in row:
                     _add_remark(self._document, cell)

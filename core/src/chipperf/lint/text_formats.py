@@ -150,7 +150,7 @@ def _summary(result: Result) -> Iterator[str]:
     yield from result.settings
     errors, warnings, accepted = result.count("error"), result.count("warning"), len(result.findings) - len(result.open)
     fixable = sum(bool(finding.edits) for finding in result.open)
-    parts = [f"{errors} errors, {warnings} warnings, {accepted} accepted"]
+    parts = [f"{counted(errors, 'error')}, {counted(warnings, 'warning')}, {accepted} accepted"]
     if result.skipped:
         parts.append(f"{len(result.skipped)} other Markdown files skipped")
     if result.fixed:
