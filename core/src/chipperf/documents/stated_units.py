@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final
 
+from chipperf.documents.wording import in_brackets
+
 if TYPE_CHECKING:
     from chipperf.records.columns import Column
 
@@ -21,7 +23,6 @@ _UNIT: Final = (
     r"(?P<scale>(?:k|thousands?|millions?|千|万)(?:\s+|(?=img|image|sample|seq|token|图|样|/|$))|)"
     rf"(?:(?P<alone>{_TIME})|(?:[a-z]*|图片|图像|样本|序列|张)\s*(?:(?:/|per\s|每)\s*(?P<per>{_TIME}))?)"
 )
-_BRACKETS: Final = re.compile(r"[（(]([^（）()]*)[）)]?\s*$")
 _LEGEND: Final = re.compile(
     rf"(?:\bin\s+|单位[为是：:]?\s*|\bunit:?\s+(?:is\s+)?)(?P<unit>{_UNIT})(?![a-z])", re.IGNORECASE
 )
@@ -33,9 +34,9 @@ def stated_factor(column: Column, header: str, legend: str) -> float | None:
 
     What is no unit in the header's brackets or in the legend states none.
     """
-    bracketed, said = _BRACKETS.search(header), _LEGEND.search(legend)
+    said = _LEGEND.search(legend)
     stated = set()
-    for text in (bracketed[1] if bracketed else "", said["unit"] if said else legend):
+    for text in (in_brackets(header), said["unit"] if said else legend):
         match = _FULL.fullmatch(text.strip())
         if match is None:
             continue

@@ -14,6 +14,7 @@ from chipperf.records.columns import columns_of
 
 _FILLING: Final = re.compile(r"[\s、,，/&和*_`:：()（）\[\]【】·.-]")
 _BRACKETED_END: Final = re.compile(r"\s*[（(][^（）()]*[）)]?\s*$")
+_IN_BRACKETS_AT_END: Final = re.compile(r"[（(]([^（）()]*)[）)]?\s*$")
 _NUMBERING: Final = re.compile(r"^\d+[.、)\s]\s*")
 
 
@@ -25,6 +26,12 @@ def normal(text: str) -> str:
 def without_unit(text: str) -> str:
     """Return a header without a unit in brackets at its end: ``mem(actual/total)`` gives ``mem``."""
     return _BRACKETED_END.sub("", text) or text
+
+
+def in_brackets(text: str) -> str:
+    """Return what stands in brackets at the end of a header, such as a unit; empty if nothing does."""
+    match = _IN_BRACKETS_AT_END.search(text)
+    return match[1] if match else ""
 
 
 def _labels(spellings: Iterable[Phrase | str]) -> set[str]:
@@ -111,7 +118,6 @@ _QUALIFIED: Final = re.compile(
     rf"(?:final|best|eval|valid|validation|val|test|train|masked|mlm|lambada|lm|{_TARGET}|{'|'.join(_RESULT)})*"
     r"(.+?)(?:精度|数值|值|value|score)?"
 )
-_BRACKETS: Final = re.compile(r"[（(]([^（）()]*)[）)]?\s*$")
 _TOKENS: Final = re.compile(r"token", re.IGNORECASE)
 
 
@@ -137,8 +143,7 @@ def metric_name(header: str) -> str | None:
 
 
 def _find_quality(header: str) -> tuple[str | None, str | None]:
-    bracketed = _BRACKETS.search(header)
-    for text in (without_unit(header), bracketed[1] if bracketed else ""):
+    for text in (without_unit(header), in_brackets(header)):
         if match := _QUALIFIED.fullmatch(normal(text.partition("&")[0])):
             for kind, names in _QUALITIES.items():
                 if match[1] in names:

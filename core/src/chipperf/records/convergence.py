@@ -23,12 +23,13 @@ def convergence_outcome(record: Record) -> Outcome:
         return "not_run"
     if isinstance(record.case.target, Missing):
         return "no_target"
-    quality, target = metrics.quality, record.case.target
-    is_met = meets_target(target, quality) if record.case.metric in LOWER_IS_BETTER else meets_target(quality, target)
+    is_met = meets_target(metrics.quality, record.case.target, record.case.metric)
     met = isinstance(metrics.time_to_target, TimeToTarget) or is_met
     return "converged" if met else "below_target"
 
 
-def meets_target(quality: Number, target: Number) -> bool:
+def meets_target(quality: Number, target: Number, metric: str = "") -> bool:
     """Return whether the result of an evaluation meets a case's target. Without one of them, nothing is met."""
-    return not isinstance(quality, Missing) and not isinstance(target, Missing) and quality >= target
+    if isinstance(quality, Missing) or isinstance(target, Missing):
+        return False
+    return quality <= target if metric in LOWER_IS_BETTER else quality >= target

@@ -109,7 +109,7 @@ def card_models_agree(subject: LintedDocument) -> Iterator[Problem]:
                 yield Problem(located.place, message, severity="warning")
             continue
         before = cards_of_others.union(*(others for _, others in named))
-        if named and not any(_is_same_card(one, two) for one in cards for two in before):
+        if named and not any(_may_be_one_card(one, two) for one in cards for two in before):
             other, its_cards = named[0]
             message = f"{said} is {' and '.join(sorted(cards))}, {other} is {' and '.join(sorted(its_cards))}"
             yield Problem(located.place, message)
@@ -145,7 +145,7 @@ def _spelling(card: str, vendor: str) -> str:
     return re.sub(r"[\s_-]+", "-", card.casefold()).removeprefix(vendor).strip("-")
 
 
-def _is_same_card(one: str, two: str) -> bool:
+def _may_be_one_card(one: str, two: str) -> bool:
     """Return whether two names may be of one card: A100 may be A100-80G, and H20 is not H200."""
     short, long = sorted((one, two), key=len)
     return long.startswith(short) and not long[len(short) : len(short) + 1].isalnum()
