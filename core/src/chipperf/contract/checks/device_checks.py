@@ -183,7 +183,12 @@ def spawned_process_can_use_device(subject: PluginUnderTest) -> None:
     fault="perf_device_info reports another card, a capacity in another unit, or nothing",
 )
 def device_info_agrees_with_probe(subject: PluginUnderTest) -> None:
-    """Runtime and probe report the same driver, and for each device name, UUID, PCI address and capacity (to 2 %)."""
+    """Runtime and probe report the same driver, and for each device name, UUID, PCI address and capacity (to 2 %).
+
+    The version of torch is torch's own.
+    """
+    import torch
+
     uuid_declared = Capability.UUID in subject.info.capabilities
     with not_run_on(PluginError, "the probe fails, see B1"):
         probe = probe_vendor(subject.entry)
@@ -230,6 +235,10 @@ def device_info_agrees_with_probe(subject: PluginUnderTest) -> None:
     require(
         None in (driver, probe.driver_version) or _numbers(driver) == _numbers(probe.driver_version),
         f"the driver is {driver!r} by perf_load_runtime, but {probe.driver_version!r} by the probe: ask the driver",
+    )
+    require(
+        subject.runtime.torch == torch.__version__,
+        f"torch is {subject.runtime.torch!r} by perf_load_runtime, and calls itself {torch.__version__!r}",
     )
 
 

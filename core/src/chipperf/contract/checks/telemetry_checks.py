@@ -20,7 +20,7 @@ from unittest.mock import patch
 from chipperf.contract import tolerances
 from chipperf.contract.check import Failed, check, fail, not_run_on, require
 from chipperf.contract.devices import all_devices, other_process, require_kept, resources, train
-from chipperf.contract.isolation import ForkServer, patient
+from chipperf.contract.isolation import ForkServer, patient, undisturbed_s
 from chipperf.errors import PluginError
 from chipperf.plugin.installed import PluginEntry
 from chipperf.plugin.session import bind
@@ -194,9 +194,9 @@ def call_telemetry(arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _timed(session: Session, device: DeviceInfo, seconds: list[float]) -> TelemetrySample:
-    started_s = time.monotonic()
+    started_s = undisturbed_s()
     sample = session.telemetry(device)
-    seconds.append(time.monotonic() - started_s)
+    seconds.append(undisturbed_s() - started_s)
     return sample
 
 
