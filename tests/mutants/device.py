@@ -294,4 +294,20 @@ MUTANTS = [
         kills=("D10",),
         changes=(Change(old=_LOADED, new=f'{_LOADED}    import warnings\n    warnings.filterwarnings("ignore")\n'),),
     ),
+    Mutant(
+        name="runtime_silences_warnings_of_torch",
+        kills=("D10",),
+        changes=(
+            Change(
+                old=_LOADED,
+                new=f"{_LOADED}    import warnings\n\n"
+                '    warnings.filterwarnings("ignore", category=UserWarning, module="torch")\n',
+            ),
+        ),
+    ),
+    Mutant(
+        name="version_of_torch_without_its_build",
+        kills=("D7",),
+        changes=(Change(old="torch=torch.__version__,", new='torch=torch.__version__.split("+")[0] + ".0",'),),
+    ),
 ]
