@@ -69,6 +69,9 @@ _WARNINGS: Final = (UserWarning, FutureWarning, RuntimeWarning)
 _WARNERS: Final = ("torch", "torch.nn.functional", "torchvision.ops.misc", "chipperf.train.worker", "__main__")
 """Kinds of warnings, and modules of others that warn; a plugin may leave only those unshown whose text it names."""
 
+_TORCH_MODULE: Final = re.compile(r"torch\.[a-z]\w*")
+"""Matches a public module directly in torch."""
+
 _OPERATORS: Final = ("torch.nn.", "torch.optim.", "torch.Tensor.")
 """Where torch replaces nothing of its own later."""
 
@@ -83,6 +86,7 @@ _SETTINGS_OF_RUNTIMES: Final = frozenset(
         "limits of the process",
         "the state of random",
         "atexit's handlers",
+        "torch.compiler.get_default_backend",
     }
 )
 """Settings that the import of an extension changes for its own sake. Core seeds the generators after it."""
@@ -424,7 +428,24 @@ def _torch_settings() -> dict[str, object]:
         "torch's default device": torch.empty(()).device,
         "torch's gradient mode": (torch.is_grad_enabled(), torch.is_inference_mode_enabled()),
         "torch's number of threads": torch.get_num_threads(),
+        **dict(_choices_of_torch()),
     }
+
+
+def _choices_of_torch() -> Iterator[tuple[str, object]]:
+    """Yield what torch's modules let a program choose, beside switches of numerics and what belongs to a device type.
+
+    Each is what a function without arguments returns that has a setter beside it.
+    """
+    for name, module in list(sys.modules.items()):
+        if not _TORCH_MODULE.fullmatch(name) or hasattr(module, "device_count"):
+            continue
+        for key, read in list(vars(module).items()):
+            if key.startswith("get_") and hasattr(module, key.replace("get", "set", 1)) and inspect.isfunction(read):
+                with suppress(Exception):
+                    value = read()
+                    if isinstance(value, bool | int | float | str):
+                        yield f"{name}.{key}", value
 
 
 def _directory() -> str | None:

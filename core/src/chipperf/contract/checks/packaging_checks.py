@@ -183,14 +183,14 @@ def required_hooks_are_there(subject: PluginUnderTest) -> None:
 def data_hooks_return_specified_types(subject: PluginUnderTest) -> None:
     """Hooks that need no device return the specified types in every situation, in the right units, and consistently."""
     # Before the plugin is imported here.
-    answer = partial(call_in_fork, argument=asdict(subject.entry), timeout_s=_IMPORT_TIMEOUT_S)
-    names = answer(plugin_side_effects.visible_devices_env).value or ()
+    ask = partial(call_in_fork, argument=asdict(subject.entry), timeout_s=_IMPORT_TIMEOUT_S)
+    names = ask(plugin_side_effects.visible_devices_env).value or ()
     situations = {
-        "on a machine with other cores, home and host name": answer(plugin_side_effects.answer_elsewhere),
-        "if one device is visible": answer(
+        "on a machine with other cores, home and host name": ask(plugin_side_effects.answer_elsewhere),
+        "if one device is visible": ask(
             plugin_side_effects.answer_what_is_constant, environment=dict.fromkeys(names, "0")
         ),
-        "in another process": answer(plugin_side_effects.answer_again),
+        "in another process": ask(plugin_side_effects.answer_again),
     }
     plugin = _registered(subject)
     try:
