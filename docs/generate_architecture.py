@@ -1,0 +1,48 @@
+"""Writes the tables of rooms into docs/architecture.md: ``python docs/generate_architecture.py``."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+from chipperf.toml import parse_toml
+from marked_list import markdown, with_lists
+
+PAGE = Path(__file__).with_name("architecture.md")
+ROOT = PAGE.parents[1]
+CORE = ROOT / "core" / "src" / "chipperf"
+
+
+def page() -> str:
+    """Return the content of docs/architecture.md: what it says now, with the rooms and rules of pyproject.toml."""
+    return with_lists(PAGE, Path(__file__).name, {"rooms": _rooms(), "rules": _rules()})
+
+
+def _contracts() -> list[dict[str, object]]:
+    project = parse_toml((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    contracts: list[dict[str, object]] = project["tool"]["importlinter"]["contracts"]
+    return contracts
+
+
+def _rooms() -> str:
+    (layers,) = (each["layers"] for each in _contracts() if each["type"] == "layers")
+    rows = [
+        f"| {level} | `{room}` | {_purpose(room)} |"
+        for level, layer in enumerate(layers, 1)  # type: ignore[arg-type]
+        for room in layer.split(" | ")
+    ]
+    return "\n".join(["| Layer | Room | What it holds |", "| --- | --- | --- |", *rows]) + "\n"
+
+
+def _purpose(room: str) -> str:
+    file = CORE / room / "__init__.py" if (CORE / room).is_dir() else CORE / f"{room}.py"
+    docstring = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""
+    return markdown(docstring.partition("\n\n")[0].replace("\n", " "))
+
+
+def _rules() -> str:
+    return "".join(f"* {each['name']}.\n" for each in _contracts())
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")
