@@ -15,7 +15,7 @@ INSTALL_lowest = $(INSTALL_newest) uv && \
 	$(BIN)/uv pip install --python $(BIN)/python --resolution lowest-direct --no-build
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format bench card docs mutants faults
+.PHONY: help setup demo test lint format bench card docs site mutants faults
 
 help:
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -59,8 +59,13 @@ mutants: $(INSTALLED) ## hold every broken plugin to the contract; GENERATED_ARG
 faults: $(INSTALLED) ## disturb real runs in every known way and print what came of each as a table
 	PYTHONPATH=tests:tests/accelerator $(BIN)/python -m faults.table
 
-docs: $(INSTALLED) ## write the generated pages again
+docs: $(INSTALLED) ## write the generated pages again, then build the site
 	for script in docs/generate_*.py; do $(BIN)/python $$script || exit 1; done
+	$(MAKE) site
+
+site: $(INSTALLED) ## build the documentation as a site into build/docs/site; a dead link or missing translation fails
+	$(INSTALL_newest) --quiet -r docs/requirements.txt
+	$(BIN)/python docs/build_site.py build/docs
 
 $(INSTALLED): $(PROJECTS) requirements-dev.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \

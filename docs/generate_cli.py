@@ -70,7 +70,7 @@ def _section(name: str, command: Any) -> str:
 def _row(parameter: Any) -> str:
     names = "`, `".join([*parameter.opts, *parameter.secondary_opts])
     placeholder = f" {parameter.metavar}" if parameter.metavar and parameter.param_type_name == "option" else ""
-    return f"| `{names}{placeholder}` | {markdown(parameter.help or '')} | {_default(parameter)} |"
+    return f"| `{markdown(names + placeholder)}` | {markdown(parameter.help or '')} | {_default(parameter)} |"
 
 
 def _default(parameter: Any) -> str:
