@@ -17,8 +17,8 @@ PAGE = Path(__file__).with_name("record.md")
 INTRODUCTION = """\
 # Record of a run
 
-`python docs/generate_record.py` makes this page from `chipperf/records/schema.py`. [The schema](record.schema.json) says
-the same to programs. [Metrics](metrics.md) defines the measured values.
+`python docs/generate_record.py` makes this page from `chipperf/records/schema.py`.
+[The JSON Schema](record.schema.json) tells programs the same. [Metrics](metrics.md) defines the measured values.
 
 `record.json` is one JSON object. A field is required unless the table gives its default. Where a type has
 *or [Missing](#missing)*, a value that is not known is an object that says why. Records of older schemas can be read.
