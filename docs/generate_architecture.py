@@ -1,4 +1,4 @@
-"""Writes the tables of rooms into docs/architecture.md: ``python docs/generate_architecture.py``."""
+"""Writes the rooms into docs/architecture.md and its translation: ``python docs/generate_architecture.py``."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from chipperf.toml import parse_toml
 from marked_list import markdown, with_lists
 
 PAGE = Path(__file__).with_name("architecture.md")
+TRANSLATION = PAGE.parent / "zh" / PAGE.name
 ROOT = PAGE.parents[1]
 CORE = ROOT / "core" / "src" / "chipperf"
 
 
-def page() -> str:
-    """Return the content of docs/architecture.md: what it says now, with the rooms and rules of pyproject.toml."""
-    return with_lists(PAGE, Path(__file__).name, {"rooms": _rooms(), "rules": _rules()})
+def page(path: Path = PAGE) -> str:
+    """Return the content of the page or of its translation: what it says now, with the rooms and rules of today."""
+    return with_lists(path, Path(__file__).name, {"rooms": _rooms(), "rules": _rules()})
 
 
 def _contracts() -> list[dict[str, object]]:
@@ -45,4 +46,5 @@ def _rules() -> str:
 
 
 if __name__ == "__main__":
-    PAGE.write_text(page(), encoding="utf-8")
+    for written in (PAGE, TRANSLATION):
+        written.write_text(page(written), encoding="utf-8")

@@ -17,6 +17,12 @@ def test_committed_page_is_that_of_the_code(script):
     assert script.page() == script.PAGE.read_text(encoding="utf-8"), "run: make docs"
 
 
+def test_translation_has_the_rooms_of_the_code():
+    path = generate_architecture.TRANSLATION
+
+    assert generate_architecture.page(path) == path.read_text(encoding="utf-8"), "run: make docs"
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_command_has_a_section_with_its_options(name):
     section = generate_cli.page().partition(f"\n## `perf {name}`\n")[2]
