@@ -35,11 +35,14 @@ demo: $(INSTALLED) ## train MobileNetV2 on the CPU with sample data and write it
 test: $(INSTALLED) ## run all tests; PYTEST_ARGS="-m 'not slow'" leaves out the slow ones
 	env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
-lint: $(INSTALLED) ## check style, types, the direction of imports and the hosted workflow
+DOCUMENTS := README.md CONTRIBUTING.md SECURITY.md CHANGELOG.md changelog.d docs $(addsuffix README.md,$(PLUGINS))
+
+lint: $(INSTALLED) ## check style, types, spelling, the direction of imports and the hosted workflow
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy core/src $(addsuffix src,$(PLUGINS)) benchmarks card
 	$(BIN)/lint-imports --no-cache --no-logo
+	$(BIN)/codespell -D - -D docs/words.txt $(DOCUMENTS)
 	$(BIN)/zizmor --offline --no-progress --strict-collection .github
 
 format: $(INSTALLED) ## put style right
