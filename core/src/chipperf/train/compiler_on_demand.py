@@ -34,8 +34,9 @@ _KEPT_ANSWER = "__dynamo_disable"
 def defer_compiler() -> None:
     """Let ``torch._dynamo`` be imported when it is needed, unless it has been imported, or is not there."""
     spec = PathFinder.find_spec(_COMPILER, torch.__path__)
-    if spec is not None and _COMPILER not in sys.modules:
-        _DeferredImport(spec)
+    utils = PathFinder.find_spec(_UTILS, spec.submodule_search_locations) if spec else None
+    if spec and utils and _COMPILER not in sys.modules:
+        _DeferredImport(spec, utils)
 
 
 class _Deferred(ModuleType):
@@ -57,13 +58,12 @@ class _Deferred(ModuleType):
 class _DeferredImport(MetaPathFinder):
     """The answers in place of ``torch._dynamo``, and its import, which the import of a submodule begins, too."""
 
-    def __init__(self, spec: ModuleSpec) -> None:
+    def __init__(self, spec: ModuleSpec, utils: ModuleSpec) -> None:
         self._uncompiled: list[Any] = []
-        utils_spec = PathFinder.find_spec(_UTILS, spec.submodule_search_locations) or ModuleSpec(_UTILS, None)
-        utils = _Deferred(utils_spec, self.module, {"is_compile_supported": self._is_compile_supported})
-        answers = {"graph_break": _graph_break, "disable": self._disable, "utils": utils}
+        answered = _Deferred(utils, self.module, {"is_compile_supported": self._is_compile_supported})
+        answers = {"graph_break": _graph_break, "disable": self._disable, "utils": answered}
         vars(torch)["_dynamo"] = sys.modules[_COMPILER] = _Deferred(spec, self.module, answers)
-        sys.modules[_UTILS] = utils
+        sys.modules[_UTILS] = answered
         sys.meta_path.insert(0, self)
 
     def module(self, name: str) -> ModuleType:
@@ -73,10 +73,10 @@ class _DeferredImport(MetaPathFinder):
             del sys.modules[_COMPILER], sys.modules[_UTILS], vars(torch)["_dynamo"]
             for function in self._uncompiled:
                 vars(function).pop(_KEPT_ANSWER, None)
-            utils = importlib.import_module(_UTILS)
+            importlib.import_module(_COMPILER)
             taken = vars(sys.modules.get("torchvision.ops.roi_align", torch))
             if taken.get("is_compile_supported") == self._is_compile_supported:
-                taken["is_compile_supported"] = utils.is_compile_supported
+                taken["is_compile_supported"] = importlib.import_module(_UTILS).is_compile_supported
         return importlib.import_module(name)
 
     def find_spec(self, name: str, path: object = None, target: object = None) -> ModuleSpec | None:
