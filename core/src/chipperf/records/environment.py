@@ -10,8 +10,7 @@ import os
 import platform
 from collections import Counter
 from contextlib import suppress
-from email import message_from_string
-from importlib import metadata
+from importlib.metadata import distributions
 from pathlib import Path
 
 import psutil
@@ -96,19 +95,13 @@ def read_cores() -> int | Missing:
 def read_distributions() -> list[Distribution]:
     """Return the versions of the distributions that take part in a run."""
     found: dict[str, str] = {}
-    for distribution in metadata.distributions():
+    for distribution in distributions():
         # The metadata of others may be broken in any way.
         with suppress(Exception):
-            name = _name_of(distribution).lower()
+            name = (distribution.metadata["Name"] or "").lower()
             if name in RECORDED_DISTRIBUTIONS or name.startswith("chipperf-"):
                 found.setdefault(name, distribution.version)
     return [Distribution(name=name, version=version) for name, version in sorted(found.items())]
-
-
-def _name_of(distribution: metadata.Distribution) -> str:
-    """Return the name in the metadata's header, without the description after it, which takes long to parse."""
-    text = distribution.read_text("METADATA") or distribution.read_text("PKG-INFO") or ""
-    return message_from_string(text.partition("\n\n")[0])["Name"] or ""
 
 
 def _read_port(port: Path) -> str:
