@@ -29,6 +29,7 @@ def train():
 
 train()
 roi_align = sys.modules["torchvision.ops.roi_align"]
+assert torch._dynamo.utils.get_optimize_ddp_mode() == "ddp_optimizer"
 assert "sympy" not in sys.modules
 """
 
@@ -37,6 +38,7 @@ assert "sympy" in sys.modules
 import torch._dynamo.utils
 assert torch._dynamo is sys.modules["torch._dynamo"] and type(torch._dynamo) is type(torch)
 assert torch._dynamo.utils is sys.modules["torch._dynamo.utils"]
+assert torch._dynamo.utils.get_optimize_ddp_mode() == "ddp_optimizer"
 assert roi_align.is_compile_supported is torch._dynamo.utils.is_compile_supported
 assert not hasattr(zero_grad, "__dynamo_disable") or zero_grad.__dynamo_disable is not zero_grad
 assert not [finder for finder in sys.meta_path if type(finder).__module__.startswith("chipperf")]
@@ -50,17 +52,18 @@ USES = {
 }
 
 
-def test_rank_on_a_cpu_imports_no_compiler(image_folder: Path, tmp_path: Path) -> None:
+def test_ranks_on_a_cpu_import_no_compiler(image_folder: Path, tmp_path: Path) -> None:
     finished = execute_perf(
-        *("train", "mobilenetv2", "--vendor", "cpu", "--preset", "tiny", "--max-steps", 1),
+        *("train", "mobilenetv2", "--vendor", "cpu", "--preset", "tiny", "--max-steps", 1, "--nproc", 2),
         *("--data", image_folder, "--out", tmp_path / "run"),
         PYTHONPROFILEIMPORTTIME="1",
     )
 
     assert finished.returncode == 0, finished.stderr
-    of_rank = imports((tmp_path / "run" / "logs" / "rank0.log").read_text(encoding="utf-8"))
-    assert {"torch", "torchvision.ops.roi_align", "chipperf.train.core_pass"} <= of_rank
-    assert not {"torch._dynamo", "torch._dynamo.utils", "sympy", "triton"} & of_rank
+    for rank in (0, 1):
+        of_rank = imports((tmp_path / "run" / "logs" / f"rank{rank}.log").read_text(encoding="utf-8"))
+        assert {"torch", "torchvision.ops.roi_align", "chipperf.train.core_pass"} <= of_rank
+        assert not {"torch._dynamo", "torch._dynamo.utils", "sympy", "triton"} & of_rank
     of_launcher = imports(finished.stderr)
     assert "chipperf.launch.job" in of_launcher
     assert not {"torch", "numpy", "torchvision"} & of_launcher

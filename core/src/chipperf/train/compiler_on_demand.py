@@ -1,13 +1,14 @@
 """torch's compiler, ``torch._dynamo``, imported by a rank when something is compiled.
 
-With sympy and triton it is more than half of the modules that a rank on one device imports, and of their time. Most
-ranks compile nothing, and would import it nevertheless, for the sake of (torch 2.1 to 2.14):
+With sympy and triton it is 900 modules, a third of the processor time before the first step. Most ranks compile
+nothing, and would import it nevertheless, for the sake of (torch 2.1 to 2.14):
 
 * ``torch/_compile.py``, which keeps some functions of optimizers from being compiled when they are first called;
 * ``torch/optim/optimizer.py``, which calls ``graph_break`` in every step; outside of compiled code it does nothing;
-* ``torchvision/ops/roi_align.py``, which all models of torchvision import, and which takes one function from it.
+* ``torchvision/ops/roi_align.py``, which all models of torchvision import, and which takes one function from it;
+* ``torch/nn/parallel/distributed.py``, which asks for a setting: whether its gradients are to be reduced in Python.
 
-:func:`defer_compiler` answers these three, as far as their private names are still the same. Whatever else is asked of
+:func:`defer_compiler` answers these, as far as their private names are still the same. Whatever else is asked of
 ``torch._dynamo`` or imported from it, by ``torch.compile``, a vendor's plugin or another version of torch, imports it
 as it is, and what was answered before is taken back.
 """
@@ -60,7 +61,8 @@ class _DeferredImport(MetaPathFinder):
 
     def __init__(self, spec: ModuleSpec, utils: ModuleSpec) -> None:
         self._uncompiled: list[Any] = []
-        answered = _Deferred(utils, self.module, {"is_compile_supported": self._is_compile_supported})
+        of_utils = {"get_optimize_ddp_mode": _ddp_mode, "is_compile_supported": self._is_compile_supported}
+        answered = _Deferred(utils, self.module, of_utils)
         answers = {"graph_break": _graph_break, "disable": self._disable, "utils": answered}
         vars(torch)["_dynamo"] = sys.modules[_COMPILER] = _Deferred(spec, self.module, answers)
         sys.modules[_UTILS] = answered
@@ -99,6 +101,11 @@ class _DeferredImport(MetaPathFinder):
 
 def _graph_break(msg: str = "") -> None:
     """Do nothing: this is not compiled."""
+
+
+def _ddp_mode() -> str:
+    """Return the default: to set another one imports ``torch._dynamo.config``."""
+    return "ddp_optimizer"
 
 
 class _Imported(Loader):

@@ -82,9 +82,6 @@ def _run(plan: RunPlan, session: Session, rank: Rank, directory: RunDirectory, e
 
         import torch.distributed as dist
 
-        from chipperf.train.compiler_on_demand import defer_compiler
-
-        defer_compiler()
         from chipperf.train.rank_training import announce_start, initialize, open_telemetry, prepare_loop, train
 
         device = session.device_init(rank)
