@@ -14,7 +14,7 @@ import math
 import random
 from unittest import mock
 
-from chipperf.compare import intervals
+from chipperf.records import intervals
 from chipperf.records.repeats import combine
 
 WINDOWS = (10, 20, 50, 200)

@@ -9,8 +9,8 @@ from collections import Counter
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Final
 
-from chipperf.compare.intervals import LEVEL, RESAMPLES
 from chipperf.documents.format import csv_text, escape_markdown, in_unit, text_or_marker
+from chipperf.records.intervals import LEVEL, RESAMPLES
 from chipperf.records.schema import Missing
 
 if TYPE_CHECKING:
