@@ -86,8 +86,8 @@ def perf(
 def main() -> NoReturn:
     """Run the program and exit.
 
-    Exit codes: 0 success, 1 the run failed, 2 usage, 3 plugin or environment, 4 a check found faults. An error is one
-    line and a hint; ``PERF_DEBUG=1`` adds the traceback.
+    Exit codes: 0 success, 1 the run failed, 2 usage, 3 plugin or environment, 4 a check found faults, 5 a check is
+    undecided. An error is one line and a hint; ``PERF_DEBUG=1`` adds the traceback.
     """
     _prepare_process()
     sys.stdout, sys.stderr = cast("TextIO", Output(sys.stdout)), cast("TextIO", Output(sys.stderr, may_lose=True))
