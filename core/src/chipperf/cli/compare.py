@@ -68,11 +68,11 @@ def compare(
     at_least: list[str] = typer.Option(
         [],
         "--at-least",
-        help="Least ratio to the first run, the baseline, such as p_core=0.97.",
+        help="Least ratio to the first run, the baseline: p_core=0.97.",
         metavar="METRIC=RATIO",
     ),
     at_most: list[str] = typer.Option(
-        [], "--at-most", help="Highest ratio to it, such as mem=1.05; both may be repeated.", metavar="METRIC=RATIO"
+        [], "--at-most", help="Highest ratio to it: mem=1.05. Both may be repeated.", metavar="METRIC=RATIO"
     ),
     curve: Literal["accuracy", "loss"] | None = typer.Option(
         None, "--curve", help="Compare over training: accuracy (the case's quality, mAP for one) or training loss."
@@ -161,15 +161,15 @@ def _require_evidence(sides: Sequence[Side], baseline: Path) -> None:
             f"the baseline, {baseline}, is on another topology or precision than is asked for",
             hint="name a baseline that is on it",
         )
-    for record, file in (
-        (record, file) for side in sides for record, file in zip(side.records, side.files, strict=False)
-    ):
-        examined = examine(record, file if file.is_dir() else file.parent)
-        if examined.contradictions:
-            raise CheckFailed(
-                f"run {record.run_id} contradicts itself: {examined.contradictions[0]}",
-                hint="nothing can be judged by such a record: run it again",
-            )
+    for side in sides:
+        # A row of a document has no file.
+        for record, file in zip(side.records, side.files, strict=False):
+            examined = examine(record, file if file.is_dir() else file.parent)
+            if examined.contradictions:
+                raise UsageError(
+                    f"run {record.run_id} is not what was measured: {examined.contradictions[0]}",
+                    hint="nothing can be judged by such a record: run it again",
+                )
 
 
 def _require_met(comparison: Comparison) -> None:
@@ -184,9 +184,7 @@ def _require_met(comparison: Comparison) -> None:
         for verdict in ("not_met", "undecided")
     }
     if texts["not_met"]:
-        raise CheckFailed(
-            f"not met: {', '.join(texts['not_met'])}", hint="the intervals lie beyond; see what differs above"
-        )
+        raise CheckFailed(f"not met: {', '.join(texts['not_met'])}", hint="perf compare lists what differs")
     if texts["undecided"]:
         raise Undecided(
             f"not decidable: {', '.join(texts['undecided'])}", hint="more repeats decide: perf train --repeat N"

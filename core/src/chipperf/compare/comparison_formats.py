@@ -105,11 +105,11 @@ def as_markdown(comparison: Comparison) -> str:
 def as_github(comparison: Comparison) -> str:
     """Return an annotation of a GitHub workflow for each requirement."""
     kinds = {"met": "notice", "not_met": "error", "undecided": "warning"}
-    return "".join(
-        github_annotation(kinds[each.verdict], describe_judgement(each), title=f"perf compare: {each.requirement}")
-        + "\n"
-        for each in comparison.judgements
-    )
+    lines = []
+    for each in comparison.judgements:
+        title = f"perf compare: {each.requirement}"
+        lines.append(github_annotation(kinds[each.verdict], describe_judgement(each), title=title))
+    return "".join(f"{line}\n" for line in lines)
 
 
 def as_csv(comparison: Comparison) -> str:

@@ -61,7 +61,7 @@ class Judgement:
 
 
 def describe_judgement(judgement: Judgement) -> str:
-    """Return sentences for people, the first for example ``column 2: p_core at least 0.97 of the baseline: met, 0.99``."""
+    """Return sentences for people, for example ``column 2: mem_peak at most 1.05 of the baseline: met, 0.99``."""
     interval = judgement.interval
     found = f"{judgement.ratio:.4g}"
     found += f" ({interval.low:.4g} to {interval.high:.4g})" if interval else ", without an interval"
@@ -80,10 +80,8 @@ def _advice(judgement: Judgement) -> Iterator[str]:
     elif enough is None:
         yield f"The ratio is so near to the bound that {MOST_REPEATS} repeats would not decide"
     else:
-        yield (
-            f"It takes {'at least' if is_single else 'about'} {enough[0]} repeats of the baseline and {enough[1]} of the "
-            f"run; there are {there[0]} and {there[1]}"
-        )
+        repeats = f"{enough[0]} repeats of the baseline and {enough[1]} of the run"
+        yield f"It takes {'at least' if is_single else 'about'} {repeats}; there are {there[0]} and {there[1]}"
 
 
 def parse_requirements(at_least: Sequence[str], at_most: Sequence[str]) -> tuple[Requirement, ...]:

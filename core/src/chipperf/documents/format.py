@@ -47,10 +47,9 @@ _MARKDOWN = str.maketrans({character: f"\\{character}" for character in "\\`*[]|
 
 def github_annotation(kind: str, text: str, **properties: object) -> str:
     """Return a command of GitHub's workflows that annotates a file or a run; ``kind`` is ``error``, ``notice``..."""
-    described = ",".join(
-        f"{name}={_escaped(value).replace(':', '%3A').replace(',', '%2C')}" for name, value in properties.items()
-    )
-    return f"::{kind} {described}::{_escaped(text)}" if described else f"::{kind}::{_escaped(text)}"
+    values = {name: _escaped(value).replace(":", "%3A").replace(",", "%2C") for name, value in properties.items()}
+    described = ",".join(f"{name}={value}" for name, value in values.items())
+    return f"::{kind}{' ' if described else ''}{described}::{_escaped(text)}"
 
 
 def _escaped(value: object) -> str:
