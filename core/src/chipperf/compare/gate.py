@@ -25,9 +25,10 @@ if TYPE_CHECKING:
 
     from chipperf.cases.base import Case
     from chipperf.compare.comparison import Comparison
-    from chipperf.compare.requirements import Requirement
+    from chipperf.compare.requirements import Requirement, Verdict
     from chipperf.compare.sides import Side
     from chipperf.records.columns import Column
+    from chipperf.records.intervals import Interval
     from chipperf.records.schema import Record
 
 POWER: Final = 0.8
@@ -131,31 +132,43 @@ def _judge(requirement: Requirement, comparison: Comparison, place: int) -> Judg
             f"the ratio of {measure.name} of column {place + 1} has no interval: {cell.no_interval}",
             hint="run it again: what was measured in windows must follow from them",
         )
-    bound, is_least = requirement.ratio, requirement.bound == "at_least"
-    low, high = (cell.interval.low, cell.interval.high) if cell.interval else (-math.inf, math.inf)
-    met, not_met = (low >= bound, high < bound) if is_least else (high <= bound, low > bound)
-    repeats = base.repeats, cell.repeats
-    undecided = not met and not not_met
+    found, repeats = decide(requirement, cell.interval), (base.repeats, cell.repeats)
     return Judgement(
         requirement=requirement,
         column=place + 1,
         ratio=cell.ratio,
         interval=cell.interval,
-        verdict="undecided" if undecided else "met" if met else "not_met",
+        verdict=found,
         repeats=repeats,
-        enough_repeats=_enough(repeats, cell.ratio, high if cell.ratio < bound else low, bound) if undecided else None,
+        enough_repeats=enough_repeats(requirement, cell.ratio, cell.interval, repeats)
+        if found == "undecided"
+        else None,
     )
 
 
-def _enough(repeats: tuple[int, int], ratio: float, end: float, bound: float) -> tuple[int, int] | None:
+def decide(requirement: Requirement, interval: Interval | None) -> Verdict:
+    """Return whether a whole interval keeps a bound or lies beyond it; without an interval, nothing is decided."""
+    if interval is None:
+        return "undecided"
+    low, high, bound = interval.low, interval.high, requirement.ratio
+    is_met, is_broken = (
+        (low >= bound, high < bound) if requirement.bound == "at_least" else (high <= bound, low > bound)
+    )
+    return "met" if is_met else "not_met" if is_broken else "undecided"
+
+
+def enough_repeats(
+    requirement: Requirement, ratio: float, interval: Interval | None, repeats: tuple[int, int]
+) -> tuple[int, int] | None:
     """Return numbers of repeats that are likely to decide, or ``None`` if more than :data:`MOST_REPEATS` would be.
 
-    An interval's half shrinks with the root of the number of repeats. ``end`` is the end that is beyond the bound; it
-    is infinite if nothing is known of the spread.
+    An interval's half shrinks with the root of the number of repeats. Without an interval, nothing is known of the
+    spread, and the numbers are the least that tell something of it.
     """
-    if math.isinf(end):
+    if interval is None:
         return _at_least(repeats, 1.0)
-    distance = abs(ratio - bound)
+    end = interval.high if ratio < requirement.ratio else interval.low
+    distance = abs(ratio - requirement.ratio)
     factor = _NARROWER * ((end - ratio) / distance) ** 2 if distance else math.inf
     return _at_least(repeats, factor) if max(repeats) * factor <= MOST_REPEATS else None
 

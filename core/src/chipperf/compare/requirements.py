@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 Bound = Literal["at_least", "at_most"]
 
+Verdict = Literal["met", "not_met", "undecided"]
+
 BOUNDS: Final[dict[Bound, str]] = {"at_least": "at least", "at_most": "at most"}
 
 MOST_REPEATS: Final = 100
@@ -55,7 +57,7 @@ class Judgement:
     column: int
     ratio: float
     interval: Interval | None
-    verdict: Literal["met", "not_met", "undecided"]
+    verdict: Verdict
     repeats: tuple[int, int]
     enough_repeats: tuple[int, int] | None
 
