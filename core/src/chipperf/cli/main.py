@@ -20,6 +20,14 @@ COMMANDS = {
     "train": ("train:train", "Train a case and write its record, or continue a run that stopped."),
     "suite": ("suite:suite", "Run a matrix of case, precision, topology and repeats."),
     "compare": ("compare:compare", "Compare runs of one case on one dataset: vendors, precisions, topologies."),
+    "runs": (
+        "runs:runs",
+        "List the runs below directories, the newest first: when, state, case, row of a report, verdict.",
+    ),
+    "show": (
+        "runs:show",
+        "Show one run: its values, what did not work, environment, precision, dataset and settings.",
+    ),
     "site": (
         "site:site",
         "Make static web pages of all records below a directory: a leaderboard, and a page for each run.",

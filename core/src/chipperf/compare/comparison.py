@@ -11,7 +11,7 @@ from chipperf.cases.registry import find_case
 from chipperf.compare.footnotes import Footnote, footnotes
 from chipperf.compare.setting_differences import DifferentSetting, different_settings
 from chipperf.errors import UsageError
-from chipperf.records.columns import columns_of
+from chipperf.records.columns import columns_of, completed_value
 from chipperf.records.convergence import LOWER_IS_BETTER, Outcome, convergence_outcome
 from chipperf.records.intervals import Interval, ratio_interval, resample, varies
 from chipperf.records.ratios import drawn_from, follows_from_windows, verdict
@@ -20,7 +20,7 @@ from chipperf.records.scaling import efficiency, scaling_identity
 from chipperf.records.schema import Missing
 from chipperf.report.comparability import require_comparable
 from chipperf.report.curves import MINIMUM_POINTS, CurveRuns, build_curves, read_points
-from chipperf.report.row import completed_value, curve_names, group_repeats
+from chipperf.report.row import curve_names, group_repeats
 from chipperf.report.tracing import record_digest
 
 if TYPE_CHECKING:

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Final
 from chipperf.compare.requirements import MOST_REPEATS, Judgement
 from chipperf.documents.format import text_or_marker
 from chipperf.errors import UsageError
-from chipperf.records.columns import BY_NAME
+from chipperf.records.columns import BY_NAME, completed_value
 from chipperf.records.intervals import LEVEL
 from chipperf.records.repeats import ENOUGH_REPEATS
 from chipperf.records.schema import Missing
 from chipperf.report.comparability import require_one, require_same
-from chipperf.report.row import completed_value, fix_hp
+from chipperf.report.row import fix_hp
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 from chipperf.documents.document_identity import installed_cases
 from chipperf.documents.format import in_unit, marker
 from chipperf.languages import Phrase, phrase
-from chipperf.records.columns import Column, columns_of
-from chipperf.records.convergence import convergence_outcome
+from chipperf.records.columns import Column, columns_of, completed_value
+from chipperf.records.convergence import Verdict, run_verdict
 from chipperf.records.schema import Missing, MissingKind, Record
 from chipperf.report.curves import MINIMUM_POINTS, read_points
-from chipperf.report.row import card_short_name, completed_value, configuration_name, fix_hp, precision_name, row_label
+from chipperf.report.row import card_short_name, configuration_name, fix_hp, precision_name, row_label
 from chipperf.report.tracing import record_digest
 
 if TYPE_CHECKING:
@@ -21,9 +21,6 @@ if TYPE_CHECKING:
     from chipperf.cases.base import Case
 
 T = TypeVar("T")
-
-Verdict = Literal["converged", "no_target", "below_target", "unknown", "not_completed"]
-"""The verdict on a run, the best first."""
 
 VERDICTS: Mapping[Verdict, Phrase] = {
     "converged": phrase("converged"),
@@ -199,9 +196,7 @@ def make_boards(rows: Iterable[RunRow], *, most_rows: int) -> tuple[Board, ...]:
 
 def summarize(record: Record, *, digest: str | None = None) -> RunRow:
     """Return the row of a run without a link. ``digest`` is the SHA-256 of its file; by default it is computed."""
-    completed = record.status.state == "completed"
-    outcome = convergence_outcome(record)
-    verdict: Verdict = "not_completed" if not completed else "unknown" if outcome == "not_run" else outcome
+    completed, verdict = record.status.state == "completed", run_verdict(record)
     rates = [column.value(record) if completed else None for column in RATES]
     points = read_points(record, "quality").points if completed else ()
     target = record.case.target
