@@ -17,7 +17,7 @@ from chipperf.records.columns import BY_NAME, completed_value
 from chipperf.records.intervals import LEVEL
 from chipperf.records.repeats import ENOUGH_REPEATS
 from chipperf.records.schema import Missing
-from chipperf.report.comparability import require_one, require_same
+from chipperf.report.comparability import SAME_ROW, require_one, require_same
 from chipperf.report.row import fix_hp
 
 if TYPE_CHECKING:
@@ -39,10 +39,6 @@ _END: Final = _NORMAL.inv_cdf((1 + LEVEL) / 2)
 _NARROWER: Final = ((_END + _NORMAL.inv_cdf(POWER)) / _END) ** 2
 """Factor of the number of repeats: with only those that bring the end to the bound, half of all gates would decide."""
 
-_SAME_ROW: Final = (
-    *("vendors", "devices", "parts of cards", "topologies", "kinds", "requested precisions", "effective precisions"),
-    *("presets", "lengths", "global batches"),
-)
 _MEASURED_PRECISIONS: Final[Mapping[str, Callable[[Record], object]]] = {
     "measured precisions of matrix products": lambda record: record.precision.measured_matmul,
     "measured precisions of convolutions": lambda record: record.precision.measured_convolution,
@@ -80,7 +76,7 @@ def _require_one_row(records: Sequence[Record], case: Case) -> None:
     hint = (
         "compare with a baseline of the same configuration; without --at-least and --at-most, perf compare shows both"
     )
-    for fact in _SAME_ROW:
+    for fact in SAME_ROW:
         require_same(fact, records, hint=hint)
     require_one(
         "changed hyperparameters", (text_or_marker(fix_hp(record, case), "en") for record in records), hint=hint

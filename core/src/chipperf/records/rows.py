@@ -87,7 +87,7 @@ def as_row(stored: StoredRecord) -> dict[str, Value]:
         "run_id": record.run_id,
         "file": str(stored.file),
         "sha256": stored.sha256,
-        "created_at": _aware(record.created_at),
+        "created_at": aware(record.created_at),
         "kind": record.kind,
         "state": record.status.state,
         "failure": failure.failure_class if failure else None,
@@ -142,6 +142,6 @@ def _reason(missing: Missing) -> str:
     return f"{missing.missing}: {missing.reason}" if missing.reason else missing.missing
 
 
-def _aware(created: datetime) -> datetime:
+def aware(created: datetime) -> datetime:
     """Return a date in UTC. One that states no zone, as in an imported log, is taken for UTC."""
     return created.replace(tzinfo=timezone.utc) if created.tzinfo is None else created.astimezone(timezone.utc)

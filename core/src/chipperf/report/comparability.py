@@ -45,6 +45,12 @@ FACTS: Final[Mapping[str, Callable[[Record], str]]] = {
 }
 """What records of one report, comparison or row may share, by its plural in messages."""
 
+SAME_ROW: Final = (
+    *("vendors", "devices", "parts of cards", "topologies", "kinds", "requested precisions", "effective precisions"),
+    *("presets", "lengths", "global batches"),
+)
+"""Facts that runs of one row share, besides case, dataset and changed hyperparameters."""
+
 
 def require_comparable(records: Sequence[Record]) -> None:
     """Check that the results of at least one run can be compared.

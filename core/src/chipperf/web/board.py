@@ -14,6 +14,7 @@ from chipperf.records.schema import Missing, MissingKind, Record
 from chipperf.report.curves import MINIMUM_POINTS, read_points
 from chipperf.report.row import card_short_name, configuration_name, fix_hp, precision_name, row_label
 from chipperf.report.tracing import record_digest
+from chipperf.web.trend_inputs import Measured, measure
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -131,6 +132,7 @@ class RunRow:
         shortened: True if the run did not have the case's full schedule.
         curve: Epoch and quality of every evaluation; empty if the run did not complete or has too few evaluations.
         throughputs: The throughputs of :data:`RATES`; ``None`` if a throughput cannot be shown.
+        measured: What a trend needs of the run; ``None`` if it can be in none.
     """
 
     key: BoardKey
@@ -147,6 +149,7 @@ class RunRow:
     curve: tuple[tuple[float, float], ...]
     target: float | None
     throughputs: tuple[float | None, ...]
+    measured: Measured | None
 
     @property
     def order(self) -> tuple[bool, bool, int, float]:
@@ -215,6 +218,7 @@ def summarize(record: Record, *, digest: str | None = None) -> RunRow:
         curve=tuple((point.epoch or 0.0, point.value) for point in points) if len(points) >= MINIMUM_POINTS else (),
         target=None if isinstance(target, Missing) else target,
         throughputs=tuple(None if isinstance(rate, Missing) else rate for rate in rates),
+        measured=measure(record),
     )
 
 
