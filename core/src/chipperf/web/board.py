@@ -14,7 +14,7 @@ from chipperf.records.schema import Missing, MissingKind, Record
 from chipperf.report.curves import MINIMUM_POINTS, read_points
 from chipperf.report.row import card_short_name, configuration_name, fix_hp, precision_name, row_label
 from chipperf.report.tracing import record_digest
-from chipperf.web.trend_inputs import Measured, measure
+from chipperf.web.trend_inputs import RATES, Measured, measure
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -38,9 +38,6 @@ STATES: Mapping[str, Phrase] = {
     "interrupted": phrase("interrupted"),
     "killed": phrase("killed"),
 }
-
-RATES = tuple(column for column in columns_of("leaderboard") if column.kind == "throughput")
-"""The throughputs that charts show."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -124,7 +124,8 @@ def draw_trend(
         axes.xaxis.set_major_locator(AutoDateLocator(minticks=2, maxticks=5))  # type: ignore[no-untyped-call]
         axes.xaxis.set_major_formatter(DateFormatter(form))  # type: ignore[no-untyped-call]
         axes.margins(x=0.06)
-        axes.set_ylim(bottom=0)
+        # A triangle at the highest point fits below the edge.
+        axes.set_ylim(0, 1.08 * max((rate for row in rows for rate in row if rate), default=1))
         return _svg(figure)
 
 

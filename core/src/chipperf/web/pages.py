@@ -15,14 +15,13 @@ from chipperf.documents.format import number, quality
 from chipperf.errors import PerfError, UsageError
 from chipperf.languages import ENGLISH, LANGUAGES, Language, Phrase, Translated, in_language, phrase, read_translation
 from chipperf.plugin.types import Title
-from chipperf.records.columns import WINDOWED
 from chipperf.records.schema import Record, Throughput
 from chipperf.report import templating
 from chipperf.report.figures import has_matplotlib
 from chipperf.web import charts
-from chipperf.web.board import COLUMNS, RATES, VERDICTS, Board, RunRow, make_boards
+from chipperf.web.board import COLUMNS, VERDICTS, Board, RunRow, make_boards
 from chipperf.web.details import Section, describe
-from chipperf.web.trend_inputs import SOFTWARE
+from chipperf.web.trend_inputs import RATES, SOFTWARE
 from chipperf.web.trends import Trend, TrendPoint, find_trends
 
 if TYPE_CHECKING:
@@ -236,7 +235,7 @@ def _trend_view(board: Board, trend: Trend) -> TrendView:
     if has_matplotlib():
         picture = charts.draw_trend(
             [point.measured.created for point in trend.points],
-            [point.measured.medians for point in trend.points],
+            [point.run.throughputs for point in trend.points],
             [point.directions for point in trend.points],
         )
     title = phrase("Throughput over time, %(samples)s", samples=board.samples)
@@ -309,7 +308,6 @@ def _environment(user_templates: Path | None, vendor_templates: Path | None) -> 
         "both": lambda zh, en: Title(zh=zh, en=en),
         "columns": COLUMNS,
         "throughputs": [column.name for column in RATES],
-        "windowed": WINDOWED,
         "software": list(SOFTWARE.values()),
         "verdicts": VERDICTS,
         "version": chipperf.__version__,

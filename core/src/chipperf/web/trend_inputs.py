@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from chipperf.documents.format import text_or_marker
 from chipperf.languages import ENGLISH, Phrase, phrase
-from chipperf.records.columns import BY_NAME, WINDOWED
+from chipperf.records.columns import columns_of
 from chipperf.records.ratios import drawn_from, follows_from_windows
 from chipperf.records.rows import aware
 from chipperf.report.comparability import FACTS, SAME_ROW
@@ -18,7 +18,11 @@ if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
     from datetime import datetime
 
+    from chipperf.records.columns import Column
     from chipperf.records.schema import Record
+
+RATES: Final = tuple(column for column in columns_of("leaderboard") if column.kind == "throughput")
+"""The throughputs that charts show."""
 
 SOFTWARE: Final[Mapping[str, Phrase | str]] = {
     "driver": phrase("Driver"),
@@ -35,28 +39,23 @@ class Measured:
     Attributes:
         row: Equal for runs of one row of a report.
         software: Texts for :data:`SOFTWARE`.
-        medians: One for each of the windowed throughputs; ``None`` if it is missing.
-        windows: Rates of their windows in the order of time; empty if the median is not that of its windows.
+        windows: For each of :data:`RATES` the rates of its windows in the order of time; empty if it has none or is not
+            the median of them.
     """
 
     row: Hashable
     created: datetime
     software: tuple[str, ...]
-    medians: tuple[float | None, ...]
     windows: tuple[Sequence[float], ...]
 
 
 def measure(record: Record) -> Measured | None:
-    """Return what a trend needs of a run; ``None`` if it did not complete or has none of the throughputs."""
-    columns = [BY_NAME[name] for name in WINDOWED]
-    found = [column.value(record) for column in columns]
-    medians = tuple(value if isinstance(value, float) else None for value in found)
-    if record.status.state != "completed" or not any(medians):
+    """Return what a trend needs of a run; ``None`` if it did not complete."""
+    if record.status.state != "completed":
         return None
     changes = record.hyperparameters.changes
     settings = tuple((each.key, each.value) for each in changes) if isinstance(changes, list) else ()
     plugin, environment = record.vendor.plugin, record.environment
-    follows = [follows_from_windows(column.throughput(record)) for column in columns]
     return Measured(
         row=(*(FACTS[fact](record) for fact in SAME_ROW), settings),
         created=aware(record.created_at),
@@ -65,9 +64,10 @@ def measure(record: Record) -> Measured | None:
             text_or_marker(environment.sdk, ENGLISH),
             f"{plugin.name} {plugin.version}",
         ),
-        medians=medians,
-        windows=tuple(
-            array("d", drawn_from(column, record) if each else ())
-            for column, each in zip(columns, follows, strict=True)
-        ),
+        windows=tuple(array("d", _windows(column, record)) for column in RATES),
     )
+
+
+def _windows(column: Column, record: Record) -> list[float]:
+    throughput = column.throughput(record)
+    return drawn_from(column, record) if throughput and follows_from_windows(throughput) else []

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from statistics import median
 from typing import TYPE_CHECKING
 
 from chipperf.documents.format import number
-from chipperf.records.columns import WINDOWED
 from chipperf.records.ratios import TOLERANCE, ratio_of_windows, verdict
+from chipperf.web.trend_inputs import RATES
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Sequence
+    from collections.abc import Hashable, Iterator, Sequence
     from datetime import datetime
 
     from chipperf.records.ratios import Verdict
@@ -20,24 +21,29 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """A step of one throughput: the ratio to the point before, and the ends of its interval."""
+    """A step of one throughput: the ratio to an earlier run, and the ends of its interval.
+
+    ``since`` is the date of that run: the one before, or if there is no step from it, the first since the last step,
+    from which many small differences may have led away.
+    """
 
     name: str
     verdict: Verdict
     ratio: float
     low: float
     high: float
+    since: datetime
 
     @property
     def text(self) -> str:
-        """For example ``▼ p_core 0.92 (0.91 to 0.93)``, in signs that every language has."""
+        """For example ``▼ p_core ×0.920 (0.910…0.930) ← 2026-01-01``, in signs that every language has."""
         sign = "▲" if self.verdict == "higher" else "▼"
-        return f"{sign} {self.name} ×{self.ratio:.3f} ({self.low:.3f}…{self.high:.3f})"
+        return f"{sign} {self.name} ×{self.ratio:.3f} ({self.low:.3f}…{self.high:.3f}) ← {self.since:%Y-%m-%d %H:%M}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrendPoint:
-    """A run of a trend; ``is_changed`` tells for driver, SDK and plugin whether each it differs from the run before."""
+    """A run of a trend; ``is_changed`` tells for driver, SDK and plugin whether it differs from the run before."""
 
     run: RunRow
     measured: Measured
@@ -47,9 +53,9 @@ class TrendPoint:
 
     @property
     def directions(self) -> tuple[str, ...]:
-        """For each of the windowed throughputs ``higher``, ``lower``, or an empty text without a step."""
+        """For each throughput ``higher``, ``lower``, or an empty text without a step."""
         verdicts = {step.name: step.verdict for step in self.steps}
-        return tuple(verdicts.get(name, "") for name in WINDOWED)
+        return tuple(verdicts.get(column.name, "") for column in RATES)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,19 +84,19 @@ def find_trends(board: Board) -> tuple[Trend, ...]:
 
 def _trend(rows: Sequence[RunRow]) -> Trend:
     points: list[TrendPoint] = []
-    before: list[Measured | None] = [None] * len(WINDOWED)
-    for row, measured in sorted(((row, row.measured) for row in rows if row.measured), key=_order):
-        former = points[-1].measured.software if points else measured.software
+    runs = sorted(((row, row.measured) for row in rows if row.measured), key=_order)
+    steps = zip(*(_steps(place, [measured for _, measured in runs]) for place in range(len(RATES))), strict=True)
+    for place, ((row, measured), found) in enumerate(zip(runs, steps, strict=True)):
+        former = runs[max(0, place - 1)][1].software
         points.append(
             TrendPoint(
                 run=row,
                 measured=measured,
-                values=tuple("-" if each is None else str(number(each)) for each in measured.medians),
+                values=tuple("-" if each is None else str(number(each)) for each in row.throughputs),
                 is_changed=tuple(one != other for one, other in zip(measured.software, former, strict=True)),
-                steps=tuple(step for place in range(len(WINDOWED)) if (step := _step(measured, before[place], place))),
+                steps=tuple(step for step in found if step),
             )
         )
-        before = [measured if measured.windows[place] else other for place, other in enumerate(before)]
     first = points[0].run
     return Trend(label=first.label, fix_hp=first.cells[-1], points=tuple(points))
 
@@ -99,14 +105,28 @@ def _order(run: tuple[RunRow, Measured]) -> tuple[datetime, str]:
     return run[1].created, run[0].run_id
 
 
-def _step(measured: Measured, before: Measured | None, place: int) -> Step | None:
-    """Return the step of a throughput from the run before, or ``None`` without one, as a comparison finds it."""
-    value, base = measured.medians[place], before.medians[place] if before else None
+def _steps(place: int, runs: Sequence[Measured]) -> Iterator[Step | None]:
+    """Yield for each run the step of one of :data:`RATES`, or ``None`` without one."""
+    start: Measured | None = None
+    before: Measured | None = None
+    for run in runs:
+        step = _step(place, run, before) or (_step(place, run, start) if start is not before else None)
+        yield step
+        if run.windows[place]:
+            start, before = run if step or start is None else start, run
+
+
+def _step(place: int, run: Measured, base: Measured | None) -> Step | None:
+    """Return the step of a throughput from another run, or ``None`` without one, as a comparison finds it."""
+    if base is None or not run.windows[place]:
+        return None
+    values, base_values = run.windows[place], base.windows[place]
+    ratio = median(values) / median(base_values)
     # The interval contains the ratio, so it cannot lie beyond the tolerance if the ratio does not.
-    if before is None or not value or not base or abs(value / base - 1) <= TOLERANCE:
+    interval = ratio_of_windows(values, base_values) if abs(ratio - 1) > TOLERANCE else None
+    if interval is None or verdict(interval) == "no_difference":
         return None
-    interval = ratio_of_windows(measured.windows[place], before.windows[place])
-    found = verdict(interval) if interval else "no_difference"
-    if interval is None or found == "no_difference":
-        return None
-    return Step(name=WINDOWED[place], verdict=found, ratio=value / base, low=interval.low, high=interval.high)
+    name = RATES[place].name
+    return Step(
+        name=name, verdict=verdict(interval), ratio=ratio, low=interval.low, high=interval.high, since=base.created
+    )
