@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from chipperf.documents.format import text_or_marker
-from chipperf.languages import ENGLISH, Phrase, phrase
+from chipperf.documents.format import marker
+from chipperf.languages import Phrase, phrase
 from chipperf.records.columns import columns_of
 from chipperf.records.ratios import drawn_from, follows_from_windows
 from chipperf.records.rows import aware
+from chipperf.records.schema import Missing
 from chipperf.report.comparability import FACTS, SAME_ROW
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ class Measured:
 
     row: Hashable
     created: datetime
-    software: tuple[str, ...]
+    software: tuple[Phrase | str, ...]
     windows: tuple[Sequence[float], ...]
 
 
@@ -60,8 +61,7 @@ def measure(record: Record) -> Measured | None:
         row=(*(FACTS[fact](record) for fact in SAME_ROW), settings),
         created=aware(record.created_at),
         software=(
-            text_or_marker(environment.driver, ENGLISH),
-            text_or_marker(environment.sdk, ENGLISH),
+            *(marker(text) if isinstance(text, Missing) else text for text in (environment.driver, environment.sdk)),
             f"{plugin.name} {plugin.version}",
         ),
         windows=tuple(array("d", _windows(column, record)) for column in RATES),
