@@ -233,6 +233,7 @@ def rates(*values: float) -> dict[str, Any]:
     return {"metrics__p_core": throughput_of(values, iqr=0)}
 
 
+BASE = rates(1000.5, 1001.5, 1002.5, 1003.5, 1004.5, 1005.5)
 SAME = rates(1000, 1001, 1002, 1003, 1004, 1005)
 SLOWER = rates(900, 901, 902, 903, 904, 905)
 SCATTERED = rates(930, 950, 970, 1000, 1010, 1020)
@@ -249,7 +250,7 @@ SCATTERED = rates(930, 950, 970, 1000, 1010, 1020)
 def test_gate_ends_with_what_the_interval_says(
     invoke: Invoke, write: Write, other: dict[str, Any], code: int, kind: str, words: str
 ) -> None:
-    write("base", **SAME)
+    write("base", **BASE)
     write("run", **other)
     gate = ("compare", "base", "run", "--at-least", "p_core=0.97")
     table, annotated, content = (invoke(*gate, *more) for more in ((), ("--format", "github"), ("--json",)))
@@ -270,7 +271,7 @@ def test_gate_ends_with_what_the_interval_says(
 
 def test_a_broken_bound_counts_more_than_an_undecided_one(invoke: Invoke, write: Write) -> None:
     ended = invoke(
-        *("compare", write("base", **SAME), write("run", **SLOWER)),
+        *("compare", write("base", **BASE), write("run", **SLOWER)),
         *("--at-most", "mem=1.05", "--at-least", "p_core=0.97"),
     )
 
@@ -291,7 +292,7 @@ def test_gate_of_repeats_decides_what_has_no_windows(
 
 
 def test_gate_refuses_a_baseline_that_the_filter_leaves_out(invoke: Invoke, write: Write) -> None:
-    write("base", **SAME)
+    write("base", **BASE)
     amp = {"precision__requested": "amp", "precision__effective": "amp"}
     write("a", **SLOWER, **amp)
     write("b", **SLOWER, **amp)
@@ -302,7 +303,7 @@ def test_gate_refuses_a_baseline_that_the_filter_leaves_out(invoke: Invoke, writ
 
 
 def test_gate_refuses_a_run_that_its_evidence_contradicts(invoke: Invoke, write: Write) -> None:
-    write("base", **SAME)
+    write("base", **BASE)
     write("run", **SAME, evidence={"events.jsonl": "0" * 64})
     Path("run/events.jsonl").write_text("{}\n", encoding="utf-8")
     ended = invoke("compare", "base", "run", "--at-least", "p_core=0.97")
@@ -322,7 +323,7 @@ def test_gate_refuses_a_run_that_its_evidence_contradicts(invoke: Invoke, write:
 def test_gate_refuses_what_cannot_be_meant(
     invoke: Invoke, write: Write, arguments: tuple[str, ...], message: str
 ) -> None:
-    ended = invoke("compare", write("base", **SAME), write("run", **SAME), *arguments)
+    ended = invoke("compare", write("base", **BASE), write("run", **SAME), *arguments)
 
     assert ended.code == 2
     assert message in ended.err
@@ -330,6 +331,6 @@ def test_gate_refuses_what_cannot_be_meant(
 
 @pytest.mark.parametrize(("bound", "metric"), [("--at-most", "p_core"), ("--at-least", "mem")])
 def test_a_bound_of_what_is_better_is_noted(invoke: Invoke, write: Write, bound: str, metric: str) -> None:
-    ended = invoke("compare", write("base", **SAME), write("run", **SAME), bound, f"{metric}=1.05")
+    ended = invoke("compare", write("base", **BASE), write("run", **SAME), bound, f"{metric}=1.05")
 
     assert "nothing limits that it gets worse" in ended.err

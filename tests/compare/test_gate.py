@@ -20,8 +20,16 @@ def core(middle: float, spread: float = 0.002) -> dict:
     return {"metrics__p_core": throughput(middle, spread=spread)}
 
 
-def repeats(count: int, name: str, **changes) -> Side:
-    records = tuple(make_record(run_id=f"{name}{seed}", seed=seed, **changes) for seed in range(count))
+def measured(middle: float, place: int) -> dict:
+    """Return windows around ``middle`` that are those of no other run."""
+    return core(middle + place / 1000)
+
+
+def repeats(count: int, name: str, middle: float = 1000.0, **changes) -> Side:
+    records = tuple(
+        make_record(run_id=f"{name}{seed}", seed=seed, **measured(middle, ord(name) * 10 + seed), **changes)
+        for seed in range(count)
+    )
     return Side(records=records, planned=count, source=name)
 
 
@@ -31,7 +39,7 @@ def judged(base, other, *requirements):
 
 
 def run(name="run", **changes):
-    return make_record(run_id=name, **{**core(1000.0), **changes})
+    return make_record(run_id=name, **{**measured(1000.0, len(name)), **changes})
 
 
 @pytest.mark.parametrize(
@@ -54,7 +62,7 @@ def test_only_a_whole_interval_decides(bound, low, high, verdict):
     assert decide(requirement, None) == "undecided"
 
 
-@pytest.mark.parametrize(("rate", "verdict"), [(1000.0, "met"), (971.0, "undecided"), (900.0, "not_met")])
+@pytest.mark.parametrize(("rate", "verdict"), [(1001.0, "met"), (971.0, "undecided"), (900.0, "not_met")])
 def test_a_run_is_judged_by_the_interval_that_a_comparison_shows(rate, verdict):
     base, other = run("base", **core(1000.0, 0.01)), run(**core(rate, 0.01))
     comparison = compare_columns([Side(records=(base,)), Side(records=(other,))])
@@ -76,7 +84,7 @@ def test_every_run_is_judged_by_the_first():
 def test_single_values_decide_nothing_and_three_repeats_do():
     heavier = {"metrics__memory__device_peak_bytes": 30 * GIB}
     (single,) = judged(run("base"), run(**heavier), MOST)
-    (repeated,) = judged(repeats(3, "a", **core(1000.0)), repeats(3, "b", **core(1000.0), **heavier), MOST)
+    (repeated,) = judged(repeats(3, "a"), repeats(3, "b", **heavier), MOST)
 
     assert (single.verdict, single.interval, single.enough_repeats) == ("undecided", None, (3, 3))
     assert "not decidable: more repeats" in describe_judgement(single)
@@ -104,7 +112,7 @@ def test_number_of_repeats_grows_with_the_square_of_what_is_lacking(ratio, low, 
 
 def test_one_run_is_said_to_tell_nothing_of_others():
     (found,) = judged(run("base"), run())
-    (repeated,) = judged(repeats(3, "a", **core(1000.0)), repeats(3, "b", **core(1000.0)))
+    (repeated,) = judged(repeats(3, "a"), repeats(3, "b"))
 
     assert "one run says nothing about other runs" in describe_judgement(found)
     assert "one run" not in describe_judgement(repeated)
@@ -165,11 +173,11 @@ def test_a_run_is_no_baseline_of_its_own():
 
 
 def test_repeats_that_did_not_complete_are_not_left_out_silently():
-    complete = repeats(3, "b", **core(1000.0))
+    complete = repeats(3, "b")
     lacking = Side(records=complete.records, planned=4, source="b")
 
     with pytest.raises(UsageError, match="only 3 of 4 repeats in b completed"):
-        judged(repeats(3, "a", **core(1000.0)), lacking)
+        judged(repeats(3, "a"), lacking)
 
 
 def test_a_median_that_is_not_that_of_its_windows_is_refused():
@@ -206,3 +214,21 @@ def test_requirement_names_a_metric_by_its_name_or_header():
 def test_a_bound_is_given_once():
     with pytest.raises(UsageError, match="--at-most mem_peak is given 2 times"):
         parse_requirements(["mem=0.9"], ["mem=1.05", "mem_peak=1.1"])
+
+
+def test_a_copy_under_another_name_is_refused():
+    with pytest.raises(UsageError, match="runs base and copy have the same windows of p_core to the last digit"):
+        judged(run("base", **core(1000.0)), run("copy", **core(1000.0)))
+    sides = repeats(3, "a"), repeats(2, "b")
+    copies = Side(records=(*sides[1].records, run("copy", **measured(1000.0, ord("b") * 10))), planned=3)
+    with pytest.raises(UsageError, match="runs b0 and copy have the same windows"):
+        judged(sides[0], copies)
+
+
+@pytest.mark.parametrize(
+    ("rate", "requirement"), [(1e6, LEAST), (1.0, Requirement(measure="p_core", bound="at_most", ratio=1.05))]
+)
+def test_a_ratio_of_something_else_than_the_baseline_does_not_pass(rate, requirement):
+    with pytest.raises(UsageError, match="times the baseline's, which is no such run"):
+        judged(run("base"), run(**core(rate)), requirement)
+    assert judged(run("base"), run(**core(1.0)))[0].verdict == "not_met"

@@ -165,6 +165,8 @@ def _require_evidence(sides: Sequence[Side], baseline: Path) -> None:
         # A row of a document has no file.
         for record, file in zip(side.records, side.files, strict=False):
             examined = examine(record, file if file.is_dir() else file.parent)
+            for text in examined.notes:
+                note(f"run {record.run_id}: {text}")
             if examined.contradictions:
                 raise UsageError(
                     f"run {record.run_id} is not what was measured: {examined.contradictions[0]}",

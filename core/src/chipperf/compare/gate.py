@@ -10,7 +10,7 @@ import math
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Final
 
-from chipperf.compare.requirements import MOST_REPEATS, Judgement
+from chipperf.compare.requirements import MOST_REPEATS, SENSIBLE, Judgement
 from chipperf.documents.format import text_or_marker
 from chipperf.errors import UsageError
 from chipperf.records.columns import BY_NAME, completed_value
@@ -65,8 +65,9 @@ def judge(comparison: Comparison, requirements: Sequence[Requirement]) -> tuple[
                 "did may be the better ones",
                 hint="complete them: perf train --resume, or repeat the run",
             )
-    for requirement in requirements:
-        _require_one_source(BY_NAME[requirement.measure], columns)
+    for measure in (BY_NAME[requirement.measure] for requirement in requirements):
+        _require_one_source(measure, columns)
+        _require_own_windows(measure, records)
     return tuple(
         _judge(requirement, comparison, place) for requirement in requirements for place in range(1, len(columns))
     )
@@ -96,6 +97,20 @@ def _require_apart(columns: Sequence[Side]) -> None:
                     f"run {record.run_id} is in the baseline and in what is compared with it",
                     hint="a run says nothing about itself: name other runs",
                 )
+
+
+def _require_own_windows(column: Column, records: Sequence[Record]) -> None:
+    """Check that no two runs have the same windows, which chance does not give: one is a copy of the other."""
+    owners: dict[tuple[float, ...], str] = {}
+    for record in records:
+        times = (
+            tuple(window.seconds for window in throughput.windows) if (throughput := column.throughput(record)) else ()
+        )
+        if times and owners.setdefault(times, record.run_id) != record.run_id:
+            raise UsageError(
+                f"runs {owners[times]} and {record.run_id} have the same windows of {column.name} to the last digit",
+                hint="one is a copy of the other: name runs that were measured",
+            )
 
 
 def _require_one_source(column: Column, columns: Sequence[Side]) -> None:
@@ -129,6 +144,11 @@ def _judge(requirement: Requirement, comparison: Comparison, place: int) -> Judg
             hint="run it again: what was measured in windows must follow from them",
         )
     found, repeats = decide(requirement, cell.interval), (base.repeats, cell.repeats)
+    if found == "met" and not SENSIBLE[0] <= cell.ratio <= SENSIBLE[1]:
+        raise UsageError(
+            f"{measure.name} of column {place + 1} is {cell.ratio:.4g} times the baseline's, which is no such run",
+            hint="look at both: perf show RUN",
+        )
     return Judgement(
         requirement=requirement,
         column=place + 1,

@@ -24,8 +24,8 @@ BOUNDS: Final[dict[Bound, str]] = {"at_least": "at least", "at_most": "at most"}
 MOST_REPEATS: Final = 100
 """Nobody makes more repeats: a ratio that needs more is at its bound, as far as can be told."""
 
-_SENSIBLE: Final = (0.1, 10.0)
-"""A ratio outside is a percentage, or a slip, and would let everything pass or nothing."""
+SENSIBLE: Final = (0.1, 10.0)
+"""A bound outside is a percentage or a slip, and a ratio that is met outside is of something else than the baseline."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,9 +120,9 @@ def _parse(text: str, bound: Bound) -> Requirement:
         ratio = float(written)
     except ValueError:
         ratio = math.nan
-    if not _SENSIBLE[0] <= ratio <= _SENSIBLE[1]:
+    if not SENSIBLE[0] <= ratio <= SENSIBLE[1]:
         raise UsageError(
-            f"{option}: {written!r} is not a ratio to the baseline between {_SENSIBLE[0]:g} and {_SENSIBLE[1]:g}",
+            f"{option}: {written!r} is not a ratio to the baseline between {SENSIBLE[0]:g} and {SENSIBLE[1]:g}",
             hint=f"write {name}=0.97 for 97 % of the baseline",
         )
     return Requirement(measure=column.name, bound=bound, ratio=ratio)
