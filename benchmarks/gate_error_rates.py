@@ -17,7 +17,7 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from chipperf.compare.gate import decide, enough_repeats
-from chipperf.compare.requirements import Requirement
+from chipperf.compare.requirements import RequiredRatio
 from chipperf.records.intervals import ratio_interval, resample
 from chipperf.records.repeats import combine
 from interval_coverage import ar1_windows
@@ -29,7 +29,7 @@ REPEATS = (1, 3, 5)
 BETWEEN = (0.0, 1.0)
 RATIOS = (1.0, 0.97, 0.95, 0.93, 0.9)
 _WINDOWS, _RHO, _MIDDLE, _DEVIATION = 20, 0.3, 100.0, 2.0
-_REQUIRED = Requirement(measure="p_core", bound="at_least", ratio=0.97)
+_REQUIRED = RequiredRatio(measure="p_core", bound="at_least", ratio=0.97)
 
 
 def main() -> None:

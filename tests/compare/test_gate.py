@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 from chipperf.compare.comparison import compare_columns
 from chipperf.compare.gate import decide, enough_repeats, judge
-from chipperf.compare.requirements import MOST_REPEATS, Requirement, describe_judgement, parse_requirements
+from chipperf.compare.requirements import MOST_REPEATS, RequiredRatio, describe_judgement, parse_requirements
 from chipperf.compare.sides import Side
 from chipperf.errors import UsageError
 from chipperf.records.intervals import Interval
 from factory import GIB, UNKNOWN, make_record, throughput, throughput_of
 
-LEAST = Requirement(measure="p_core", bound="at_least", ratio=0.97)
-MOST = Requirement(measure="mem_peak", bound="at_most", ratio=1.05)
+LEAST = RequiredRatio(measure="p_core", bound="at_least", ratio=0.97)
+MOST = RequiredRatio(measure="mem_peak", bound="at_most", ratio=1.05)
 SLICE = {"rank": 0, "name": "A1", "uuid": "1", "pci_bus_id": "2", "total_bytes": 2**34, "part": "sGPU 25%"}
 
 
@@ -56,7 +56,7 @@ def run(name="run", **changes):
     ],
 )
 def test_only_a_whole_interval_decides(bound, low, high, verdict):
-    requirement = Requirement(measure="p_core", bound=bound, ratio=0.97)
+    requirement = RequiredRatio(measure="p_core", bound=bound, ratio=0.97)
 
     assert decide(requirement, Interval(low=low, high=high)) == verdict
     assert decide(requirement, None) == "undecided"
@@ -226,7 +226,7 @@ def test_a_copy_under_another_name_is_refused():
 
 
 @pytest.mark.parametrize(
-    ("rate", "requirement"), [(1e6, LEAST), (1.0, Requirement(measure="p_core", bound="at_most", ratio=1.05))]
+    ("rate", "requirement"), [(1e6, LEAST), (1.0, RequiredRatio(measure="p_core", bound="at_most", ratio=1.05))]
 )
 def test_a_ratio_of_something_else_than_the_baseline_does_not_pass(rate, requirement):
     with pytest.raises(UsageError, match="times the baseline's, which is no such run"):

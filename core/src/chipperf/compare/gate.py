@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from chipperf.cases.base import Case
     from chipperf.compare.comparison import Comparison
-    from chipperf.compare.requirements import Requirement, Verdict
+    from chipperf.compare.requirements import RequiredRatio, Verdict
     from chipperf.compare.sides import Side
     from chipperf.records.columns import Column
     from chipperf.records.intervals import Interval
@@ -45,7 +45,7 @@ _MEASURED_PRECISIONS: Final[Mapping[str, Callable[[Record], object]]] = {
 }
 
 
-def judge(comparison: Comparison, requirements: Sequence[Requirement]) -> tuple[Judgement, ...]:
+def judge(comparison: Comparison, requirements: Sequence[RequiredRatio]) -> tuple[Judgement, ...]:
     """Return what each requirement's interval says of each column after the first, the baseline.
 
     Raises:
@@ -134,7 +134,7 @@ def _require_one_source(column: Column, columns: Sequence[Side]) -> None:
     require_one(f"sources of {column.name}", sources, hint="compare with a baseline that was read in the same way")
 
 
-def _judge(requirement: Requirement, comparison: Comparison, place: int) -> Judgement:
+def _judge(requirement: RequiredRatio, comparison: Comparison, place: int) -> Judgement:
     measure = next(each for each in comparison.measures if each.name == requirement.measure)
     base, cell = measure.cells[0], measure.cells[place]
     single = any(each.repeats == 1 and each.windows < 2 for each in (base, cell))
@@ -162,7 +162,7 @@ def _judge(requirement: Requirement, comparison: Comparison, place: int) -> Judg
     )
 
 
-def decide(requirement: Requirement, interval: Interval | None) -> Verdict:
+def decide(requirement: RequiredRatio, interval: Interval | None) -> Verdict:
     """Return whether a whole interval keeps a bound or lies beyond it; without an interval, nothing is decided."""
     if interval is None:
         return "undecided"
@@ -174,7 +174,7 @@ def decide(requirement: Requirement, interval: Interval | None) -> Verdict:
 
 
 def enough_repeats(
-    requirement: Requirement, ratio: float, interval: Interval | None, repeats: tuple[int, int]
+    requirement: RequiredRatio, ratio: float, interval: Interval | None, repeats: tuple[int, int]
 ) -> tuple[int, int] | None:
     """Return numbers of repeats that are likely to decide, or ``None`` if more than :data:`MOST_REPEATS` would be.
 

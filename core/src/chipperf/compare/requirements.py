@@ -13,9 +13,12 @@ from chipperf.records.columns import columns_of
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from chipperf.records.columns import Unit
     from chipperf.records.intervals import Interval
 
 Bound = Literal["at_least", "at_most"]
+
+_WITH_RATIO: Final[tuple[Unit, ...]] = ("samples/s", "s", "bytes", "J/sample")
 
 Verdict = Literal["met", "not_met", "undecided"]
 
@@ -29,7 +32,7 @@ SENSIBLE: Final = (0.1, 10.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Requirement:
+class RequiredRatio:
     """A bound of a metric's ratio to the baseline, by the metric's name."""
 
     measure: str
@@ -53,7 +56,7 @@ class Judgement:
             is not ``undecided``, or if the ratio is so near to the bound that no sensible number decides.
     """
 
-    requirement: Requirement
+    requirement: RequiredRatio
     column: int
     ratio: float
     interval: Interval | None
@@ -86,7 +89,7 @@ def _advice(judgement: Judgement) -> Iterator[str]:
         yield f"It takes {'at least' if is_single else 'about'} {repeats}; there are {there[0]} and {there[1]}"
 
 
-def parse_requirements(at_least: Sequence[str], at_most: Sequence[str]) -> tuple[Requirement, ...]:
+def parse_requirements(at_least: Sequence[str], at_most: Sequence[str]) -> tuple[RequiredRatio, ...]:
     """Return the requirements that texts such as ``p_core=0.97`` state; the metric may have its header's name.
 
     Raises:
@@ -100,11 +103,11 @@ def parse_requirements(at_least: Sequence[str], at_most: Sequence[str]) -> tuple
     return found
 
 
-def _parse(text: str, bound: Bound) -> Requirement:
+def _parse(text: str, bound: Bound) -> RequiredRatio:
     option = f"--{bound.replace('_', '-')} {text}"
     name, _, written = (part.strip() for part in text.partition("="))
     columns = {alias: each for each in columns_of("comparison") for alias in (each.key, each.name)}
-    with_ratio = [each.name for each in columns_of("comparison") if each.unit != "fraction"]
+    with_ratio = [each.name for each in columns_of("comparison") if each.unit in _WITH_RATIO]
     column = columns.get(name)
     if column is None:
         raise UsageError(
@@ -125,4 +128,4 @@ def _parse(text: str, bound: Bound) -> Requirement:
             f"{option}: {written!r} is not a ratio to the baseline between {SENSIBLE[0]:g} and {SENSIBLE[1]:g}",
             hint=f"write {name}=0.97 for 97 % of the baseline",
         )
-    return Requirement(measure=column.name, bound=bound, ratio=ratio)
+    return RequiredRatio(measure=column.name, bound=bound, ratio=ratio)

@@ -22,14 +22,10 @@ if TYPE_CHECKING:
 
 Value: TypeAlias = str | int | float | bool | datetime | None
 
-_SUFFIXES: Final[dict[Unit, str]] = {
-    "fraction": "",
-    "samples/s": "_samples_per_s",
-    "s": "_s",
-    "bytes": "_bytes",
-    "J/sample": "_j",
-}
-_KEYS: Final = {column.name: f"{column.name}{_SUFFIXES[column.unit]}" for column in COLUMNS}
+_SUFFIXES: Final[dict[Unit, str]] = {"samples/s": "_samples_per_s", "s": "_s", "bytes": "_bytes", "J/sample": "_j"}
+"""What a key tells of its unit. A fraction has none."""
+
+_KEYS: Final = {column.name: f"{column.name}{_SUFFIXES.get(column.unit, '')}" for column in COLUMNS}
 
 UNITS: Final[dict[str, Unit]] = {_KEYS[column.name]: column.unit for column in COLUMNS}
 """Unit of every measured value of a row, by its key."""
