@@ -64,7 +64,7 @@ def test_only_a_whole_interval_decides(bound, low, high, verdict):
 
 @pytest.mark.parametrize(("rate", "verdict"), [(1001.0, "met"), (971.0, "undecided"), (900.0, "not_met")])
 def test_a_run_is_judged_by_the_interval_that_a_comparison_shows(rate, verdict):
-    base, other = run("base", **core(1000.0, 0.01)), run(**core(rate, 0.01))
+    base, other = run("base", **core(1000.0, 0.004)), run(**core(rate, 0.004))
     comparison = compare_columns([Side(records=(base,)), Side(records=(other,))])
     (found,) = judge(comparison, (LEAST,))
     cell = next(each for each in comparison.measures if each.name == "p_core").cells[1]
