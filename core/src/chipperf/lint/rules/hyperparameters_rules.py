@@ -35,6 +35,7 @@ _SETTINGS: Final = {
     "bs": BATCH_SIZE_KEYS,
     "lr": LEARNING_RATE_KEYS,
     "gradient_accumulation_steps": ["gradient_accumulation_steps", "accumulate_steps"],
+    "max_tokens": ["max_tokens"],
 }
 """Names in configurations of the settings that a row's ``fix_hp`` states or leaves at the base's."""
 
@@ -53,13 +54,22 @@ _IN_NAME: Final = re.compile(r"(TP|PP|SH)(\d+)")
 
 _GLOBAL_BATCH: Final = re.compile(r"\b(?:gbs|global_?(?:bs|batch_?size))\s*=\s*(\d+)\b(?!\s*[KMG])", re.IGNORECASE)
 """A batch of all cards in samples, not in tokens."""
-_DEFAULT_KEYS: Final = {"local_batchsize": BATCH_SIZE_KEYS, "seqlength": ["seqlength", "seq_length"]}
+_BATCH_IN_TOKENS: Final = re.compile(
+    r"\b(?:gbs|global ?_?(?:bs|batch_?size))\b[^()，;]*?=\s*(\d+(?:\.\d+)?)\s*([KMG])\s*tokens", re.IGNORECASE
+)
+_DEFAULT_KEYS: Final = {"local_batchsize": BATCH_SIZE_KEYS, "seqlength": ["seqlength", "seq_length", "max_seq_length"]}
 _DEFAULT: Final = re.compile(
     rf"({'|'.join(_DEFAULT_KEYS)})\b.{{0,200}}?(config_[\w.-]{{1,60}}?\.py).{{0,200}}?"
     r"(?:默认为|default (?:is|of))\W{0,3}(\d+)",
     re.ASCII,
 )
 """Text that says what a configuration sets: the value's name, the configuration and the value."""
+
+_STEPS_KEYS: Final = ["train_steps", "max_steps"]
+_STEPS: Final = re.compile(
+    r"训练\s*(\d{1,9})\s*(?:steps?\b|步)|\btrain(?:s|ed|ing)? (?:for )?(\d{1,9}) steps", re.ASCII
+)
+"""Text that says for how many steps a run trains."""
 
 _SAMPLES_KEYS: Final = ["max_samples_termination"]
 _MAX_SAMPLES_SHARE: Final = 0.1
@@ -124,6 +134,7 @@ def fix_hp_is_what_ran(subject: LintedDocument) -> Iterator[Problem]:
                 f"{', '.join(differences[0])}",
             )
     for row in subject.rows:
+        yield from _misspelled(row, subject.configs_of(row), base)
         yield from _beside_fix_hp(row, subject.configs_of(row))
         yield from _global_batch(row, subject.configs_of(row))
     yield from _parallel(subject)
@@ -156,6 +167,16 @@ def _beside_fix_hp(row: DocumentRow, configs: list[Config]) -> Iterator[Problem]
             )
 
 
+def _misspelled(row: DocumentRow, configs: list[Config], base: BaseValues | None) -> Iterator[Problem]:
+    """Yield the names of settings that neither the configurations nor the base have, but nearly."""
+    known = {key for config in configs for key in config.values}.union(base.values if base else ())
+    for cell in (*row.cells.values(), *(cell for _, cell in row.unknown)):
+        for key in cells.assignments(cell.text)[0] if known else ():
+            is_known = key.casefold() in (*_SETTINGS, *_ALIASES) or not known.isdisjoint((key, f"use_{key}"))
+            if not is_known and (hint := did_you_mean(key, known, _MIN_LIKENESS)):
+                yield Problem(cell.place, f"{key!r} is no setting{hint}", severity="warning")
+
+
 def _other_values(stated: Mapping[str, Any], config: Config) -> Iterator[str]:
     for key, said in stated.items():
         name = _ALIASES.get(key.casefold(), key)
@@ -174,11 +195,13 @@ def _other_values(stated: Mapping[str, Any], config: Config) -> Iterator[str]:
 
 def _global_batch(row: DocumentRow, configs: list[Config]) -> Iterator[Problem]:
     """Yield a global batch that is not the product of what it is made of, as far as all of that is known."""
-    stated, match = _stated(row), _GLOBAL_BATCH.search(row.known("fix_hp"))
-    if not stated or not match:
+    stated, text = _stated(row), row.known("fix_hp")
+    match, tokens = _GLOBAL_BATCH.search(text), _BATCH_IN_TOKENS.search(text)
+    if not stated or not (match or tokens):
         return
     degrees = cells.degrees(row.known("parallel"))
     products = []
+    lengths = {stated.get("MPE", config.value(_DEFAULT_KEYS["seqlength"])) for config in configs}
     for config in configs:
         lbs, gas, tp, pp = (
             stated.get(key, degrees.get(key, config.value((_SETTINGS | _PARALLEL_KEYS)[key])))
@@ -188,10 +211,24 @@ def _global_batch(row: DocumentRow, configs: list[Config]) -> Iterator[Problem]:
             return
         dp = degrees.get("DP", row.card_count // (tp * pp))
         products.append((lbs * gas * dp, f"{lbs} x {gas} x {dp}"))
-    if products and int(match[1]) not in (product for product, _ in products):
-        product, factors = products[0]
+    if not products:
+        return
+    product, factors = products[0]
+    if match and int(match[1]) not in (product for product, _ in products):
         message = f"{match[0]!r}, but LBS x GAS x DP is {factors} = {product}"
         yield Problem(row.cells["fix_hp"].place, message)
+    elif tokens and all(is_number(length) for length in lengths):
+        counts = [product * length for product, _ in products for length in lengths]
+        if not any(_is_count(count, tokens[1], tokens[2]) for count in counts):
+            message = f"{tokens[0]!r}, but LBS x GAS x DP x MPE is {factors} x {min(lengths)} = {min(counts):g}"
+            yield Problem(row.cells["fix_hp"].place, message)
+
+
+def _is_count(count: float, written: str, unit: str) -> bool:
+    """Return whether a rounded number such as ``4M`` is a count, in thousands or in multiples of 1024."""
+    power = " KMG".index(unit.upper())
+    half = 0.5 * 10.0 ** -len(written.partition(".")[2])
+    return any(abs(count / base**power - float(written)) <= half for base in (1000, 1024))
 
 
 def _parallel(subject: LintedDocument) -> Iterator[Problem]:
@@ -224,6 +261,13 @@ def _defaults_in_text(subject: LintedDocument) -> Iterator[Problem]:
             if is_number(value) and value != int(said):
                 place = Place(number, match.start(3) + 1)
                 yield Problem(place, f"{name} {said}, but {file} has {value:g}")
+        for match in () if "|" in line else _STEPS.finditer(line):
+            stated = int(match[1] or match[2])
+            steps = {name: value for name, each in configs.items() if is_number(value := each.value(_STEPS_KEYS))}
+            if steps and stated not in steps.values():
+                file, value = next(iter(steps.items()))
+                place = Place(number, match.start() + 1)
+                yield Problem(place, f"{match[0]!r}, but {file} has {value:g} steps")
 
 
 def _differences(stated: Mapping[str, Any], config: Config, base: BaseValues | None) -> list[str]:
