@@ -1137,3 +1137,48 @@ def test_batch_in_tokens_that_fix_hp_does_not_state(tmp_path):
     (finding,) = run(path, select="L07").findings
 
     assert finding.message == "1x8 fp32: fix_hp '/', but config_A100x1x8.py has max_tokens=10240 (base 5120)"
+
+
+@pytest.mark.parametrize(("batch_of_one_card", "found"), [(256, 1), (32, 0)])
+def test_memory_that_no_batch_size_explains_is_not_compared(tmp_path, batch_of_one_card, found):
+    configs = {
+        "config_A100x1x8.py": "train_batch_size = 32\n",
+        "config_A100x1x1.py": f"train_batch_size = {batch_of_one_card}\n",
+    }
+    path = put(tmp_path, nvidia(good(), good(label=MANY["1x1"], mem="29.3/40.0")), configs=configs)
+
+    assert len(run(path, select="L16").findings) == found
+
+
+def test_rows_change_the_configuration_that_another_row_is_as(tmp_path):
+    rows = [
+        llm_row("TP1PP1DP8", fix_hp="/"),
+        llm_row("TP2PP1DP4", fix_hp="GAS=16"),
+    ]
+    configs = {"config_A100x1x8.py": "accumulate_steps = 4\ntensor_parallel = 1\npipeline_parallel = 1\n"}
+    path = put(tmp_path, llm("", *rows), case="llama-pytorch", configs=configs)
+    alone = put(tmp_path / "other", llm("", rows[1]), case="llama-pytorch", configs=configs)
+
+    assert [finding.message for finding in run(path, select="L07").findings] == []
+    assert [finding.message for finding in run(alone, select="L07").findings] == [
+        "'TP2PP1DP4', but config_A100x1x8.py has TP=1",
+        "1x8 fp32: fix_hp 'GAS=16', but config_A100x1x8.py has gradient_accumulation_steps=4",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("rule", "text", "config"),
+    [
+        ("L07", GOOD, "import os\nlr = float(os.environ['LR'])\n"),
+        ("L07", GOOD, "from elsewhere import *\n"),
+        ("L08", nvidia(good(precision="amp")), "import os\namp = bool(os.environ.get('AMP'))\n"),
+        ("L08", GOOD, "import os\nfp16 = bool(os.environ.get('HALF'))\n"),
+    ],
+)
+def test_setting_that_cannot_be_read_is_not_checked(tmp_path, rule, text, config):
+    result = run(put(tmp_path, text, configs={"config_A100x1x8.py": config}), select=rule)
+
+    assert result.findings == []
+    (unchecked,) = result.unchecked
+    assert unchecked.reason.startswith("config_A100x1x8.py:")
+    assert unchecked.reason.endswith(" cannot be read")

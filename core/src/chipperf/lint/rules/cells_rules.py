@@ -42,7 +42,6 @@ _PERCENT: Final = re.compile("[%％]")
 _TRAINING: Final = re.compile(
     r"(?<![a-z])train(?:ing)?[_ -]?(?:acc|set|samples|top|map|split|data)|训练集", re.IGNORECASE
 )
-_RANK: Final = re.compile(r"(?:top[-_ ]?|acc)(\d)", re.IGNORECASE)
 _HALF_WIDTH: Final = {0x3000: 0x20, **{code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)}}
 _IDEOGRAPH: Final = re.compile(r"[\u3400-\u9fff]")
 _IN_PERCENT: Final = ("accuracy", "mean average precision", "panoptic quality")
@@ -269,7 +268,7 @@ def _another_metric(subject: LintedDocument) -> Iterator[Problem]:
     for located in texts:
         if _TRAINING.search(located.text) and wanted and not _TRAINING.search(wanted):
             yield Problem(located.place, f"{located.text!r} is of the training samples, the target is {wanted!r}")
-        ranks, own = set(_RANK.findall(located.text)), set(_RANK.findall(wanted))
+        ranks, own = wording.ranks(located.text), wording.ranks(wanted)
         if ranks and own and ranks.isdisjoint(own):
             yield Problem(located.place, f"{located.text!r} is another metric than the target's, {wanted!r}")
 

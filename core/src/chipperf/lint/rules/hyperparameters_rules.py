@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections import defaultdict
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from chipperf.cases.base import Case, Role
 from chipperf.documents import cells
@@ -122,24 +122,39 @@ def fix_hp_is_what_ran(subject: LintedDocument) -> Iterator[Problem]:
         return
     subject.need_configs()
     base = subject.base
+    compared = []
     for row in subject.rows:
         stated, candidates = _stated(row), subject.configs_of(row)
-        if stated is None or not candidates:
-            continue
-        differences = [_differences(stated, config, base) for config in candidates]
-        if all(differences):
-            yield Problem(
-                row.cells["fix_hp"].place,
-                f"{row.shape} {row.precision}: fix_hp {row.text('fix_hp')!r}, but {candidates[0].path.name} has "
-                f"{', '.join(differences[0])}",
-            )
+        if stated is not None and candidates:
+            differences = [_differences(stated, config, base) for config in candidates]
+            compared.append((row, differences[0] if all(differences) else [], candidates[0].path.name))
+    for row, different, name in _unlike_all_rows(compared, subject):
+        message = f"{row.shape} {row.precision}: fix_hp {row.text('fix_hp')!r}, but {name} has {', '.join(different)}"
+        yield Problem(row.cells["fix_hp"].place, message)
     for row in subject.rows:
         yield from _misspelled(row, subject.configs_of(row), base)
         yield from _beside_fix_hp(row, subject.configs_of(row))
         yield from _global_batch(row, subject.configs_of(row))
     yield from _parallel(subject)
     yield from _defaults_in_text(subject)
+    keys = [key for names in _SETTINGS.values() for key in names]
+    _need_read(config.unread_line(keys) for row in subject.rows for config in subject.configs_of(row))
     subject.need_base()
+
+
+_Compared: TypeAlias = "tuple[DocumentRow, list[str], str]"
+"""A row, what the configuration with this name has instead, and the name."""
+
+
+def _unlike_all_rows(compared: list[_Compared], subject: LintedDocument) -> list[_Compared]:
+    """Return the rows that differ from their configuration.
+
+    Without base values, rows state what they change of the configuration: if one row is as the configuration of its
+    card and topology, the others are not held to it.
+    """
+    alike = {(row.card, row.shape) for row, different, _ in compared if not different}
+    held = [each for each in compared if subject.base or (each[0].card, each[0].shape) not in alike]
+    return [each for each in held if each[1]]
 
 
 def _stated(row: DocumentRow) -> dict[str, Any] | None:
@@ -233,6 +248,7 @@ def _is_count(count: float, written: str, unit: str) -> bool:
 
 def _parallel(subject: LintedDocument) -> Iterator[Problem]:
     """Yield rows that are parallel in another way than their configuration."""
+    compared, places = [], {}
     for row in subject.rows:
         texts = (*row.cells.values(), *(cell for _, cell in row.unknown))
         cell = next((cell for cell in texts if _PARALLEL.fullmatch(cell.text)), None)
@@ -248,8 +264,11 @@ def _parallel(subject: LintedDocument) -> Iterator[Problem]:
             ]
             for config in configs
         ]
-        if all(differences):
-            yield Problem(cell.place, f"{cell.text!r}, but {configs[0].path.name} has {', '.join(differences[0])}")
+        compared.append((row, differences[0] if all(differences) else [], configs[0].path.name))
+        places[row.label.place] = cell
+    for row, different, name in _unlike_all_rows(compared, subject):
+        cell = places[row.label.place]
+        yield Problem(cell.place, f"{cell.text!r}, but {name} has {', '.join(different)}")
 
 
 def _defaults_in_text(subject: LintedDocument) -> Iterator[Problem]:
@@ -342,7 +361,7 @@ def every_row_has_a_configuration(subject: LintedDocument) -> Iterator[Problem]:
         yield Problem(subject.start, message, severity="warning")
     if not configs.configs:
         raise NotChecked(f"no configuration in {configs.path}")
-    unknown, base = "", subject.base
+    unknown, unread, base = "", None, subject.base
     for row in subject.rows:
         if row.topology is None or not subject.is_of_case(row):
             continue
@@ -357,6 +376,10 @@ def every_row_has_a_configuration(subject: LintedDocument) -> Iterator[Problem]:
             yield Problem(row.label.place, f"there is no configuration {wanted}; there are {names}")
             continue
         switched = [_switch(config, subject, row.precision) for config in found]
+        keys = [key for config in found for key in config.values if _SWITCH_AFFIXES.sub("", key) in _REDUCED]
+        if line := next(filter(None, (config.unread_line(keys) for config in found)), None):
+            unread = line
+            continue
         place = row.cells["precision"].place if "precision" in row.cells else row.label.place
         if row.precision in _REDUCED and not any(state is not False for state in switched):
             yield Problem(place, f"no configuration for {row.shape} sets {row.precision}: {names}")
@@ -367,6 +390,7 @@ def every_row_has_a_configuration(subject: LintedDocument) -> Iterator[Problem]:
             yield Problem(place, f"fp32, but {sets}: {names}")
         elif None in switched and row.precision in _REDUCED:
             unknown = row.precision
+    _need_read([unread])
     if unknown:
         raise NotChecked(f"neither the configurations nor a base configuration have a switch for {unknown}")
 

@@ -48,7 +48,7 @@ _DATA_SUFFIXES: Final = (".csv", ".json", ".jsonl", ".tsv")
     fix="read the numbers from the run's log again",
 )
 def throughputs_are_ordered(subject: LintedDocument) -> Iterator[Problem]:
-    """``p_core`` is at least ``p_train``, that at least ``p_whole``, and utilization is in proportion to throughput."""
+    """``p_core`` is at least ``p_train``, that at least ``p_whole``, and time and utilization agree with them."""
     spreads = _spreads(subject)
     for row in subject.rows:
         for fast, slow in (("p_core", "p_train"), ("p_train", "p_whole")):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 from chipperf.documents import cells
 from chipperf.documents.markdown import Place
 from chipperf.documents.topology import bracketed_shapes, cards_said
+from chipperf.lint.configs import BATCH_SIZE_KEYS
 from chipperf.lint.rule import LintedDocument, NotChecked, Problem, rule
 from chipperf.records.columns import THROUGHPUTS
 from chipperf.records.scaling import MAX_EFFICIENCY, efficiency
@@ -153,7 +154,10 @@ def several_machines_say_all_cards(subject: LintedDocument) -> Iterator[Problem]
     fix="state the batch size of each row in fix_hp",
 )
 def memory_does_not_depend_on_topology(subject: LintedDocument) -> Iterator[Problem]:
-    """Rows that state the same hyperparameters and precision use about the same memory per card."""
+    """Rows that state the same hyperparameters and precision use about the same memory per card.
+
+    Rows whose configurations set one batch size are not compared, because it does not explain what differs.
+    """
     if split := next((match for line in subject.document.markdown.lines if (match := _SPLIT.search(line))), None):
         raise NotChecked(f"memory depends on the number of cards: {split[0]}")
     groups: dict[Hashable, list[tuple[int, DocumentRow]]] = defaultdict(list)
@@ -164,6 +168,9 @@ def memory_does_not_depend_on_topology(subject: LintedDocument) -> Iterator[Prob
     for rows in groups.values():
         least, lower = min(rows, key=lambda each: each[0])
         most, higher = max(rows, key=lambda each: each[0])
+        sizes = [{config.value(BATCH_SIZE_KEYS) for config in subject.configs_of(row)} for row in (lower, higher)]
+        if sizes[0] == sizes[1] and sizes[0] not in (set(), {None}):
+            continue
         if least and most > least * _MEMORY_TOLERANCE:
             yield Problem(
                 higher.cells["mem"].place,
