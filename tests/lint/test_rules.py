@@ -851,19 +851,26 @@ def test_model_of_another_case_than_the_directory(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("accelerator", "configs", "found"),
+    ("vendor", "accelerator", "short", "configs", "found"),
     [
-        ("曦云C500 64G", {}, ["one card is written 'C500' and 'MXC500'"]),
-        ("MetaX MXC500", {"config_C500x1x8.py": ""}, ["one card is written 'C500' and 'MXC500'"]),
-        ("MetaX MXC500", {"config_mxc500x1x8.py": ""}, []),
+        ("iluvatar", "天数智芯 Bi-150", "BI-V150", {}, ["one card is written 'Bi-150' and 'BI-V150'"]),
+        (
+            "iluvatar",
+            "BI-V150",
+            "BI-V150",
+            {"config_BI-150x1x8.py": ""},
+            ["one card is written 'BI-150' and 'BI-V150'"],
+        ),
+        ("metax", "曦云C500 64G", "MXC500", {}, []),
+        ("metax", "MetaX MXC500", "MXC500", {"config_mxc500x1x8.py": ""}, []),
     ],
 )
-def test_card_in_two_spellings(tmp_path, accelerator, configs, found):
+def test_card_in_two_spellings(tmp_path, vendor, accelerator, short, configs, found):
     text = nvidia(
-        good(label="MXC500 单机8卡（1x8）"), facts={"加速卡型号": accelerator}, general={"硬件设备简称": "MXC500"}
+        good(label=f"{short} 单机8卡（1x8）"), facts={"加速卡型号": accelerator}, general={"硬件设备简称": short}
     )
 
-    result = run(put(tmp_path, text, vendor="metax", configs=configs), select="L03")
+    result = run(put(tmp_path, text, vendor=vendor, configs=configs), select="L03")
 
     assert [(finding.message, finding.severity) for finding in result.findings] == [(each, "warning") for each in found]
 

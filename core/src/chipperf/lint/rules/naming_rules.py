@@ -135,7 +135,8 @@ def _spellings(subject: LintedDocument, vendor: str) -> Iterator[Problem]:
     for ways in written.values():
         apart: list[str] = []
         for way in sorted(ways, key=len):
-            if not any(re.search(rf"(?<![^\W_]){re.escape(short)}(?![^\W_])", way) for short in apart):
+            # Letters before a name are those of its maker: MXC500 is no other spelling of C500.
+            if not any(re.search(rf"(?:^|[\W_])[a-z]*{re.escape(short)}(?![^\W_])", way) for short in apart):
                 apart.append(way)
         if len(apart) > 1:
             message = f"one card is written {' and '.join(repr(ways[way][0]) for way in apart)}"
