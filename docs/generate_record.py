@@ -1,4 +1,4 @@
-"""Writes docs/record.md, every field of a run's record as tables: ``python docs/generate_record.py``."""
+"""Writes docs/record-fields.md, every field of a run's record as tables: ``python docs/generate_record.py``."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from marked_list import markdown, prose
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-PAGE = Path(__file__).with_name("record.md")
+PAGE = Path(__file__).with_name("record-fields.md")
 
 INTRODUCTION = """\
-# Record of a run
+# Fields of a record
 
 `python docs/generate_record.py` makes this page from `chipperf/records/schema.py`.
 [The JSON Schema](record.schema.json) tells programs the same. [Metrics](metrics.md) defines the measured values.
@@ -26,7 +26,7 @@ INTRODUCTION = """\
 
 
 def page() -> str:
-    """Return the content of docs/record.md."""
+    """Return the content of docs/record-fields.md."""
     schema = json_schema()
     models = schema["$defs"]
     sections = [_section("RunRecord", schema), *(_section(name, models[name]) for name in _in_order(schema, models))]

@@ -1,10 +1,14 @@
-"""The pages of the documentation in two languages, and what a page and its translation have in common."""
+"""The pages of the documentation in two languages, and what a page and its translation have in common.
+
+``python docs/translations.py`` prints what a translation lacks.
+"""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -167,4 +171,25 @@ def canonical(page: str, link: str) -> str:
     return f"{english}#{headings[own.index(fragment)] if len(own) == len(headings) else fragment}"
 
 
+def differences(page: str) -> list[str]:
+    """Return what a page has and its translation does not, or the other way round: below which heading, what, and both.
+
+    Raises:
+        ValueError: A link of the two leads nowhere.
+    """
+    english, chinese = parts(page), parts(translation_path(page))
+    headings = ["", *slugs((ROOT / page).read_text(encoding="utf-8"))][-len(english) :]
+    return [
+        f"{page}#{heading}, {each.name}: {getattr(one, each.name, None)} is {getattr(other, each.name, None)}"
+        for heading, one, other in zip_longest(headings, english, chinese)
+        for each in fields(Part)
+        if getattr(one, each.name, None) != getattr(other, each.name, None)
+    ]
+
+
 _ENGLISH_OF = {translation_path(page): page for page in pages()}
+
+if __name__ == "__main__":
+    for translated_page in pages():
+        if translated(translated_page) and "examples" not in translated_page:
+            print("".join(f"{difference}\n" for difference in differences(translated_page)), end="")
