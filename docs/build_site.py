@@ -55,7 +55,7 @@ class Tree:
             text = (ROOT / source).read_text(encoding="utf-8")
             english = slugs((ROOT / page).read_text(encoding="utf-8"))
             text = outside_code(text, partial(LINK.sub, partial(self._link, page, source)))
-            text = _for_python_markdown(_with_ids(text, english))
+            text = _for_python_markdown(_with_ids(outside_code(text, _joined), english))
             if self.language == "zh" and source == page:
                 text = re.sub(r"^(# .+\n\n)", rf"\1{_ONLY_ENGLISH}", text, count=1, flags=re.MULTILINE)
             target = self.directory / page
@@ -129,6 +129,11 @@ def _inline(value: object) -> str:
 
 def _lines(table: dict[str, str]) -> str:
     return "\n".join(f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in table.items())
+
+
+def _joined(text: str) -> str:
+    """Take out line breaks between Chinese characters, which a browser would show as spaces."""
+    return re.sub(r"(?<=[\u3000-\u9fff\uff00-\uffef])\n *(?=[\u3000-\u9fff\uff00-\uffef])", "", text)
 
 
 def _with_ids(text: str, ids: list[str]) -> str:

@@ -74,6 +74,13 @@ def test_lists_are_written_for_python_markdown(github, python):
     assert build_site._for_python_markdown(github) == python
 
 
+def test_lines_of_chinese_are_joined():
+    assert (
+        build_site._joined("没有设备。\n如果有，\n  则用 torch\n训练。\n\n## 数据\n")
+        == "没有设备。如果有，则用 torch\n训练。\n\n## 数据\n"
+    )
+
+
 @pytest.mark.skipif(find_spec("zensical") is None, reason="zensical is not installed: make site")
 def test_site_is_built(tmp_path):
     first = build_site.build(tmp_path)
