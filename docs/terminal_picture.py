@@ -10,12 +10,14 @@ import argparse
 import fcntl
 import os
 import pty
+import re
 import struct
 import termios
 import time
 from pathlib import Path
 
 import pyte
+from rich._export_format import CONSOLE_SVG_FORMAT
 from rich.console import Console
 from rich.style import Style
 from rich.text import Text
@@ -83,4 +85,6 @@ if __name__ == "__main__":
     with open(os.devnull, "w", encoding="utf-8") as nowhere:
         console = Console(record=True, width=COLUMNS, file=nowhere, force_terminal=True, color_system="truecolor")
         console.print(text_of(screen_of(options.command, options.at)))
-    console.save_svg(str(options.picture), title="perf")
+    # Without rich's links to fonts, so that whoever looks at the picture asks nobody for them.
+    template = re.sub(r"@font-face \{\{.*?\}\}\s*", "", CONSOLE_SVG_FORMAT, flags=re.DOTALL)
+    console.save_svg(str(options.picture), title="perf", code_format=template)
