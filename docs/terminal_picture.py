@@ -14,6 +14,8 @@ import re
 import struct
 import termios
 import time
+from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 
 import pyte
@@ -54,10 +56,10 @@ def text_of(screen: pyte.Screen) -> Text:
     lines = []
     for number in range(screen.lines):
         line = Text()
-        for column in range(screen.columns):
-            each = screen.buffer[number][column]
-            style = Style(color=_color(each.fg), bgcolor=_color(each.bg), bold=each.bold)
-            line.append(each.data, style)
+        characters = [screen.buffer[number][column] for column in range(screen.columns)]
+        for (color, background, bold), alike in groupby(characters, key=attrgetter("fg", "bg", "bold")):
+            style = Style(color=_color(color), bgcolor=_color(background), bold=bold)
+            line.append("".join(each.data for each in alike), style)
         line.rstrip()
         lines.append(line)
     while lines and not lines[-1].plain:
