@@ -172,7 +172,8 @@ def build(directory: Path) -> Path:
     """Build the site below a directory and return its first page.
 
     Raises:
-        subprocess.CalledProcessError: Zensical found a dead link or failed; it has said what.
+        ValueError: A page has no translation, or a link leads nowhere.
+        subprocess.CalledProcessError: Zensical found a fault, or failed; it has said what.
     """
     site = directory / "site"
     for built in (site, *(directory / language for language in LANGUAGES)):
@@ -198,4 +199,7 @@ def build(directory: Path) -> Path:
 
 
 if __name__ == "__main__":
-    print(build(Path(sys.argv[1]).resolve()))
+    try:
+        print(build(Path(sys.argv[1]).resolve()))
+    except (ValueError, subprocess.CalledProcessError) as error:
+        sys.exit(f"no site: {error}")
