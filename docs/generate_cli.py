@@ -78,7 +78,7 @@ def _default(parameter: Any) -> str:
     if parameter.required:
         return "required"
     shown = getattr(parameter, "show_default", True)
-    if callable(default) or not shown or default is None or default is False or default == []:
+    if callable(default) or not shown or default is None or default is False or default in ([], ()):
         return ""
     if default is True:
         return f"`{parameter.opts[0]}`"

@@ -179,12 +179,15 @@ def differences(page: str) -> list[str]:
     """
     english, chinese = parts(page), parts(translation_path(page))
     headings = ["", *slugs((ROOT / page).read_text(encoding="utf-8"))][-len(english) :]
-    return [
-        f"{page}#{heading}, {each.name}: {getattr(one, each.name, None)} is {getattr(other, each.name, None)}"
-        for heading, one, other in zip_longest(headings, english, chinese)
-        for each in fields(Part)
-        if getattr(one, each.name, None) != getattr(other, each.name, None)
-    ]
+    found = []
+    for heading, one, other in zip_longest(headings, english, chinese):
+        for name in (each.name for each in fields(Part)):
+            here, there = getattr(one, name, None), getattr(other, name, None)
+            if isinstance(here, frozenset) and isinstance(there, frozenset):
+                here, there = sorted(here - there), sorted(there - here)
+            if here != there:
+                found.append(f"{page}#{heading}, {name}: {here} in English, {there} in Chinese")
+    return found
 
 
 _ENGLISH_OF = {translation_path(page): page for page in pages()}
