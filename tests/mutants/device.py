@@ -213,7 +213,7 @@ MUTANTS = [
     ),
     Mutant(
         name="teardown_for_each_initialization",
-        kills=("D5", "S4"),
+        kills=("D5",),
         changes=(
             Change(
                 old=_MAKE_CURRENT,

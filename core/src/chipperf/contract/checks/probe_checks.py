@@ -186,7 +186,7 @@ def visible_devices_are_honored(subject: PluginUnderTest) -> None:
             f"with {variable}={value!r} the probe finds {_list(probing.devices)} instead of "
             f"{', '.join(expected) or 'none'}",
         )
-        _require_reason(probing)
+        _require_reason(probing, f"with {variable}={value!r} ")
         indices = [device.index for device in probing.devices]
         require(
             indices == list(range(len(indices))),
@@ -237,12 +237,13 @@ def probe_claims_only_own_devices(subject: PluginUnderTest) -> None:
             )
 
 
-def _require_reason(probing: Probing) -> None:
+def _require_reason(probing: Probing, situation: str = "") -> None:
     """Check that a probe without a device says why; a ProbeResult rejects wrong devices itself."""
     least = tolerances.LEAST_REASON_WORDS
     require(
         probing.devices or count_words(probing.reason) >= least,
-        f"the reason {probing.reason!r} has fewer than {least:g} words: say what the probe looked for and what to do",
+        f"{situation}the reason {probing.reason!r} has fewer than {least:g} words: say what the probe looked for and "
+        "what to do",
     )
 
 
