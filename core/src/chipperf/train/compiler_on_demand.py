@@ -1,7 +1,7 @@
 """torch's compiler, ``torch._dynamo``, imported by a rank when something is compiled.
 
 With sympy and triton it is 900 modules, a third of the processor time before the first step. Most ranks compile
-nothing, and would import it nevertheless, for the sake of (torch 2.1 to 2.14):
+nothing, and would import it nevertheless, for the sake of (torch 2.14; fewer places in older versions):
 
 * ``torch/_compile.py``, which keeps some functions of optimizers from being compiled when they are first called;
 * ``torch/optim/optimizer.py``, which calls ``graph_break`` in every step; outside of compiled code it does nothing;
