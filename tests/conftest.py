@@ -44,7 +44,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def trained_run(image_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> FinishedRun:
     """Two ranks, two epochs of three steps, with a loader process each; not to be written to.
 
-    The logs of the ranks, and what the launcher printed, tell what each imported.
     All processes of the test run share it: the first that needs it makes it.
     """
     base = tmp_path_factory.getbasetemp()
@@ -58,7 +57,6 @@ def trained_run(image_folder: Path, tmp_path_factory: pytest.TempPathFactory) ->
                 *("--set", "workers=1", "--data", image_folder, "--out", directory),
                 MALLOC_ARENA_MAX="2",
                 GLIBC_TUNABLES="glibc.malloc.top_pad=1",
-                PYTHONPROFILEIMPORTTIME="1",
             )
             assert process.returncode == 0, process.stderr
             finished.write_bytes(pickle.dumps(process))
