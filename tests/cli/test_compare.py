@@ -243,7 +243,7 @@ SCATTERED = rates(930, 950, 970, 1000, 1010, 1020)
     ("other", "code", "kind", "words"),
     [
         (SAME, 0, "notice", "met, 0.9995 ("),
-        (SLOWER, 4, "error", "not met, 0.8995 ("),
+        (SLOWER, 4, "error", "not met, 0.8998 ("),
         (SCATTERED, 5, "warning", "not decidable: more repeats"),
     ],
 )
