@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
@@ -81,7 +82,7 @@ def _sarif(result: Result) -> str:
             "locations": [
                 {
                     "physicalLocation": {
-                        "artifactLocation": {"uri": quote(finding.file)},
+                        "artifactLocation": {"uri": quote(os.fsencode(finding.file))},
                         "region": {"startLine": finding.place.line, "startColumn": finding.place.column},
                     }
                 }
