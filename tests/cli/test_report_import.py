@@ -302,7 +302,7 @@ def test_file_whose_name_is_no_text_is_refused_and_others_are_imported(invoke, t
 
     ended = invoke("report", "import", "training", "--json", "--out", "imported")
 
-    found = {each["path"]: each for each in json.loads(ended.stdout)}
+    found = {each["path"]: each for each in json.loads(ended.out)}
     (refused,) = [each for path, each in found.items() if path.endswith("caf\\udce9.md")]
     assert refused["imported"] == "refused"
     assert "is not valid UTF-8" in refused["reason"]
