@@ -217,6 +217,8 @@ def _metrics(context: RunContext, state: RunState, power: Power | Missing) -> Me
         "skipped_steps": SkippedSteps(steps=sum(state.skipped_steps.values()), by_epoch=state.skipped_steps)
         if context.precision.grad_scaler
         else Missing(missing="not_applicable", reason="gradients are not scaled"),
+        "forward_flops": state.forward_flops,
+        "gradient_bytes": state.gradient_bytes,
     }
     return Metrics().model_copy(update={name: value for name, value in found.items() if value is not None})
 
