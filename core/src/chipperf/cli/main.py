@@ -18,6 +18,7 @@ from chipperf.errors import PerfError, UsageError, missing_package
 # Modules of this package with the commands. The summaries stand here too, so that a list of commands imports none.
 COMMANDS = {
     "train": ("train:train", "Train a case and write its record, or continue a run that stopped."),
+    "limits": ("limits:limits", "Measure what this machine's cards can do at most, for shares of it beside results."),
     "suite": ("suite:suite", "Run a matrix of case, precision, topology and repeats."),
     "compare": ("compare:compare", "Compare runs of one case on one dataset: vendors, precisions, topologies."),
     "site": (

@@ -12,7 +12,7 @@ import statistics
 from contextlib import suppress
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Final, Literal, get_args
 
 from pydantic import Field, FiniteFloat
 
@@ -23,7 +23,6 @@ from chipperf.records.schema import (
     LIMITS_NAME,
     Card,
     Environment,
-    EvidenceFile,
     LimitsOfRun,
     Missing,
     Number,
@@ -43,8 +42,11 @@ if TYPE_CHECKING:
 
 Rate = Throughput | Missing
 
-HOST_LINKS: Final = ("h2d_pinned", "d2h_pinned", "h2d_pageable", "d2h_pageable")
-MEMORY_OPERATIONS: Final = ("copy", "add")
+HostLink = Literal["h2d_pinned", "d2h_pinned", "h2d_pageable", "d2h_pageable"]
+MemoryOperation = Literal["copy", "add"]
+
+HOST_LINKS: Final[tuple[HostLink, ...]] = get_args(HostLink)
+MEMORY_OPERATIONS: Final[tuple[MemoryOperation, ...]] = get_args(MemoryOperation)
 
 VARYING: Final = 0.1
 """Interquartile range, as a fraction of the median, from which a limit is said to vary."""
@@ -73,8 +75,8 @@ class CardLimits(StrictModel):
 
     card: Card
     products: dict[str, ProductLimit] = {}
-    memory: dict[Literal["copy", "add"], Rate] = {}
-    host_link: dict[Literal["h2d_pinned", "d2h_pinned", "h2d_pageable", "d2h_pageable"], Rate] = {}
+    memory: dict[MemoryOperation, Rate] = {}
+    host_link: dict[HostLink, Rate] = {}
 
     def rates(self) -> Iterator[tuple[str, Rate]]:
         """Yield the name and value of every limit."""
@@ -121,7 +123,7 @@ class MachineLimits(StrictModel):
     cards: Annotated[list[CardLimits], Field(min_length=1)]
     all_reduce: AllReduceLimits | Missing
     warnings: list[str] = []
-    evidence: dict[EvidenceFile, Sha256] = {}
+    evidence: dict[str, Sha256] = {}
 
 
 def limits_text(limits: MachineLimits) -> str:
@@ -145,8 +147,8 @@ def slowest_cards(limits: MachineLimits) -> dict[str, tuple[CardLimits, float]]:
     slowest = {}
     for name, each in found.items():
         if len(each) > 1:
-            rate, card = min(each, key=lambda pair: pair[0])
-            slowest[name] = (card, rate / statistics.median(pair[0] for pair in each))
+            least, card = min(each, key=lambda pair: pair[0])
+            slowest[name] = (card, least / statistics.median(pair[0] for pair in each))
     return slowest
 
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from chipperf.records.consistency import Check, Relation
     from chipperf.records.schema import Number, Record
 
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Implausibility:
     """Values of a record that contradict each other, as the check found them. ``text`` has no full stop."""

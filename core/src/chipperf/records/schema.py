@@ -450,7 +450,9 @@ LIMITS_NAME = "limits.json"
 EVIDENCE = ("events.jsonl", LIMITS_NAME, "telemetry-node*.jsonl", "logs/*.log")
 """Patterns of the files of a run's directory that witness its record."""
 
-EvidenceFile = Annotated[str, Field(pattern=r"^(events\.jsonl|limits\.json|telemetry-node\d+\.jsonl|logs/[\w-]+\.log)$")]
+EvidenceFile = Annotated[
+    str, Field(pattern=r"^(events\.jsonl|limits\.json|telemetry-node\d+\.jsonl|logs/[\w-]+\.log)$")
+]
 
 
 class LimitsOfRun(StrictModel):
@@ -499,7 +501,8 @@ class Record(StrictModel):
 
     ``remarks`` is the content of an imported document that has no other field, in its order. ``evidence`` has the
     SHA-256 of the run's events, telemetry and logs when it ended, as far as they were on its first machine.
-    ``machine_limits`` are the measured limits of its cards. ``withheld`` lists the fields that ``perf withhold`` removed.
+    ``machine_limits`` are the measured limits of its cards. ``withheld`` lists the fields that ``perf withhold``
+    removed.
     """
 
     schema_version: Literal[2] = 2

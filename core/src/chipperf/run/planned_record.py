@@ -24,6 +24,8 @@ from chipperf.records.schema import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from pydantic import BaseModel
 
     from chipperf.plugin.session import Session
@@ -54,7 +56,7 @@ def planned_record(plan: RunPlan, session: Session, *, metric: str) -> Record:
         seed=int(plan.hyperparameters.values["seed"]),
         dataset=_not_reached(Dataset, name=plan.data_root.name, fingerprint_method="", is_sample=False),
         loader=NOT_REACHED,
-        environment=machine_environment(plan),
+        environment=machine_environment(plan.stated_environment),
         knobs=[],
         metrics=_not_reached(Metrics),
         warnings=list(plan.warnings),
@@ -79,7 +81,7 @@ def titles(title: Title) -> Titles:
     return Titles(zh=in_language(title, "zh"), en=title.en)
 
 
-def machine_environment(plan: RunPlan) -> Environment:
+def machine_environment(stated: Mapping[str, str]) -> Environment:
     """Return what is known of this machine without its devices, with what the user stated."""
     facts = _not_reached(
         Environment,
@@ -94,7 +96,7 @@ def machine_environment(plan: RunPlan) -> Environment:
         python=platform.python_version(),
         distributions=machine.read_distributions(),
     )
-    return facts.model_copy(update={**plan.stated_environment, "stated": sorted(plan.stated_environment)})
+    return facts.model_copy(update={**stated, "stated": sorted(stated)})
 
 
 def _not_reached(model: type[M], **known: Any) -> M:

@@ -116,7 +116,7 @@ def count_forward_flops(replica: Replica, batch: Batch, workload: Workload) -> N
     except Exception as error:
         # An operator of the vendor's that torch cannot count must not cost the run.
         return Missing(missing="failed", reason=f"torch could not count it: {type(error).__name__}")
-    return counter.get_total_flops() / workload.sample_count(batch)
+    return int(counter.get_total_flops()) / workload.sample_count(batch)
 
 
 def _time_ranks(

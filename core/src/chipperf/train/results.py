@@ -73,7 +73,7 @@ def write_description(
     if target is None:
         target = Missing(missing="not_applicable", reason=f"case {planned.case.name} has no target on this dataset")
     precision = context.precision
-    machine = planned.environment if is_first else machine_environment(context.plan)
+    machine = planned.environment if is_first else machine_environment(context.plan.stated_environment)
     description = {
         "case": planned.case.model_copy(update={"target": target}),
         "precision": _precision(precision, measured),
