@@ -20,6 +20,10 @@ COMMANDS = {
     "train": ("train:train", "Train a case and write its record, or continue a run that stopped."),
     "limits": ("limits:limits", "Measure what this machine's cards can do at most, for shares of it beside results."),
     "suite": ("suite:suite", "Run a matrix of case, precision, topology and repeats."),
+    "qualify": (
+        "qualify:qualify",
+        "Prove what a vendor's plugin and cards do: checks, limits, runs, reports and a bundle, within a budget.",
+    ),
     "compare": ("compare:compare", "Compare runs of one case on one dataset: vendors, precisions, topologies."),
     "site": (
         "site:site",

@@ -12,9 +12,10 @@ from chipperf.launch.launcher_group import PEER_STOPPED, Decision, LauncherRepor
 from chipperf.launch.rank_processes import RankProcesses
 from chipperf.launch.resume import restart
 from chipperf.launch.watch import DIRECTORY_DELETED, Watch
-from chipperf.records.environment import read_cpu, read_host, read_machine
+from chipperf.records.environment import read_cpu, read_machine
 from chipperf.records.event_metrics import measured_in_events
 from chipperf.records.machine_limits import take_limits
+from chipperf.records.process_files import host_digest
 from chipperf.records.schema import Failure, Missing, NodeResult, Power, Span, Status
 from chipperf.records.store import read_record
 from chipperf.run.directory import rank_log_name
@@ -189,7 +190,9 @@ def finish(plan: RunPlan, directory: RunDirectory, status: Status, nodes: list[N
     if nodes and isinstance(record.metrics.power, Power):
         changes |= measured_everywhere(record.metrics, [node.power for node in nodes])
     metrics = record.metrics.model_copy(update=changes)
-    limits = take_limits(directory.path, record, read_host()) if status.state == "completed" else record.machine_limits
+    limits = (
+        take_limits(directory.path, record, host_digest()) if status.state == "completed" else record.machine_limits
+    )
     results = {
         "status": status,
         "metrics": metrics,

@@ -18,7 +18,6 @@ from chipperf.limits.limits_plan import LimitsPlan, Measurement, RankLimits, car
 from chipperf.plugin.session import bind
 from chipperf.plugin.types import DeviceInfo
 from chipperf.precisions import PRECISIONS, runnable_precisions
-from chipperf.records.environment import read_host
 from chipperf.records.files import read_model, write_atomically
 from chipperf.records.machine_limits import (
     HOST_LINKS,
@@ -31,6 +30,7 @@ from chipperf.records.machine_limits import (
     implausible_limits,
     limits_text,
 )
+from chipperf.records.process_files import host_digest
 from chipperf.records.schema import LIMITS_NAME, UNKNOWN, Missing, Throughput, Topology
 from chipperf.run.device_check import DEFAULT_TIMEOUT_S
 from chipperf.run.directory import RunDirectory, writing_to
@@ -183,7 +183,7 @@ class _Findings:
             created_at=created_at,
             seconds=seconds,
             vendor=vendor_record(session),
-            host=read_host(),
+            host=host_digest(),
             environment=self._environment([card.card for card in cards]),
             cards=cards,
             all_reduce=self._all_reduce(),

@@ -6,7 +6,6 @@ file.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import platform
 from collections import Counter
@@ -42,12 +41,6 @@ def read_machine(root: Path = Path("/")) -> str | Missing:
     folder = root / "sys/class/dmi/id"
     parts = [_read(folder / name) for name in ("sys_vendor", "product_name")]
     return " ".join(part for part in parts if part) or _UNREADABLE
-
-
-def read_host(root: Path = Path("/")) -> str:
-    """Return a digest that tells this boot of this machine from others, and does not tell its name."""
-    identity = _read(root / "proc/sys/kernel/random/boot_id") or platform.node()
-    return hashlib.sha256(identity.encode()).hexdigest()
 
 
 def read_cpu(root: Path = Path("/")) -> str | Missing:
