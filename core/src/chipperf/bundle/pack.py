@@ -47,8 +47,8 @@ def pack(
 ) -> BundleManifest:
     """Write an archive, signed with the ssh key ``key`` if there is one, and return its manifest.
 
-    ``runs`` are directories of runs, or their records; ``documents`` are packed as they are. Each report is packed with its provenance and the files that it
-    links. An existing archive is replaced.
+    ``runs`` are directories of runs, or their records; ``documents`` are packed as they are. Each report is packed with
+    its provenance and the files that it links. An existing archive is replaced.
 
     Raises:
         UsageError: A run is still running or is named twice, ``out`` cannot be written, or ``key`` cannot sign.

@@ -1,4 +1,4 @@
-"""A qualification: its state on disk, and the execution of its stages, each a command of ``perf`` in its own process."""
+"""A qualification: its state on disk, and its stages, each of which is commands of ``perf`` in their own processes."""
 
 from __future__ import annotations
 

@@ -168,7 +168,7 @@ def render_texts(
     parts: Sequence[tuple[Phrase, Sequence[Phrase]]],
     *,
     language: Language,
-    **more: object,
+    **more: Any,
 ) -> str:
     """Return a page of core's ``template`` with lists of texts under headings, in all languages."""
     return _render([template], [], language=language, user_templates=None, title=title, parts=parts, **more)
