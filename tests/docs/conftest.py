@@ -21,6 +21,8 @@ _SMALLER = {
     "perf train": "--vendor cpu --preset tiny --max-steps 14 --repeat 1 --data {data}",
     "perf suite": "--dry-run",
     "perf suite --resume": "--out begun",
+    "perf limits": "--nproc 1",
+    "perf qualify": "--dry-run",
     "perf data check": "--any-size",
     "perf data sample --out": "--train-per-class 2 --val-per-class 1",
 }
