@@ -42,7 +42,8 @@ def measure_core(context: RunContext, replica: Replica, state: RunState) -> None
     """Measure the throughput with device-resident batches and the phases of a step; this changes the weights."""
     with context.spans.measure("core_pass"):
         pool = list(islice(context.workload.epoch_batches(0), POOL_BATCHES))
-        batches = cycle([context.workload.to_device(batch) for batch in pool])
+        on_device = [context.workload.to_device(batch) for batch in pool]
+        batches = cycle(on_device)
         for _ in range(2):
             replica.step(batches, state.steps)
         steps = context.hyperparameters.measure_core_steps
@@ -53,7 +54,7 @@ def measure_core(context: RunContext, replica: Replica, state: RunState) -> None
         state.core = throughput(combined)
     with context.spans.measure("diagnostic_pass"):
         state.breakdown = _break_down(context, replica, cycle(pool), state.core)
-        state.forward_flops = count_forward_flops(replica, context.workload.to_device(pool[0]), context.workload)
+        state.forward_flops = count_forward_flops(replica, on_device[0], context.workload)
         state.gradient_bytes = replica.gradient_bytes
         if context.rank.world_size > 1:
             state.rank_steps = _time_ranks(context, replica, cycle(pool), state.data_waits_s)
