@@ -15,7 +15,6 @@ from chipperf.run.collectives import Collectives
 rank, ranks, wrong = int(sys.argv[1]), int(sys.argv[2]), sys.argv[4] == "wrong"
 os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
 dist.init_process_group("gloo", init_method=f"file://{sys.argv[3]}", rank=rank, world_size=ranks)
-measurement._ALL_REDUCE_BYTES = (4096, 65536)  # type: ignore[misc]
 measurement.WINDOW_S = 0.01  # type: ignore[misc]
 if wrong:
     all_reduce = dist.all_reduce
@@ -26,10 +25,9 @@ if wrong:
         return work
 
     measurement.dist.all_reduce = half  # type: ignore[assignment]
-collectives = Collectives(
-    Rank(rank=rank, world_size=ranks, local_rank=rank, local_world_size=ranks), torch.device("cpu")
-)
-found = measurement.all_reduce_rates(torch.device("cpu"), collectives, ranks, measurement.Clock(lambda: None))
+own = Rank(rank=rank, world_size=ranks, local_rank=rank, local_world_size=ranks)
+cpu, clock = torch.device("cpu"), measurement.Clock(lambda: None)
+found = measurement.all_reduce_rates(cpu, Collectives(own, cpu), ranks, clock, (4096, 65536))
 if rank == 0:
     print(json.dumps([each.model_dump(mode="json") for each in found.sizes]))
 dist.destroy_process_group()

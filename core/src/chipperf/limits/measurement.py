@@ -25,7 +25,7 @@ from chipperf.train.effective_precision import Rounding, product_rounding
 from chipperf.train.windows import LocalWindow, combine_windows
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from chipperf.plugin.types import PrecisionPolicy
     from chipperf.precisions import Precision
@@ -181,11 +181,17 @@ def host_link_rate(device: torch.device, total_bytes: int | None, link: str, clo
     return clock.rate(lambda: target.copy_(source, non_blocking=kind == "pinned"), size_bytes)
 
 
-def all_reduce_rates(device: torch.device, collectives: Collectives, ranks: int, clock: Clock) -> AllReduceLimits:
+def all_reduce_rates(
+    device: torch.device,
+    collectives: Collectives,
+    ranks: int,
+    clock: Clock,
+    sizes_bytes: Sequence[int] = _ALL_REDUCE_BYTES,
+) -> AllReduceLimits:
     """Return the bus bandwidth of all-reduces by size. The slowest rank's time counts; nccl-tests takes the mean."""
     own = dist.get_rank()
     sizes = []
-    for size_bytes in _ALL_REDUCE_BYTES:
+    for size_bytes in sizes_bytes:
         values = torch.full((size_bytes // 4,), float(own + 1), device=device)
         dist.all_reduce(values)
         if not bool((values == ranks * (ranks + 1) // 2).all()):
