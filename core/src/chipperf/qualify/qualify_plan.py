@@ -38,8 +38,8 @@ RUN_STARTS: Final = 8.0
 
 STAGES: Final[Mapping[str, StageShare]] = {
     "doctor": StageShare(3, 0.01),
-    "contract": StageShare(6, 0.5),
-    "limits": StageShare(8, 0.1),
+    "contract": StageShare(6, 0.45),
+    "limits": StageShare(10, 0.15),
     "certificate": StageShare(6, 0.1),
     "suite": StageShare(RUN_STARTS, 0.2),
     "report": StageShare(5, 0.05),

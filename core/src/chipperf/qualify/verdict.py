@@ -72,7 +72,7 @@ def judge_qualification(state: Qualification, directory: QualificationDirectory)
     claims = (
         *_contract(directory),
         *_limits(directory),
-        *_certificate(directory),
+        *(claim for case in state.cases for claim in _certificate(directory, case)),
         *_runs(state, directory),
         *_stages(state),
         *_bundle(state, directory),
@@ -147,13 +147,13 @@ def _limits(directory: QualificationDirectory) -> Iterator[Claim]:
     yield from (Claim(False, phrase("Limits: %(why)s", why=text)) for text in found.warnings)
 
 
-def _certificate(directory: QualificationDirectory) -> Iterator[Claim]:
+def _certificate(directory: QualificationDirectory, case: str) -> Iterator[Claim]:
     with suppress(RecordError):
-        found = read_model(Certificate, directory.certificate / "equivalence.json", hint=_HINT)
+        found = read_model(Certificate, directory.certificate(case), hint=_HINT)
         for each in found.comparisons:
             yield Claim(each.within, phrase("First steps against the CPU reference: %(summary)s", summary=each.summary))
         return
-    yield Claim(False, phrase("First steps against the CPU reference: not compared"))
+    yield Claim(False, phrase("First steps of %(case)s against the CPU reference: not compared", case=case))
 
 
 def _runs(state: Qualification, directory: QualificationDirectory) -> Iterator[Claim]:
