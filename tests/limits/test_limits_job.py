@@ -8,7 +8,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from chipperf.errors import DeviceError, PluginError, UsageError
+from chipperf.errors import DeviceError, PluginError, TrainingError, UsageError
 from chipperf.limits import limits_job
 from chipperf.limits.limits_job import CPU_RANKS, LimitsJob, measure_limits, plan_limits
 from chipperf.plugin import installed
@@ -104,6 +104,16 @@ def test_failed_all_reduce_leaves_the_cards(job: Callable[..., LimitsJob], tmp_p
     assert limits.all_reduce.missing == "failed"
     assert "exited with code 3" in limits.all_reduce.reason
     assert limits.cards[0].memory["add"].median == 90
+
+
+def test_what_was_measured_before_a_signal_stays(job: Callable[..., LimitsJob], tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="stopped by a signal"):
+        measure_limits(job(middle="import time; os.kill(os.getppid(), 15); time.sleep(60)"), tmp_path / "limits")
+
+    limits = read_limits(tmp_path / "limits")
+    assert limits.cards[0].products["fp32"].rate.median == 8
+    assert limits.cards[0].memory["copy"].missing == "failed"
+    assert limits.all_reduce.reason == "the measurements were stopped by a signal"
 
 
 def test_nothing_measured_is_an_error(

@@ -56,7 +56,6 @@ def qualify(
         state = _plan(vendor, budget, cases, data, preset, sign)
         directory = QualificationDirectory(out or Path("runs") / f"qualify-{state.vendor}")
         directory.require_none()
-        state.command += f" --out {shlex.quote(str(directory.path))}"
     if dry_run:
         _print_plan(state)
         return

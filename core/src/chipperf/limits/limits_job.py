@@ -53,6 +53,7 @@ WORKER_COMMAND: Final = tuple(program("chipperf.limits.limits_environment"))
 CPU_RANKS: Final = 2
 """Ranks of an all-reduce on a CPU, which all of them share."""
 
+_STOPPED: Final = "the measurements were stopped by a signal"
 _OF_STACK: Final = ("framework", "torch", "driver", "sdk", "collectives")
 _OF_CARDS: Final[tuple[Measurement, ...]] = ("products", "memory", "host_link")
 
@@ -107,7 +108,7 @@ def measure_limits(
 
     Raises:
         UsageError: ``out`` is not empty or cannot be written.
-        TrainingError: A signal stopped the measurements.
+        TrainingError: A signal stopped the measurements; what was measured before is there.
         PluginError: Not a single limit of a card could be measured.
     """
     require_torch()
@@ -118,10 +119,14 @@ def measure_limits(
             raise UsageError(f"{out} is not empty", hint="choose another --out; limits are never overwritten")
     results: dict[Measurement, dict[int, RankLimits]] = {}
     faults: dict[Measurement, str] = {}
+    is_stopped = False
     for name, plan in job.plans.items():
+        if is_stopped:
+            results |= dict.fromkeys(plan.measurements, {})
+            faults |= dict.fromkeys(plan.measurements, _STOPPED)
+            continue
         status = _run(plan, RunDirectory(out / name), showing)
-        if status.state == "interrupted":
-            raise TrainingError("the measurements were stopped by a signal", hint="measure again, with another --out")
+        is_stopped = status.state == "interrupted"
         found = _results(out / name, plan)
         fault = status.failure.message if status.failure else "it was not measured"
         for measurement in plan.measurements:
@@ -130,6 +135,8 @@ def measure_limits(
     if not any(isinstance(rate, Throughput) for card in limits.cards for _, rate in card.rates()):
         raise PluginError(f"{job.selection.entry}: no limit could be measured: {faults['products']}", hint=f"see {out}")
     write_atomically(out / LIMITS_NAME, limits_text(limits))
+    if is_stopped:
+        raise TrainingError(f"{_STOPPED}: {out} has what was measured before", hint="measure again, with another --out")
     return limits
 
 

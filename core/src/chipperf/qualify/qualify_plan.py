@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import time
 from itertools import product
@@ -47,8 +48,8 @@ STAGES: Final[Mapping[str, StageShare]] = {
 }
 """Stages in order. What one leaves of its time goes to the next ones, and so to the runs."""
 
-_TRAINING_STARTS: Final = 5.0
-"""What of a run is not its training budget."""
+_TRAINING_SHARE: Final = 0.5
+"""Part of a run's time that is its training budget. It starts before, and is evaluated and measured after."""
 
 
 class Candidate(StrictModel):
@@ -109,8 +110,9 @@ def candidates(selection: Selection, cases: Sequence[str]) -> list[Candidate]:
 
 
 def choose_cases(names: Sequence[str], data: Mapping[str, Path]) -> list[str]:
-    """Return the cases by name, or all; data is named by case."""
-    chosen = [find_case(name).name for name in names] or list(case_names())
+    """Return the cases by name, or all, those with the least arithmetic first; data is named by case."""
+    every = sorted(case_names(), key=lambda name: find_case(name).forward_flops or math.inf)
+    chosen = [find_case(name).name for name in names] or every
     for case, directory in data.items():
         if case not in chosen:
             raise UsageError(f"--data names data of {case}, which is not among the cases", hint="see --cases")
@@ -122,7 +124,7 @@ def choose_cases(names: Sequence[str], data: Mapping[str, Path]) -> list[str]:
 def fitting(found: Sequence[Candidate], seconds: float, start_s: float) -> tuple[list[Candidate], float]:
     """Return the runs that fit into some time, at least one, and the training budget of each."""
     count = max(1, min(len(found), int(seconds // (RUN_STARTS * start_s))))
-    return list(found[:count]), max(1.0, seconds / count - _TRAINING_STARTS * start_s)
+    return list(found[:count]), max(1.0, _TRAINING_SHARE * seconds / count)
 
 
 def suite_text(runs: Sequence[Candidate], training_s: float, vendor: str, preset: str, data: Mapping[str, Path]) -> str:

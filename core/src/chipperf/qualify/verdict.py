@@ -72,7 +72,7 @@ def judge_qualification(state: Qualification, directory: QualificationDirectory)
     claims = (
         *_contract(directory),
         *_limits(directory),
-        *(claim for case in state.cases for claim in _certificate(directory, case)),
+        *_certificates(state, directory),
         *_runs(state, directory),
         *_stages(state),
         *_bundle(state, directory),
@@ -147,13 +147,18 @@ def _limits(directory: QualificationDirectory) -> Iterator[Claim]:
     yield from (Claim(False, phrase("Limits: %(why)s", why=text)) for text in found.warnings)
 
 
-def _certificate(directory: QualificationDirectory, case: str) -> Iterator[Claim]:
-    with suppress(RecordError):
-        found = read_model(Certificate, directory.certificate(case), hint=_HINT)
+def _certificates(state: Qualification, directory: QualificationDirectory) -> Iterator[Claim]:
+    left = []
+    for case in state.cases:
+        try:
+            found = read_model(Certificate, directory.certificate(case), hint=_HINT)
+        except RecordError:
+            left.append(case)
+            continue
         for each in found.comparisons:
             yield Claim(each.within, phrase("First steps against the CPU reference: %(summary)s", summary=each.summary))
-        return
-    yield Claim(False, phrase("First steps of %(case)s against the CPU reference: not compared", case=case))
+    if left:
+        yield Claim(False, phrase("First steps against the CPU reference, not compared: %(names)s", names=left))
 
 
 def _runs(state: Qualification, directory: QualificationDirectory) -> Iterator[Claim]:
@@ -161,9 +166,9 @@ def _runs(state: Qualification, directory: QualificationDirectory) -> Iterator[C
     for record in records:
         yield from _of_run(record)
     made = {(each.case.name, each.precision.requested, each.topology.label) for each in records}
-    for each in state.candidates:
-        if (each.case, each.precision, each.topology) not in made:
-            yield Claim(False, phrase("Run %(name)s: the budget left no time for it", name=each.name))
+    left = [each.name for each in state.candidates if (each.case, each.precision, each.topology) not in made]
+    if left:
+        yield Claim(False, phrase("Runs for which the budget left no time: %(names)s", names=left))
     if any(record.dataset.is_sample for record in records):
         yield Claim(False, phrase("Scores of a benchmark: runs used a generated sample dataset"))
     if state.preset != "full":
