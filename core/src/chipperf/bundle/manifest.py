@@ -28,6 +28,8 @@ FILES_OF_A_RUN: Final = (*EVIDENCE, "logs/*.failure.json", "sources.json")
 """Files that are packed with a record, if they exist. Plans, progress and checkpoints only serve to resume a run."""
 LINKED_FILES: Final = (".csv", ".png", ".svg")
 """Files that are packed with a report that links them: points and pictures, which ``perf verify`` checks."""
+DOCUMENT_FILES: Final = (".json", ".png")
+"""Documents: limits, statements and certificates with their pictures. Only their checksums are checked."""
 
 _LONGEST_NAME: Final = 400
 
@@ -119,8 +121,8 @@ def problems(manifest: BundleManifest) -> Iterator[str]:
         if not _is_below(report, REPORTS):
             yield f"{report!r} is not below {REPORTS}, in a directory"
     for document in manifest.documents:
-        if not _is_below(document, DOCUMENTS):
-            yield f"{document!r} is not below {DOCUMENTS}, in a directory"
+        if not _is_below(document, DOCUMENTS) or not document.endswith(DOCUMENT_FILES):
+            yield f"{document!r} is not below {DOCUMENTS}, in a directory, with a name of {', '.join(DOCUMENT_FILES)}"
     for name in sorted(names - set(manifest.documents)):
         path = PurePosixPath(name)
         if path.parent not in report_directories and run_directories.isdisjoint(path.parents):
