@@ -18,7 +18,7 @@ from chipperf.bundle import bundle_check
 from chipperf.bundle.manifest import name_problem
 from chipperf.bundle.signature import SIGNATURE
 from chipperf.cli.main import app
-from chipperf.errors import CheckFailed, PerfError
+from chipperf.errors import CheckFailed, PerfError, UsageError
 from chipperf.records.store import read_record
 from chipperf.run.events import window_value
 from hypothesis import HealthCheck, given, settings
