@@ -243,5 +243,5 @@ def _warnings(limits: MachineLimits) -> Iterator[str]:
             if isinstance(rate, Throughput) and rate.iqr > VARYING * rate.median:
                 yield (
                     f"card {card.card.rank}, {name}: the windows vary by {rate.iqr / rate.median:.0%} "
-                    "of their median; something else uses the machine"
+                    "of their median; perhaps something else uses the machine"
                 )

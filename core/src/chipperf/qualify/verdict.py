@@ -41,7 +41,7 @@ class Claim:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
+class QualifyVerdict:
     """The verdict, the command that repeats it, and the time that it took of its budget."""
 
     title: Phrase
@@ -66,7 +66,7 @@ REPEAT = phrase("The command that repeats it")
 NOTHING = phrase("Nothing.")
 
 
-def judge_qualification(state: Qualification, directory: QualificationDirectory) -> Verdict:
+def judge_qualification(state: Qualification, directory: QualificationDirectory) -> QualifyVerdict:
     """Return the verdict on what the stages of a qualification left."""
     seconds = sum(stage.seconds for stage in state.stages)
     claims = (
@@ -77,7 +77,7 @@ def judge_qualification(state: Qualification, directory: QualificationDirectory)
         *_stages(state),
         *_bundle(state, directory),
     )
-    return Verdict(
+    return QualifyVerdict(
         title=phrase("Qualification of %(vendor)s", vendor=state.vendor),
         claims=claims,
         command=state.command,
@@ -90,7 +90,7 @@ def judge_qualification(state: Qualification, directory: QualificationDirectory)
     )
 
 
-def verdict_markdown(verdict: Verdict, language: Language) -> str:
+def verdict_markdown(verdict: QualifyVerdict, language: Language) -> str:
     """Return the verdict as a page in Markdown."""
     lines = [f"# {_md(verdict.title, language)}", ""]
     for title, texts in ((MAY, verdict.may), (MAY_NOT, verdict.may_not)):
