@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import faulthandler
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -173,7 +174,7 @@ class _RankMeasurements:
             self._begin(f"host link of card {turn}")
             if turn == self._rank.rank:
                 rates = {
-                    link: self._attempt(lambda: host_link_rate(self._device, self._total_bytes, link, self._clock))  # noqa: B023
+                    link: self._attempt(partial(host_link_rate, self._device, self._total_bytes, link, self._clock))
                     for link in HOST_LINKS
                 }
                 self._card(host_link=rates)
