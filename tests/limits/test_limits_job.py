@@ -24,11 +24,12 @@ if TYPE_CHECKING:
 
 PROGRAM = """
 import os, pathlib, sys, json
-from chipperf.limits.limits_plan import LimitsPlan, RankLimits, card_record, result_file
+from chipperf.limits.limits_plan import LimitsPlan, RankLimits, result_file
 from chipperf.plugin.types import DeviceInfo
 from chipperf.records.event_metrics import throughput
 from chipperf.records.machine_limits import AllReduceLimit, AllReduceLimits, CardLimits, ProductLimit
 from chipperf.records.schema import UNKNOWN, Window
+from chipperf.run.planned_record import card_record
 
 place, rank = pathlib.Path(sys.argv[1]), int(os.environ["RANK"])
 plan = LimitsPlan.model_validate_json((place / "plan.json").read_bytes())

@@ -14,7 +14,7 @@ from chipperf.errors import PluginError, RecordError, TrainingError, UsageError
 from chipperf.launch.local import run_session
 from chipperf.launch.rank_processes import StopSignals
 from chipperf.launch.sequence import require_torch
-from chipperf.limits.limits_plan import LimitsPlan, Measurement, RankLimits, card_record, result_file
+from chipperf.limits.limits_plan import LimitsPlan, Measurement, RankLimits, result_file
 from chipperf.plugin.session import bind
 from chipperf.plugin.types import DeviceInfo
 from chipperf.precisions import PRECISIONS, runnable_precisions
@@ -34,7 +34,7 @@ from chipperf.records.process_files import host_digest
 from chipperf.records.schema import LIMITS_NAME, UNKNOWN, Missing, Throughput, Topology
 from chipperf.run.device_check import DEFAULT_TIMEOUT_S
 from chipperf.run.directory import RunDirectory, writing_to
-from chipperf.run.planned_record import machine_environment, vendor_record
+from chipperf.run.planned_record import card_record, machine_environment, vendor_record
 from chipperf.run.programs import program
 from chipperf.run.ranks import require_free_cards
 from chipperf.run.telemetry_process import read_idle_memory

@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal
+from typing import Final, Literal
 
 from chipperf.precisions import Precision
 from chipperf.records.machine_limits import AllReduceLimits, CardLimits
-from chipperf.records.schema import Card, Missing, StrictModel, Topology
-
-if TYPE_CHECKING:
-    from chipperf.plugin.types import DeviceInfo
+from chipperf.records.schema import StrictModel, Topology
 
 Measurement = Literal["products", "memory", "host_link", "all_reduce"]
-
-UNTOLD: Final = Missing(missing="unknown", reason="the vendor's stack does not tell")
 
 HANG_TIMEOUT_S: Final = 300.0
 """Time for one measurement, the first use of a device with its libraries and kernels included."""
@@ -46,15 +41,3 @@ class RankLimits(StrictModel):
 def result_file(directory: Path, rank: int) -> Path:
     """Return where a rank leaves what it has measured."""
     return directory / "logs" / f"rank{rank}.limits.json"
-
-
-def card_record(rank: int, info: DeviceInfo) -> Card:
-    """Return what a record says of a rank's device."""
-    return Card(
-        rank=rank,
-        name=info.name,
-        uuid=info.uuid or UNTOLD,
-        pci_bus_id=info.pci_bus_id or UNTOLD,
-        total_bytes=UNTOLD if info.total_bytes is None else info.total_bytes,
-        part=info.part,
-    )

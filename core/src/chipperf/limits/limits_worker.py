@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from chipperf.limits.limits_plan import UNTOLD, LimitsPlan, Measurement, RankLimits, card_record, result_file
+from chipperf.limits.limits_plan import LimitsPlan, Measurement, RankLimits, result_file
 from chipperf.plugin.installed import find_vendor
 from chipperf.plugin.session import bind
 from chipperf.precisions import PRECISIONS
@@ -22,6 +22,7 @@ from chipperf.records.schema import Missing
 from chipperf.run.directory import RunDirectory
 from chipperf.run.failure import DUMP_SIGNAL, describe, report_failure
 from chipperf.run.lifeline import end_with_launcher
+from chipperf.run.planned_record import UNTOLD, card_record
 from chipperf.run.progress import FINISHED, ProgressFile
 from chipperf.run.ranks import rank_from_environment, require_distinct_cards
 from chipperf.train.worker import end_process

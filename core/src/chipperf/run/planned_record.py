@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import platform
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import chipperf
 from chipperf.languages import in_language
 from chipperf.records import environment as machine
 from chipperf.records.schema import (
     NOT_REACHED,
+    Card,
     CaseRecord,
     Dataset,
     Distribution,
     Environment,
     Metrics,
+    Missing,
     PrecisionRecord,
     Record,
     Status,
@@ -29,10 +31,12 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from chipperf.plugin.session import Session
-    from chipperf.plugin.types import Title
+    from chipperf.plugin.types import DeviceInfo, Title
     from chipperf.run.plan import RunPlan
 
 M = TypeVar("M", bound="BaseModel")
+
+UNTOLD: Final = Missing(missing="unknown", reason="the vendor's stack does not tell")
 
 
 def planned_record(plan: RunPlan, session: Session, *, metric: str) -> Record:
@@ -79,6 +83,18 @@ def vendor_record(session: Session) -> Vendor:
 def titles(title: Title) -> Titles:
     """Return what a record says of a title."""
     return Titles(zh=in_language(title, "zh"), en=title.en)
+
+
+def card_record(rank: int, info: DeviceInfo) -> Card:
+    """Return what a record says of a rank's device."""
+    return Card(
+        rank=rank,
+        name=info.name,
+        uuid=info.uuid or UNTOLD,
+        pci_bus_id=info.pci_bus_id or UNTOLD,
+        total_bytes=UNTOLD if info.total_bytes is None else info.total_bytes,
+        part=info.part,
+    )
 
 
 def machine_environment(stated: Mapping[str, str]) -> Environment:
