@@ -120,7 +120,7 @@ def test_interrupted_qualification_does_nothing_twice(
     (place / "behavior.json").write_text(json.dumps({"limits": "hang"}))
 
     def interrupt() -> None:
-        wait_for((place / "hanging").exists, "the limits are measured")
+        wait_for((place / "hanging").exists)
         os.kill(os.getpid(), number)
 
     threading.Thread(target=interrupt).start()

@@ -48,7 +48,7 @@ def limits_of_card(rank: int, flops_per_s: float = 100e12, **changes: Any) -> di
     return {"card": card(rank), "products": {"fp32": product}, **changes}
 
 
-def make_limits(cards: int = 8, **changes: Any) -> MachineLimits:
+def make_limits(count: int = 8, **changes: Any) -> MachineLimits:
     record = make_record().model_dump(mode="json")
     content = {
         "kind": "measured",
@@ -59,8 +59,8 @@ def make_limits(cards: int = 8, **changes: Any) -> MachineLimits:
         "vendor": record["vendor"],
         "host": HOST,
         "environment": record["environment"],
-        "cards": [limits_of_card(rank) for rank in range(cards)],
-        "all_reduce": {"ranks": cards, "sizes": [{"size_bytes": 2**20, "rate": throughput(200e9)}]},
+        "cards": [limits_of_card(rank) for rank in range(count)],
+        "all_reduce": {"ranks": count, "sizes": [{"size_bytes": 2**20, "rate": throughput(200e9)}]},
     }
     return MachineLimits.model_validate({**content, **changes})
 
