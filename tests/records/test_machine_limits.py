@@ -123,9 +123,10 @@ def test_ranks_on_one_processor_share_its_limit(write: Callable[..., Path]) -> N
         {"host": "b" * 64},
         {"created_at": CREATED - timedelta(days=2)},
         {"cards": [limits_of_card(0, card=card(0, uuid="A1-other"))]},
+        {"kind": "simulated"},
         {"environment": {**make_record().environment.model_dump(mode="json"), "driver": "9"}},
     ],
-    ids=["machine", "day", "cards", "driver"],
+    ids=["machine", "day", "cards", "kind", "driver"],
 )
 def test_limits_of_another(other: dict[str, Any], write: Callable[..., Path], run: Path) -> None:
     write(make_limits(**other))

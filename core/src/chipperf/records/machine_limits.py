@@ -247,7 +247,7 @@ def _total(values: Iterable[Number]) -> Number:
 def _cards_of(limits: MachineLimits, record: Record) -> list[CardLimits]:
     """Return the limits of a run's cards; empty if the run was on others, or the vendor or its software is another."""
     here, there = limits.environment, record.environment
-    is_same = limits.vendor == record.vendor and _stack(here) == _stack(there)
+    is_same = (limits.kind, limits.vendor, _stack(here)) == (record.kind, record.vendor, _stack(there))
     own = {_identity(each.card, limits.vendor): each for each in limits.cards}
     wanted = {_identity(card, record.vendor) for card in there.cards}
     return [own[key] for key in sorted(wanted)] if is_same and wanted <= own.keys() else []
