@@ -54,7 +54,7 @@ def test_plan_is_printed_with_its_times_and_begins_nothing(qualify: Callable[...
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        (["--budget", "20s"], "the shortest that would do is 41s"),
+        (["--budget", "20s"], "the shortest that would do is 43s"),
         (["--budget", "soon"], "is not a duration"),
         (["--cases", "resnet"], "resnet"),
         (["--data", "/somewhere"], "names no case"),

@@ -225,7 +225,7 @@ def _stages(state: Qualification) -> Iterator[Claim]:
 
 
 def _bundle(state: Qualification, directory: QualificationDirectory) -> Iterator[Claim]:
-    if state.stage("bundle").state != "completed":
+    if state.stage("bundle").state != "completed" or not directory.bundle.exists():
         return
     digest = digest_of(directory.bundle).sha256
     name = directory.bundle.name
