@@ -128,7 +128,7 @@ def test_other_limits_in_the_record_are_found(run: RunDirectory) -> None:
 
     (text,) = examine(record.model_copy(update={"machine_limits": changed}), run.path).contradictions
 
-    assert text.startswith("machine_limits.products_flops_per_s is 2e+12, limits.json gives")
+    assert text.startswith("machine_limits.products_flops_per_s is 2000000000000.0, limits.json gives 1")
 
 
 def test_other_limits_beside_the_record_are_found(run: RunDirectory) -> None:

@@ -169,8 +169,8 @@ def above_peak(rate: Throughput | Number, peak: Number, source: str, precision: 
         "the measured limit of %(precision)s products, %(rate)s TFLOP/s, is above the peak (%(peak)s TFLOP/s, "
         "%(source)s)",
         precision=precision,
-        rate=measured / 1e12,
-        peak=peak / 1e12,
+        rate=f"{measured / 1e12:g}",
+        peak=f"{peak / 1e12:g}",
         source=source,
     )
 
