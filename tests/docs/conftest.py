@@ -22,7 +22,8 @@ _SMALLER = {
     "perf suite": "--dry-run",
     "perf suite --resume": "--out begun",
     "perf limits": "--nproc 1",
-    "perf qualify": "--dry-run",
+    "perf qualify --vendor": "--dry-run",
+    "perf qualify --out": "--help",
     "perf data check": "--any-size",
     "perf data sample --out": "--train-per-class 2 --val-per-class 1",
 }

@@ -26,16 +26,16 @@ def limits(
     device_check: bool = typer.Option(
         True, "--device-check/--no-device-check", help="Refuse busy cards, and let every card finish a small kernel."
     ),
-    out: Path | None = typer.Option(None, "--out", help="Directory to write to. [runs/limits-VENDOR and the time]"),
+    out: Path | None = typer.Option(None, "--out", help="Directory to write to. [limits-VENDOR and the time]"),
     show: Path | None = typer.Option(None, "--show", help="Print limits that were measured before, of this directory."),
     as_json: bool = JSON_OPTION,
 ) -> None:
-    """Measure matrix products, memory, links to the host and the all-reduce of this machine's cards.
+    """Measure products, memory, host links and the all-reduce of this machine's cards.
 
     Runs that end within a day beside such a directory are shown with their shares of these limits. A limit that cannot
     be measured has the reason instead.
 
-    Example: perf limits --vendor cpu --out runs/limits-today
+    Example: perf limits --vendor cpu --out limits-today
     """
     if show is not None:
         found = read_limits(show)
@@ -43,7 +43,7 @@ def limits(
         selection = select_vendor(vendor)
         job = plan_limits(selection, ranks=nproc, device_check=device_check)
         name = f"limits-{selection.entry.name}-{datetime.now(timezone.utc):%Y%m%d-%H%M%S}"
-        out = out or Path("runs") / name
+        out = out or Path(name)
         found = measure_limits(job, out, showing=partial(run_progress, title="limits"))
     if as_json:
         typer.echo(found.model_dump_json(indent=2))

@@ -31,20 +31,20 @@ def qualify(
     data: list[str] = typer.Option([], "--data", help="Dataset of a case, CASE=DIR; repeatable. [samples]"),
     preset: str | None = typer.Option(None, "--preset", help="Preset of the runs. [full; tiny on the CPU reference]"),
     sign: Path | None = typer.Option(None, "--sign", help="Sign the bundle with this ssh key.", metavar="KEY"),
-    out: Path | None = typer.Option(None, "--out", help="Directory of everything. [runs/qualify-VENDOR]"),
+    out: Path | None = typer.Option(None, "--out", help="Directory of everything. [qualify-VENDOR]"),
     resume: bool = typer.Option(False, "--resume", help="Continue the qualification in --out; nothing is done twice."),
     dry_run: bool = typer.Option(False, "--dry-run", help="Print the plan with its times, and begin nothing."),
 ) -> None:
-    """Prove what a vendor's plugin and cards do: doctor, contract, limits, certificate, runs, reports and a bundle.
+    """Prove what a vendor's plugin and cards do: checks, limits, runs, reports and a bundle, in a budget.
 
     The budget is shared out before anything begins; what one stage leaves goes to the next. Ctrl-C stops it, and
     --resume goes on. At the end, verdict.md says what may be claimed, what not and why. Exit code 4 if a check failed.
 
     Example: perf qualify --vendor cpu --budget 6m --dry-run
 
-    Example: perf qualify --vendor cpu --budget 6m --out runs/proof
+    Example: perf qualify --vendor cpu --budget 6m --out proof
 
-    Example: perf qualify --out runs/proof --resume
+    Example: perf qualify --out proof --resume
     """
     require_torch()
     if resume:
@@ -54,7 +54,7 @@ def qualify(
         state = directory.read()
     else:
         state = _plan(vendor, budget, cases, data, preset, sign)
-        directory = QualificationDirectory(out or Path("runs") / f"qualify-{state.vendor}")
+        directory = QualificationDirectory(out or Path(f"qualify-{state.vendor}"))
         directory.require_none()
     if dry_run:
         _print_plan(state)
