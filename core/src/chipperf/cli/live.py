@@ -23,11 +23,12 @@ from chipperf.run.progress import read_progress
 from chipperf.visible import visible
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from rich.console import RenderableType
 
+    from chipperf.qualify.qualification import QualifyStage
     from chipperf.suites.state import SuiteDirectory, SuiteRun, SuiteState
 
 _POLL_S = 0.5
@@ -35,6 +36,8 @@ _PLAIN_INTERVAL_S = 15.0
 _REFRESHES_PER_S = 2
 _BEFORE, _AFTER = 5, 3
 """Numbers of runs shown before and after the current run: a matrix can have more lines than a terminal."""
+
+_LONGEST_DETAIL = 60
 
 _STYLES = {"completed": "green", "failed": "red", "interrupted": "yellow", "running": "bold", "waiting": "dim"}
 
@@ -76,6 +79,49 @@ def suite_progress(state: SuiteState, directory: SuiteDirectory) -> Iterator[Cal
     console = Console(stderr=True)
     with Live(get_renderable=picture.draw, console=console, refresh_per_second=_REFRESHES_PER_S, transient=True):
         yield picture.show
+
+
+@contextmanager
+def stages_progress(
+    stages: Sequence[QualifyStage], log: Callable[[str], Path]
+) -> Iterator[Callable[[QualifyStage], None]]:
+    """Show the stages of a qualification while the block runs. The block calls the yielded function at each change."""
+    if not sys.stderr.isatty():
+        yield lambda stage: _print_stage(stage, stages)
+        return
+    since_s: dict[str, float] = {}
+
+    def draw() -> RenderableType:
+        table = Table(box=None, pad_edge=False, show_header=False)
+        for stage in stages:
+            is_running = stage.state == "running"
+            spent_s = stage.seconds + (
+                time.monotonic() - since_s.get(stage.name, time.monotonic()) if is_running else 0
+            )
+            detail = (_last_line(log(stage.name)) if is_running else stage.error) or ""
+            took = f"{format_duration(round(spent_s))} of {format_duration(round(stage.allotted_s))}" if spent_s else ""
+            table.add_row(Text(stage.state, style=_STYLES.get(stage.state, "red")), stage.name, took, visible(detail))
+        return table
+
+    with Live(get_renderable=draw, console=Console(stderr=True), refresh_per_second=_REFRESHES_PER_S):
+        yield lambda stage: since_s.update({stage.name: time.monotonic()})
+
+
+def _print_stage(stage: QualifyStage, stages: Sequence[QualifyStage]) -> None:
+    place = f"[{list(stages).index(stage) + 1}/{len(stages)}] {stage.name}"
+    if stage.state == "running":
+        typer.echo(f"{place}: begins, {format_duration(round(stage.allotted_s))} are planned", err=True)
+    else:
+        why = f": {visible(stage.error)}" if stage.error else ""
+        typer.echo(f"{place}: {stage.state} after {format_duration(round(stage.seconds))}{why}", err=True)
+
+
+def _last_line(log: Path) -> str:
+    try:
+        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return ""
+    return lines[-1][:_LONGEST_DETAIL] if lines else ""
 
 
 def describe_end(run: SuiteRun) -> str:
