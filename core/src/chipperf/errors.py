@@ -69,6 +69,14 @@ class RecordError(PerfError):
     """A run's record cannot be read or written."""
 
 
+class MissingDataset(DataError, UsageError):
+    """The directory of a dataset does not exist, or is none."""
+
+
+class UnreadableRecord(RecordError, UsageError):
+    """A record or another file of a run, which the user named, does not exist or cannot be understood."""
+
+
 class DocumentError(UsageError):
     """A document or log cannot be read, or has no content that chipperf understands."""
 

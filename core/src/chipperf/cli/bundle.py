@@ -14,7 +14,7 @@ from chipperf.cli.verify import verify_reports
 from chipperf.errors import CheckFailed, RecordError
 from chipperf.visible import counted
 
-_TEMPLATES = typer.Option(None, "--templates", help="The --templates that the reports were made with.")
+_TEMPLATES = typer.Option(None, "--templates", help="The --templates that the reports were made with.", exists=True)
 
 # "perf bundle RUN..." is short for "perf bundle pack RUN...".
 app = typer.Typer(cls=group_with_default("pack"), help="Pack runs and reports for submission, or check a bundle.")
@@ -57,7 +57,11 @@ def check(
     bundle: Path = typer.Argument(..., help="Archive that 'perf bundle' wrote.", metavar="FILE"),
     templates: Path | None = _TEMPLATES,
     signers: Path | None = typer.Option(
-        None, "--signers", help="Require a signature of one of these: an ssh file of allowed signers.", metavar="FILE"
+        None,
+        "--signers",
+        help="Require a signature of one of these: an ssh file of allowed signers.",
+        metavar="FILE",
+        exists=True,
     ),
     as_json: bool = JSON_OPTION,
 ) -> None:

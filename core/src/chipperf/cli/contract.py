@@ -59,7 +59,13 @@ def certify(
     size: SampleSize = typer.Option("tiny", "--size", help="Size of the samples: tiny, or real as in the benchmark."),
     steps: int = typer.Option(20, "--steps", min=1, help="Optimizer steps to compare."),
     precision: str = PRECISION_OPTION,
-    data: Path = typer.Option(None, "--data", help="Dataset directory of the case; a generated sample if not given."),
+    data: Path = typer.Option(
+        None,
+        "--data",
+        help="Dataset directory of the case; a generated sample if not given.",
+        exists=True,
+        file_okay=False,
+    ),
     out: Path = typer.Option(..., "--out", help="Directory for equivalence.json and equivalence.png."),
 ) -> None:
     """Certify that the first steps of training follow the CPU reference in fp32.
@@ -70,8 +76,8 @@ def certify(
     Example: perf contract certify --vendor cpu --case mobilenetv2 --out certificate
     """
     names = [find_case(name).name for name in case] or list(case_names())
-    if data is not None and (len(names) != 1 or not data.is_dir()):
-        raise UsageError("--data names the directory of one case's dataset", hint="give one --case and a directory")
+    if data is not None and len(names) != 1:
+        raise UsageError("--data names the directory of one case's dataset", hint="give one --case")
     require_matplotlib("contract")
     entry = selection.select_vendor(vendor).entry
     try:

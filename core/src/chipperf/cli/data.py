@@ -12,6 +12,7 @@ from chipperf.cases.registry import find_case
 from chipperf.cli.command_options import JSON_OPTION
 from chipperf.cli.live import counting_progress
 from chipperf.cli.output import print_json
+from chipperf.data.dataset_files import require_directory
 from chipperf.errors import CheckFailed, UsageError
 
 app = typer.Typer(help="Generate sample datasets and check real ones.", no_args_is_help=True, rich_markup_mode=None)
@@ -69,6 +70,7 @@ def check(
             f"case {case} brings no check of its data",
             hint="'perf train' reports the first fault of the data that it meets",
         )
+    require_directory(directory, "name the directory of a dataset")
     with counting_progress("reading the data") as advance:
         report = data.check(directory, None if any_size else data.reference, full=full, progress=advance)
     if as_json:

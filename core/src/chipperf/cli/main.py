@@ -57,10 +57,20 @@ COMMANDS = {
     "contract": ("contract:app", "Check a vendor plugin against the contract and the CPU reference."),
 }
 
+EXIT_CODES = {
+    0: "success",
+    1: "a run failed or was stopped",
+    2: "an option, path, file or setting cannot be used",
+    3: "a plugin, device or the environment is at fault",
+    4: "a check found faults",
+}
+"""What the exit code of every command means."""
+
 app = typer.Typer(
     name="perf",
     cls=lazy_group(COMMANDS),
-    epilog="Example: perf train mobilenetv2 --vendor cpu --preset demo && perf report runs/* --lang en",
+    epilog="Example: perf train mobilenetv2 --vendor cpu --preset demo && perf report runs --lang en\n\n"
+    f"Exit codes: {'; '.join(f'{code} {meaning}' for code, meaning in EXIT_CODES.items())}.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -84,10 +94,9 @@ def perf(
 
 
 def main() -> NoReturn:
-    """Run the program and exit.
+    """Run the program and exit with one of :data:`EXIT_CODES`.
 
-    Exit codes: 0 success, 1 the run failed, 2 usage, 3 plugin or environment, 4 a check found faults. An error is one
-    line and a hint; ``PERF_DEBUG=1`` adds the traceback.
+    An error is one line and a hint; ``PERF_DEBUG=1`` adds the traceback.
     """
     _prepare_process()
     sys.stdout, sys.stderr = cast("TextIO", Output(sys.stdout)), cast("TextIO", Output(sys.stderr, may_lose=True))

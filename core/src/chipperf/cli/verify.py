@@ -25,9 +25,15 @@ def verify(
         ..., "--runs", help="Directory below which the runs' records are looked for; may be repeated.", metavar="DIR"
     ),
     baseline: list[Path] = typer.Option(
-        [], "--baseline", help="Run whose curve a report shows that has no provenance beside it.", metavar="RUN"
+        [],
+        "--baseline",
+        help="Run whose curve a report shows that has no provenance beside it.",
+        metavar="RUN",
+        exists=True,
     ),
-    templates: Path | None = typer.Option(None, "--templates", help="The --templates that the report was made with."),
+    templates: Path | None = typer.Option(
+        None, "--templates", help="The --templates that the report was made with.", exists=True
+    ),
     as_json: bool = JSON_OPTION,
 ) -> None:
     """Make reports again from the records they name, and show every cell and line that differs.
