@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 import typer
 
 from chipperf.cli.command_groups import group_with_default
-from chipperf.cli.command_options import JSON_OPTION
+from chipperf.cli.command_options import JSON_OPTION, complete_runs
 from chipperf.cli.output import note, print_json, require_directory
 from chipperf.cli.verify import verify_reports
 from chipperf.errors import CheckFailed, RecordError
@@ -22,7 +22,9 @@ app = typer.Typer(cls=group_with_default("pack"), help="Pack runs and reports fo
 
 @app.command("pack")
 def pack_runs(
-    runs: list[Path] = typer.Argument(..., help="Directories of runs, or their record.json.", metavar="RUN..."),
+    runs: list[Path] = typer.Argument(
+        ..., help="Directories of runs, or their record.json.", metavar="RUN...", autocompletion=complete_runs
+    ),
     reports: list[Path] = typer.Option(
         [], "--report", help="Report on these runs, with what lies beside it; may be repeated.", metavar="README"
     ),

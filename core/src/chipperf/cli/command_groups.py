@@ -2,14 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
+from itertools import groupby
 from pkgutil import resolve_name
-from textwrap import shorten
-from typing import Any
+from typing import Any, Final
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
+
+from chipperf.cli.command_options import common_options
+
+_UNCUT: Final = 10**6
+"""Width that every summary fits into."""
+
+
+class _SectionedCommand(TyperCommand):
+    """A command whose help has a section for each panel of its options."""
+
+    def format_options(self, ctx: typer.Context, formatter: Any) -> None:  # type: ignore[override]
+        """Write arguments and options below the titles of their panels, in the order of their declaration."""
+
+        def panel(parameter: Any) -> str:
+            kind = "Arguments" if parameter.param_type_name == "argument" else "Options"
+            return getattr(parameter, "rich_help_panel", None) or kind
+
+        for title, parameters in groupby(self.get_params(ctx), panel):
+            rows = [row for parameter in parameters if (row := parameter.get_help_record(ctx))]
+            if rows:
+                with formatter.section(title):
+                    formatter.write_dl(rows)
 
 
 @cache
@@ -20,29 +42,45 @@ def import_command(name: str, place: str) -> Any:
     if isinstance(found, typer.Typer):
         app.add_typer(found, name=name)
     else:
-        app.command(name)(found)
+        app.command(name, cls=_SectionedCommand)(found)
     # get_group makes a group: typer would turn a single command into the program itself, without its name.
-    return typer.main.get_group(app).commands[name]
+    command = typer.main.get_group(app).commands[name]
+    _add_common_options(command)
+    return command
 
 
-def lazy_group(places: Mapping[str, tuple[str, str]]) -> type[TyperGroup]:
-    """Return the class of a group with these commands: places as in :func:`import_command`, and summaries."""
+def _add_common_options(command: Any) -> None:
+    command.params.extend(common_options())
+    # A short help of its own is not cut.
+    command.short_help = command.get_short_help_str(_UNCUT)
+    for part in getattr(command, "commands", {}).values():
+        _add_common_options(part)
+
+
+def lazy_group(places: Mapping[str, tuple[str, str]], purposes: Mapping[str, Sequence[str]]) -> type[TyperGroup]:
+    """Return the class of a group that imports its commands on demand.
+
+    Args:
+        places: Places as in :func:`import_command`, and summaries, by the names of the commands.
+        purposes: Names of the commands by the titles under which the help lists them.
+    """
 
     class LazyGroup(TyperGroup):
         def __init__(self, **settings: Any) -> None:
             super().__init__(**settings)
             # Only the names, which typer suggests for an unknown one.
             self.commands = dict.fromkeys(places)  # type: ignore[assignment]
+            self.params.extend(common_options())
 
         def get_command(self, ctx: typer.Context, cmd_name: str) -> Any:  # type: ignore[override]
             return import_command(cmd_name, places[cmd_name][0]) if cmd_name in places else None
 
         def format_commands(self, ctx: typer.Context, formatter: Any) -> None:  # type: ignore[override]
-            """Write names and summaries. Nothing is imported for them."""
-            width = formatter.width - 6 - max(map(len, places))
-            rows = [(name, shorten(summary, width, placeholder="...")) for name, (_, summary) in places.items()]
-            with formatter.section("Commands"):
-                formatter.write_dl(rows)
+            """Write names and summaries by purpose. Nothing is imported for them."""
+            widest = max(map(len, places))
+            for purpose, names in purposes.items():
+                with formatter.section(purpose):
+                    formatter.write_dl([(name.ljust(widest), places[name][1]) for name in names])
 
     return LazyGroup
 

@@ -18,9 +18,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from chipperf.cases.base import SampleSize
 from chipperf.cases.registry import case_names, find_case
-from chipperf.cli.command_options import JSON_OPTION, PRECISION_OPTION
+from chipperf.cli.command_options import JSON_OPTION, PRECISION_OPTION, complete_cases, complete_vendors
 from chipperf.cli.live import run_progress
-from chipperf.cli.output import print_json, print_table
+from chipperf.cli.output import is_quiet, print_json, print_table, tell
 from chipperf.contract.certificate import Certificate, write_plot
 from chipperf.contract.check import LEVELS, Check, all_checks, find_check
 from chipperf.contract.check_runner import CheckResult, Runner
@@ -54,8 +54,10 @@ _MARKS = {
 
 @app.command("certify")
 def certify(
-    vendor: str = typer.Option(..., "--vendor", help="Vendor plugin to certify."),
-    case: list[str] = typer.Option([], "--case", help="Only this case; may be repeated. [all]"),
+    vendor: str = typer.Option(..., "--vendor", autocompletion=complete_vendors, help="Vendor plugin to certify."),
+    case: list[str] = typer.Option(
+        [], "--case", metavar="CASE", autocompletion=complete_cases, help="Only this case; may be repeated. [all]"
+    ),
     size: SampleSize = typer.Option("tiny", "--size", help="Size of the samples: tiny, or real as in the benchmark."),
     steps: int = typer.Option(20, "--steps", min=1, help="Optimizer steps to compare."),
     precision: str = PRECISION_OPTION,
@@ -98,7 +100,7 @@ def certify(
     write_plot(certificate, out / "equivalence.png")
     for comparison in certificate.comparisons:
         typer.echo(comparison.summary)
-    typer.echo(f"wrote {out / 'equivalence.json'} and {out / 'equivalence.png'}", err=True)
+    tell(f"wrote {out / 'equivalence.json'} and {out / 'equivalence.png'}")
     if not certificate.within:
         raise CheckFailed(
             f"{entry} does not follow the CPU reference in {precision}",
@@ -145,11 +147,13 @@ def list_checks(as_json: bool = JSON_OPTION) -> None:
 
 @app.command("run")
 def run(
-    vendor: str = typer.Option(..., "--vendor", help="Vendor plugin to check."),
+    vendor: str = typer.Option(..., "--vendor", autocompletion=complete_vendors, help="Vendor plugin to check."),
     level: int = typer.Option(
         None, "--level", min=0, max=3, help="Highest level: 0 static, 1 device, 2 training, 3 distributed. [all]"
     ),
-    only: list[str] = typer.Option([], "--check", help="Run only this check, for example M4; may be repeated."),
+    only: list[str] = typer.Option(
+        [], "--check", metavar="CHECK", help="Run only this check, for example M4; may be repeated."
+    ),
     waivers: Path = typer.Option(None, "--waivers", help="Checks known to fail, as TOML."),
     statement: Path = typer.Option(None, "--statement", help="Write the conformance statement to this file, as JSON."),
     timeout_factor: float = typer.Option(1.0, "--timeout-factor", min=0.1, help="Multiply every check's time limit."),
@@ -214,7 +218,9 @@ def _carry_out(
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     results: list[CheckResult] = []
     console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=True, disable=quiet or not console.is_terminal) as progress:
+    with Progress(
+        *columns, console=console, transient=True, disable=quiet or is_quiet() or not console.is_terminal
+    ) as progress:
         task = progress.add_task("checking", total=len(checks))
         for number, check in enumerate(checks, 1):
             progress.update(task, description=f"{check.id} {check.summary}"[:60])
@@ -229,7 +235,7 @@ def _carry_out(
             # In a log the bar would only be noise, and silence of minutes looks like a hang.
             if not (quiet or console.is_terminal):
                 mark = _MARKS[judge(result, waivers.get(check.id)).verdict]
-                typer.echo(f"{number}/{len(checks)} {check.id} {mark} {result.seconds:.1f} s", err=True)
+                tell(f"{number}/{len(checks)} {check.id} {mark} {result.seconds:.1f} s")
     return results, None
 
 

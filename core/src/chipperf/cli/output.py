@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import typer
 
+from chipperf.cli.streams import is_colored
 from chipperf.errors import UsageError
 from chipperf.languages import Language
 from chipperf.records.files import write_atomically
@@ -41,9 +44,34 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     console.print(table)
 
 
+def tell(text: str) -> None:
+    """Print on standard error what is neither result nor error, unless the user wants it quiet."""
+    if not is_quiet():
+        typer.echo(text, err=True)
+
+
+def is_quiet() -> bool:
+    """Return whether the user wants results, warnings and errors only."""
+    return bool(os.environ.get("PERF_QUIET"))
+
+
 def note(text: str) -> None:
     """Print a note on standard error."""
-    typer.echo(f"note: {text}", err=True)
+    tell(f"note: {text}")
+
+
+def print_error(message: str, hint: str | None = None) -> None:
+    """Print an error and its hint on standard error, with a colored label where there are colors."""
+    label = "perf: error:"
+    if is_colored(sys.stderr):
+        # Colors pass unescaped where rich writes; the message is escaped.
+        file = getattr(sys.stderr, "rich_proxied_file", sys.stderr)
+        typer.echo(typer.style(label, fg="red", bold=True), file=file, nl=False, color=True)
+        typer.echo(f" {message}", err=True, color=True)
+    else:
+        typer.echo(f"{label} {message}", err=True, color=True)
+    if hint:
+        typer.echo(f"  hint: {hint}", err=True, color=True)
 
 
 def note_fonts(drawn: Language, wanted: Language, unwritten: Sequence[int]) -> None:
@@ -66,4 +94,4 @@ def require_directory(out: Path | None) -> None:
 def write_file(out: Path, content: str | bytes) -> None:
     """Replace a file atomically, and name it on standard error."""
     write_atomically(out, content)
-    typer.echo(f"wrote {out}", err=True)
+    tell(f"wrote {out}")

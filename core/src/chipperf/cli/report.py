@@ -10,8 +10,8 @@ from typing import Literal
 import typer
 
 from chipperf.cli.command_groups import group_with_default
-from chipperf.cli.command_options import language_option
-from chipperf.cli.output import note, note_fonts, require_directory, write_file
+from chipperf.cli.command_options import complete_runs, language_option
+from chipperf.cli.output import note, note_fonts, require_directory, tell, write_file
 from chipperf.cli.report_import import import_documents
 from chipperf.errors import UsageError
 from chipperf.languages import Language
@@ -37,9 +37,15 @@ app.command("import")(import_documents)
 
 @app.command("render")
 def report(
-    runs: list[Path] = typer.Argument(..., help="Directories of runs, or their record.json.", metavar="RUN..."),
+    runs: list[Path] = typer.Argument(
+        ..., help="Directories of runs, or their record.json.", metavar="RUN...", autocompletion=complete_runs
+    ),
     baseline: list[Path] = typer.Option(
-        [], "--baseline", help="Run to compare the convergence curves with; may be repeated.", metavar="RUN"
+        [],
+        "--baseline",
+        help="Run to compare the convergence curves with; may be repeated.",
+        metavar="RUN",
+        autocompletion=complete_runs,
     ),
     lang: str = language_option("Language of the report; a page has all and shows this one first."),
     report_format: Literal["md", "html"] = typer.Option(
@@ -103,7 +109,7 @@ def report(
     write_atomically(provenance_file(out), provenance.model_dump_json(indent=1) + "\n")
     write_atomically(out, page.text)
     for path in (*written, provenance_file(out), out):
-        typer.echo(f"wrote {path}", err=True)
+        tell(f"wrote {path}")
 
 
 def _web_page(runs: Sequence[Path], lang: Language, templates: Path | None) -> str:

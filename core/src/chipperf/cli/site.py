@@ -39,4 +39,4 @@ def site(
         note("no charts, matplotlib is not installed: pip install 'chipperf[plot]'")
     elif made.uncharted:
         note(f"pages of runs without charts, because there are so many: {made.uncharted}")
-    typer.echo(f"wrote {made.index}, pages of runs: {made.runs}", err=True)
+    tell(f"wrote {made.index}, pages of runs: {made.runs}")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from chipperf.cli.command_options import JSON_OPTION
+from chipperf.cli.command_options import JSON_OPTION, complete_runs
 from chipperf.cli.output import note, print_json
 from chipperf.errors import CheckFailed
 from chipperf.visible import counted
@@ -29,6 +29,7 @@ def verify(
         "--baseline",
         help="Run whose curve a report shows that has no provenance beside it.",
         metavar="RUN",
+        autocompletion=complete_runs,
         exists=True,
     ),
     templates: Path | None = typer.Option(
