@@ -106,10 +106,20 @@ class CheckFailed(PerfError):
     exit_code = 4
 
 
+_VERY_NEAR = 0.8
+
+
 def did_you_mean(name: str, known: Iterable[str], likeness: float = 0.6) -> str:
-    """Return `` (did you mean 'x'?)`` for the known name nearest to ``name``, or an empty string if none is near."""
-    nearest = difflib.get_close_matches(name, sorted(known), n=1, cutoff=likeness)
-    return f" (did you mean {nearest[0]!r}?)" if nearest else ""
+    """Return `` (did you mean 'x'?)`` for the known name nearest to ``name``, or an empty string if none is near.
+
+    Who mistypes a name seldom mistypes its first letter: a name with another one has to be very near, because a device
+    ``xpu`` is no ``cpu``.
+    """
+    for nearest in difflib.get_close_matches(name, sorted(known), n=3, cutoff=likeness):
+        ratio = difflib.SequenceMatcher(None, nearest, name).ratio()
+        if nearest[:1] == name[:1] or ratio >= _VERY_NEAR:
+            return f" (did you mean {nearest!r}?)"
+    return ""
 
 
 def first_fault(error: ValidationError) -> str:

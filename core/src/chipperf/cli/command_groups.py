@@ -2,36 +2,36 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
-from functools import cache
+from functools import cache, partial
 from itertools import groupby
 from pkgutil import resolve_name
 from typing import Any, Final
 
 import typer
-from typer.core import TyperCommand, TyperGroup
+from typer.core import TyperGroup
 
 from chipperf.cli.command_options import common_options
 
 _UNCUT: Final = 10**6
 """Width that every summary fits into."""
 
+_TYPE_OF_MANY: Final = re.compile(r" <list\[\w+\]>")
 
-class _SectionedCommand(TyperCommand):
-    """A command whose help has a section for each panel of its options."""
 
-    def format_options(self, ctx: typer.Context, formatter: Any) -> None:  # type: ignore[override]
-        """Write arguments and options below the titles of their panels, in the order of their declaration."""
+def _write_options(command: Any, ctx: Any, formatter: Any) -> None:
+    """Write arguments and options below the titles of their panels, in the order of their declaration."""
 
-        def panel(parameter: Any) -> str:
-            kind = "Arguments" if parameter.param_type_name == "argument" else "Options"
-            return getattr(parameter, "rich_help_panel", None) or kind
+    def panel(parameter: Any) -> str:
+        kind = "Arguments" if parameter.param_type_name == "argument" else "Options"
+        return getattr(parameter, "rich_help_panel", None) or kind
 
-        for title, parameters in groupby(self.get_params(ctx), panel):
-            rows = [row for parameter in parameters if (row := parameter.get_help_record(ctx))]
-            if rows:
-                with formatter.section(title):
-                    formatter.write_dl(rows)
+    for title, parameters in groupby(command.get_params(ctx), panel):
+        records = [record for parameter in parameters if (record := parameter.get_help_record(ctx))]
+        with formatter.section(title):
+            # The dots behind an argument's name say that there may be several.
+            formatter.write_dl([(_TYPE_OF_MANY.sub("", names), text) for names, text in records])
 
 
 @cache
@@ -42,19 +42,23 @@ def import_command(name: str, place: str) -> Any:
     if isinstance(found, typer.Typer):
         app.add_typer(found, name=name)
     else:
-        app.command(name, cls=_SectionedCommand)(found)
+        app.command(name)(found)
     # get_group makes a group: typer would turn a single command into the program itself, without its name.
     command = typer.main.get_group(app).commands[name]
-    _add_common_options(command)
+    _complete_command(command)
     return command
 
 
-def _add_common_options(command: Any) -> None:
+def _complete_command(command: Any) -> None:
+    """Give a command and all below it the common options and a help that is neither cut nor in Python's words."""
     command.params.extend(common_options())
     # A short help of its own is not cut.
     command.short_help = command.get_short_help_str(_UNCUT)
-    for part in getattr(command, "commands", {}).values():
-        _add_common_options(part)
+    parts = getattr(command, "commands", {})
+    if not parts:
+        command.format_options = partial(_write_options, command)
+    for part in parts.values():
+        _complete_command(part)
 
 
 def lazy_group(places: Mapping[str, tuple[str, str]], purposes: Mapping[str, Sequence[str]]) -> type[TyperGroup]:

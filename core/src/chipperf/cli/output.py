@@ -21,6 +21,9 @@ _UNLIMITED: Final = 10**6
 """Width in which no table wraps."""
 
 
+HTML_ENDINGS: Final = (".html", ".htm")
+
+
 def print_json(value: object) -> None:
     """Print a value as JSON."""
     typer.echo(json.dumps(value, indent=2, ensure_ascii=False, default=str))
@@ -85,9 +88,19 @@ def note_fonts(drawn: Language, wanted: Language, unwritten: Sequence[int]) -> N
         note(f"the picture has no names for these curves, no font was found for them: {', '.join(map(str, unwritten))}")
 
 
-def require_directory(out: Path | None) -> None:
-    """Check, before any work is done, that the directory of an output file, if any, exists, or raise a UsageError."""
-    if out is not None and not out.parent.is_dir():
+def require_directory(out: Path | None, *, is_html: bool = False) -> None:
+    """Check, before any work is done, that the directory of an output file, if any, exists, or raise a UsageError.
+
+    A name that says HTML is refused for what is none: a browser would show it as one paragraph.
+    """
+    if out is None:
+        return
+    if not is_html and out.suffix.casefold() in HTML_ENDINGS:
+        raise UsageError(
+            f"{out} would not be HTML",
+            hint="choose another ending; perf report --format html and perf site write pages",
+        )
+    if not out.parent.is_dir():
         raise UsageError(f"{out.parent} is not a directory", hint="create it, or write elsewhere")
 
 

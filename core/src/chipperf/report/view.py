@@ -232,7 +232,9 @@ def _require_one_report(records: Sequence[Record], baseline: Sequence[Record]) -
     if not records:
         raise UsageError("there are no records to report", hint="name one run directory or more")
     for fact in ("cases", "vendors", "case versions", "datasets", "kinds", "metric definitions"):
-        require_same(fact, records, hint="render one report for each, naming only its runs")
+        require_same(
+            fact, records, hint="render one report for each: choose runs with --case and --vendor, or name them"
+        )
 
 
 def build_convergence(
