@@ -1,4 +1,4 @@
-"""``perf report`` of a directory with runs of several cases and vendors, and what it writes by the name of ``--out``."""
+"""``perf report`` of a directory with runs of several cases and vendors, and what the name of ``--out`` decides."""
 
 from __future__ import annotations
 

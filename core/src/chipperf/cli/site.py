@@ -27,8 +27,8 @@ def site(
 
     Example: perf site runs --out site
     """
-    with counting_progress("making pages") as tell:
-        made = build_site(directory, out, language=lang, user_templates=templates, tell=tell)
+    with counting_progress("making pages") as advance:
+        made = build_site(directory, out, language=lang, user_templates=templates, tell=advance)
     for problem in made.problems[:_SHOWN_PROBLEMS]:
         note(f"not readable: {problem.place}: {problem.message}")
     if len(made.problems) > _SHOWN_PROBLEMS:
