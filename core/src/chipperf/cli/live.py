@@ -123,7 +123,7 @@ def _print_lines(path: Path, title: str, stop: threading.Event) -> None:
     for progress in _readings(path, stop, lambda text: tell(f"{title}: {text}")):
         picture.take(progress)
         if progress.phase != shown_phase and progress.phase != FINISHED:
-            shown_phase, shown_s = progress.phase, time.monotonic()
+            shown_phase, shown_step, shown_s = progress.phase, progress.step, time.monotonic()
             tell(f"{title}: {progress.phase}")
         elif progress.step > shown_step and time.monotonic() - shown_s >= _PLAIN_INTERVAL_S:
             shown_step, shown_s = progress.step, time.monotonic()
@@ -203,8 +203,8 @@ def _device_figures(telemetry: Path) -> Iterator[str]:
 def _epoch(progress: RunProgress) -> str:
     if not progress.steps_per_epoch or not progress.steps:
         return ""
-    epochs = math.ceil(progress.steps / progress.steps_per_epoch)
-    return f"epoch {min(progress.step // progress.steps_per_epoch + 1, epochs)} of {epochs}"
+    epoch, epochs = (math.ceil(steps / progress.steps_per_epoch) for steps in (progress.step, progress.steps))
+    return f"epoch {max(epoch, 1)} of {epochs}"
 
 
 def _steps(progress: RunProgress) -> str:

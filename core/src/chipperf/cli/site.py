@@ -8,7 +8,7 @@ import typer
 
 from chipperf.cli.command_options import language_option
 from chipperf.cli.live import counting_progress
-from chipperf.cli.output import note
+from chipperf.cli.output import note, tell
 from chipperf.report.figures import has_matplotlib
 from chipperf.web.site_files import build_site
 
