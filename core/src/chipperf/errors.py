@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 import time
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
@@ -14,15 +15,22 @@ if TYPE_CHECKING:
     from pydantic import ValidationError
 
 
+DOCUMENTATION = "https://github.com/chipperf/chipperf/blob/main/docs"
+"""Address of the directory of the documentation."""
+
+
 class PerfError(Exception):
-    """Base class of all errors that are shown to the user: what happened to whom or where, and as a hint what to do."""
+    """Base class of all errors that are shown to the user: what happened to whom or where, and as a hint what to do.
+
+    A hint that names a page, such as ``docs/lint.md``, gets the page's address: who installed a wheel has no ``docs``.
+    """
 
     exit_code = 1
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
         super().__init__(message)
         self.message = message
-        self.hint = hint
+        self.hint = hint and with_addresses(hint)
 
 
 class UsageError(PerfError):
@@ -107,6 +115,13 @@ class CheckFailed(PerfError):
 
 
 _VERY_NEAR = 0.8
+
+_PAGE = re.compile(r"(?<![\w/])docs/([\w-]+\.(?:md|json))")
+
+
+def with_addresses(text: str) -> str:
+    """Return a text with the addresses of the pages of the documentation that it names."""
+    return _PAGE.sub(rf"{DOCUMENTATION}/\1", text)
 
 
 def did_you_mean(name: str, known: Iterable[str], likeness: float = 0.6) -> str:
