@@ -39,12 +39,13 @@ demo: $(DEMO) ## train MobileNetV2 on the CPU and write its report, in minutes; 
 test: $(INSTALLED) ## run all tests; PYTEST_ARGS="-m 'not slow'" leaves out the slow ones
 	env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
-lint: $(INSTALLED) ## check style, types, the direction of imports and the hosted workflow
+lint: $(INSTALLED) ## check style, types, the direction of imports, the hosted workflow and the Dockerfiles
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy core/src $(addsuffix src,$(PLUGINS)) benchmarks card
 	$(BIN)/lint-imports --no-cache --no-logo
 	$(BIN)/zizmor --offline --no-progress --strict-collection .github
+	$(BIN)/hadolint docker/*
 
 format: $(INSTALLED) ## put style right
 	$(BIN)/ruff check --fix .

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -71,8 +72,8 @@ def import_documents(
     else:
         _print(results, placed)
         if any(path.is_dir() for path in files) and (records := [each for of_file in placed for each in of_file]):
-            one_case = re.sub(r"-\d+-\d+x\d+-.*", "-*", str(records[0][0]))
-            note(f"a report has one case: perf report {one_case}")
+            command = shlex.join(["perf", "report", str(out), "--case", records[0][1].case.name])
+            note(f"a report has one case and one vendor: {command} --vendor {records[0][1].vendor.name}")
     _require_all(results)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -128,11 +129,11 @@ def reveal(
 
 
 def _shown(value: Any) -> str:
-    """Return a value as one short text. A throughput is shown by its median, and long texts are cut."""
+    """Return a value as one text. A throughput is shown by its median, and on a terminal long texts are cut."""
     if isinstance(value, dict) and "median" in value:
         value = value["median"]
     text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= _LONGEST_VALUE else f"{text[: _LONGEST_VALUE - 3]}..."
+    return text if len(text) <= _LONGEST_VALUE or not sys.stdout.isatty() else f"{text[: _LONGEST_VALUE - 3]}..."
 
 
 def _comparable(run: Path | None, record: Record) -> Record | None:
