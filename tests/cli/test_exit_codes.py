@@ -23,6 +23,8 @@ COMPLETE = {
     "train": ("mobilenetv2", "--vendor", "cpu", "--preset", "tiny"),
     "suite": ("SUITE",),
     "compare": ("RUN",),
+    "runs": ("RUN",),
+    "show": ("RUN",),
     "site": ("RUN", "--out", "site"),
     "lint check": ("DOCUMENT",),
     "verify": ("DOCUMENT", "--runs", "RUN"),

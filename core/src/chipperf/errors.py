@@ -114,6 +114,12 @@ class CheckFailed(PerfError):
     exit_code = 4
 
 
+class Undecided(PerfError):
+    """A check ran, and what was measured does not decide it."""
+
+    exit_code = 5
+
+
 _VERY_NEAR = 0.8
 
 _PAGE = re.compile(r"(?<![\w/])docs/([\w-]+\.(?:md|json))")

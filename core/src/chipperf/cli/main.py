@@ -21,6 +21,14 @@ COMMANDS = {
     "train": ("train:train", "Train a case and write its record, or continue a run that stopped."),
     "suite": ("suite:suite", "Run a matrix of case, precision, topology and repeats."),
     "compare": ("compare:compare", "Compare runs of one case on one dataset: vendors, precisions, topologies."),
+    "runs": (
+        "runs:runs",
+        "List the runs below directories, the newest first: when, state, case, row of a report, verdict.",
+    ),
+    "show": (
+        "runs:show",
+        "Show one run: its values, what did not work, environment, precision, dataset and settings.",
+    ),
     "site": (
         "site:site",
         "Make static web pages of all records below a directory: a leaderboard, and a page for each run.",
@@ -60,7 +68,7 @@ COMMANDS = {
 
 PURPOSES = {
     "Train": ("train", "suite", "launch", "data", "cases"),
-    "Report and compare": ("report", "compare", "site"),
+    "Report and compare": ("report", "compare", "runs", "show", "site"),
     "Check and prove": ("lint", "verify", "bundle", "withhold", "reveal"),
     "Plugins and this machine": ("doctor", "plugins", "contract", "record-tools"),
 }
@@ -72,6 +80,7 @@ EXIT_CODES = {
     2: "an option, path, file or setting cannot be used",
     3: "a plugin, device or the environment is at fault",
     4: "a check found faults",
+    5: "a check is undecided",
 }
 """What the exit code of every command means."""
 

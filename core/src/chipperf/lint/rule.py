@@ -145,7 +145,7 @@ class LintedDocument:
         base, header = self.need_base(), self.document.headers.get("quality")
         if header is None:
             raise NotChecked("there is no column of results")
-        found = [target for target in base.targets if wording.is_same_metric(header.text, target.metric)]
+        found = base.targets_called(header.text.partition("&&")[0])
         if len(found) != 1:
             raise NotChecked(f"{base.origin} has no one target for {header.text!r}")
         return found[0]
