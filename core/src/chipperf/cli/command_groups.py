@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from functools import cache, partial
-from itertools import groupby
 from pkgutil import resolve_name
 from typing import Any, Final
 
@@ -27,11 +26,13 @@ def _write_options(command: Any, ctx: Any, formatter: Any) -> None:
         kind = "Arguments" if parameter.param_type_name == "argument" else "Options"
         return getattr(parameter, "rich_help_panel", None) or kind
 
-    for title, parameters in groupby(command.get_params(ctx), panel):
-        records = [record for parameter in parameters if (record := parameter.get_help_record(ctx))]
+    sections: dict[str, list[Any]] = {}
+    for parameter in command.get_params(ctx):
+        sections.setdefault(panel(parameter), []).append(parameter.get_help_record(ctx))
+    for title, records in sections.items():
         with formatter.section(title):
             # The dots behind an argument's name say that there may be several.
-            formatter.write_dl([(_TYPE_OF_MANY.sub("", names), text) for names, text in records])
+            formatter.write_dl([(_TYPE_OF_MANY.sub("", names), text) for names, text in filter(None, records)])
 
 
 @cache

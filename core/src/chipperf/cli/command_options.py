@@ -42,11 +42,6 @@ def complete_runs(incomplete: str) -> list[str]:
     return [str(path) if is_run[path] else f"{path}/" for path in directories]
 
 
-PRECISION_OPTION = typer.Option(
-    DEFAULT_PRECISION, "--precision", help=f"{either(PRECISIONS)}.", autocompletion=lambda: list(PRECISIONS)
-)
-
-
 def _setting(variable: str) -> Callable[[bool], None]:
     def turn_on(wanted: bool) -> None:
         # In the environment, so that the processes that this one starts know it too.
@@ -85,6 +80,14 @@ def common_options() -> list[Any]:
     app = typer.Typer(add_completion=False)
     app.command()(_common)
     return list(typer.main.get_command(app).params)
+
+
+def precision_option(**settings: Any) -> Any:
+    """Return the option ``--precision``, with further settings of :func:`typer.Option`."""
+    known = either(PRECISIONS)
+    return typer.Option(
+        DEFAULT_PRECISION, "--precision", help=f"{known}.", autocompletion=lambda: list(PRECISIONS), **settings
+    )
 
 
 def language_option(purpose: str) -> Any:

@@ -18,7 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from chipperf.cases.base import SampleSize
 from chipperf.cases.registry import case_names, find_case
-from chipperf.cli.command_options import JSON_OPTION, PRECISION_OPTION, complete_cases, complete_vendors
+from chipperf.cli.command_options import JSON_OPTION, complete_cases, complete_vendors, precision_option
 from chipperf.cli.live import run_progress
 from chipperf.cli.output import is_quiet, print_json, print_table, tell
 from chipperf.contract.certificate import Certificate, write_plot
@@ -60,7 +60,7 @@ def certify(
     ),
     size: SampleSize = typer.Option("tiny", "--size", help="Size of the samples: tiny, or real as in the benchmark."),
     steps: int = typer.Option(20, "--steps", min=1, help="Optimizer steps to compare."),
-    precision: str = PRECISION_OPTION,
+    precision: str = precision_option(),
     data: Path = typer.Option(
         None,
         "--data",

@@ -11,10 +11,10 @@ import typer
 
 from chipperf.cases.config import parse_assignments
 from chipperf.cli.command_options import (
-    PRECISION_OPTION,
     complete_cases,
     complete_runs,
     complete_vendors,
+    precision_option,
     typed_parameters,
 )
 from chipperf.cli.live import counting_progress, run_progress
@@ -35,60 +35,115 @@ _PLACE_OPTIONS = ("--nnodes", "--nproc", "--node-rank", "--rdzv")
 """Options that are needed again to resume a run on several machines, because they tell where the launchers meet."""
 
 
+_TRAINED, _MACHINES, _LENGTH = "What is trained", "Where it runs", "How long it trains"
+_SAFETY = "Evaluations, checkpoints and failures"
+"""Titles of the sections of the help."""
+
+
 def train(
     context: typer.Context,
     case: str = typer.Argument(
         None, help="What to train; 'perf cases' lists it.", show_default=False, autocompletion=complete_cases
     ),
-    data: Path | None = typer.Option(None, "--data", help="Dataset directory; the generated sample if not given."),
-    vendor: str | None = typer.Option(
-        None, "--vendor", autocompletion=complete_vendors, help="Vendor, or 'auto'; else the variable PERF_VENDOR."
+    data: Path | None = typer.Option(
+        None, "--data", rich_help_panel=_TRAINED, help="Dataset directory; the generated sample if not given."
     ),
-    precision: str = PRECISION_OPTION,
-    preset: str = typer.Option("full", "--preset", help="A preset of the case; 'full' is the benchmark."),
-    nproc: int = typer.Option(1, "--nproc", min=1, help="Worker processes on each machine, one per device."),
-    nnodes: int = typer.Option(1, "--nnodes", min=1, help="Machines; start the same command on each."),
+    vendor: str | None = typer.Option(
+        None,
+        "--vendor",
+        rich_help_panel=_TRAINED,
+        autocompletion=complete_vendors,
+        help="Vendor, or 'auto'; else the variable PERF_VENDOR.",
+    ),
+    precision: str = precision_option(rich_help_panel=_TRAINED),
+    preset: str = typer.Option(
+        "full", "--preset", rich_help_panel=_TRAINED, help="A preset of the case; 'full' is the benchmark."
+    ),
+    nproc: int = typer.Option(
+        1, "--nproc", rich_help_panel=_MACHINES, min=1, help="Worker processes on each machine, one per device."
+    ),
+    nnodes: int = typer.Option(
+        1, "--nnodes", rich_help_panel=_MACHINES, min=1, help="Machines; start the same command on each."
+    ),
     node_rank: int | None = typer.Option(
-        None, "--node-rank", min=0, envvar="SLURM_NODEID", help="Which of the machines this is, counted from 0."
+        None,
+        "--node-rank",
+        rich_help_panel=_MACHINES,
+        min=0,
+        envvar="SLURM_NODEID",
+        help="Which of the machines this is, counted from 0.",
     ),
     rendezvous: str | None = typer.Option(
-        None, "--rdzv", metavar="HOST:PORT", help="Where the machines meet: a free port of the first one."
+        None,
+        "--rdzv",
+        rich_help_panel=_MACHINES,
+        metavar="HOST:PORT",
+        help="Where the machines meet: a free port of the first one.",
     ),
-    max_epochs: int | None = typer.Option(None, "--max-epochs", min=1, help="Stop after so many epochs."),
-    max_steps: int | None = typer.Option(None, "--max-steps", min=1, help="Stop after so many optimizer steps."),
+    max_epochs: int | None = typer.Option(
+        None, "--max-epochs", rich_help_panel=_LENGTH, min=1, help="Stop after so many epochs."
+    ),
+    max_steps: int | None = typer.Option(
+        None, "--max-steps", rich_help_panel=_LENGTH, min=1, help="Stop after so many optimizer steps."
+    ),
     budget: str | None = typer.Option(
-        None, "--budget", help="Stop training in time, for example after 90s, 30m or 2h; measuring passes follow."
+        None,
+        "--budget",
+        rich_help_panel=_LENGTH,
+        help="Stop training in time, for example after 90s, 30m or 2h; measuring passes follow.",
     ),
-    assignments: list[str] = typer.Option([], "--set", metavar="KEY=VALUE", help="A hyperparameter; repeatable."),
-    config: Path | None = typer.Option(None, "--config", help="TOML file with [hyperparameters] and [environment]."),
-    seed: int | None = typer.Option(None, "--seed", min=0, help="The same as --set seed=N."),
+    assignments: list[str] = typer.Option(
+        [], "--set", rich_help_panel=_TRAINED, metavar="KEY=VALUE", help="A hyperparameter; repeatable."
+    ),
+    config: Path | None = typer.Option(
+        None, "--config", rich_help_panel=_TRAINED, help="TOML file with [hyperparameters] and [environment]."
+    ),
+    seed: int | None = typer.Option(None, "--seed", rich_help_panel=_TRAINED, min=0, help="The same as --set seed=N."),
     repeat: int = typer.Option(
-        1, "--repeat", min=1, help="Run so many times, with the seed and the numbers after it, in OUT/repeat-1, ..."
+        1,
+        "--repeat",
+        rich_help_panel=_LENGTH,
+        min=1,
+        help="Run so many times, with the seed and the numbers after it, in OUT/repeat-1, ...",
     ),
     device_check: bool = typer.Option(
-        True, "--device-check/--no-device-check", help="Let every card finish a small kernel first; a CPU needs none."
+        True,
+        "--device-check/--no-device-check",
+        rich_help_panel=_SAFETY,
+        help="Let every card finish a small kernel first; a CPU needs none.",
     ),
     evaluate_every: int | None = typer.Option(
         None,
         "--evaluate-every",
+        rich_help_panel=_SAFETY,
         min=0,
         help="Evaluate also every so many steps, not only after epochs; --set evaluate_every_steps=N.",
     ),
     checkpoint_every: int | None = typer.Option(
         None,
         "--checkpoint-every",
+        rich_help_panel=_SAFETY,
         min=0,
         help="Write a checkpoint also every so many steps, not only after epochs; --set checkpoint_every_steps=N.",
     ),
     keep_checkpoints: int | None = typer.Option(
-        None, "--keep-checkpoints", min=1, help="How many checkpoints stay; --set keep_checkpoints=N. [2]"
+        None,
+        "--keep-checkpoints",
+        rich_help_panel=_SAFETY,
+        min=1,
+        help="How many checkpoints stay; --set keep_checkpoints=N. [2]",
     ),
     max_restarts: int = typer.Option(
-        0, "--max-restarts", min=0, help="Start processes that died again, from the newest checkpoint, so many times."
+        0,
+        "--max-restarts",
+        rich_help_panel=_SAFETY,
+        min=0,
+        help="Start processes that died again, from the newest checkpoint, so many times.",
     ),
     hang_timeout_s: float = typer.Option(
         DEFAULT_HANG_TIMEOUT_S,
         "--hang-timeout",
+        rich_help_panel=_SAFETY,
         min=0,
         metavar="SECONDS",
         help="End a run in which nothing happens for so long, with the stacks of all ranks in their logs; 0 is never.",
@@ -96,11 +151,14 @@ def train(
     resume: Path | None = typer.Option(
         None,
         "--resume",
+        rich_help_panel=_SAFETY,
         metavar="RUN",
         autocompletion=complete_runs,
         help="Directory of a run that stopped: continue it as it was planned; --data says where its data are now.",
     ),
-    out: Path | None = typer.Option(None, "--out", help="Directory of this run; must not hold a run yet."),
+    out: Path | None = typer.Option(
+        None, "--out", rich_help_panel=_TRAINED, help="Directory of this run; must not hold a run yet."
+    ),
 ) -> None:
     """Train a case and write its record, or continue a run that stopped.
 
