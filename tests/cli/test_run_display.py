@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
 import json
+import os
+import pty
+import re
+import struct
+import subprocess
+import sys
+import termios
 import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pytest
@@ -135,3 +144,54 @@ def test_end_of_a_run_says_why_it_ended(values: dict[str, object], why: str) -> 
     record = make_record(**{"case__target": 0.5, "metrics__time_to_target": not_met} | values)
 
     assert _why_ended(record) == why
+
+
+TERMINAL = """
+import sys, time
+from pathlib import Path
+from chipperf.cli.live import counting_progress, run_progress
+from chipperf.cli.streams import Output
+from chipperf.run.progress import ProgressFile
+
+sys.stderr = Output(sys.stderr, may_lose=True)
+with counting_progress("reading"):
+    time.sleep(0.2)
+file = Path(sys.argv[1]) / "progress.json"
+progress = ProgressFile(file, 1)
+progress.training(310, 0.757, None)
+with run_progress(file, "resnet50"):
+    for step in range(40, 46):
+        progress.report(step, 2480, 32)
+        time.sleep(0.3)
+    print("a notice with \\x1b[31mcolor", file=sys.stderr)
+    progress.evaluated(1.0, "top1", 0.155)
+    time.sleep(1)
+print("over", file=sys.stderr)
+"""
+
+
+def test_real_terminal_of_60_columns_is_redrawn(tmp_path: Path) -> None:
+    """Rich writes its sequences as they are, and what others print meanwhile is escaped and stays."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 60, 0, 0))
+    environment = {**os.environ, "TERM": "xterm", "NO_COLOR": "", "PERF_QUIET": ""}
+    with subprocess.Popen(
+        [sys.executable, "-c", TERMINAL, tmp_path], stdin=theirs, stdout=theirs, stderr=theirs, env=environment
+    ) as process:
+        os.close(theirs)
+        written = b""
+        with suppress(OSError):  # Linux' end of a terminal.
+            while part := os.read(ours, 65536):
+                written += part
+    os.close(ours)
+
+    text = written.decode()
+    lines = list(filter(None, re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", text).replace("\r", "\n").splitlines()))
+    assert process.returncode == 0, text
+    assert "\\u001b" not in text.replace("\\u001b[31mcolor", "")
+    assert "a notice with \\u001b[31mcolor" in lines
+    assert "resnet50: training, epoch 1 of 8" in lines
+    assert any(line.endswith("step 44 of 2480") for line in lines)
+    assert "resnet50: epoch 1: top1 15.50%, best 15.50%, target 75.70%" in lines
+    assert lines[-1] == "over"
+    assert max(map(len, lines)) <= 60

@@ -13,13 +13,12 @@ from pathlib import Path
 from typing import Any, Final
 
 import typer
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from chipperf.cases.base import SampleSize
 from chipperf.cases.registry import case_names, find_case
 from chipperf.cli.command_options import JSON_OPTION, complete_cases, complete_vendors, precision_option
-from chipperf.cli.live import run_progress
+from chipperf.cli.live import run_progress, terminal
 from chipperf.cli.output import is_quiet, print_json, print_table, tell
 from chipperf.contract.certificate import Certificate, write_plot
 from chipperf.contract.check import LEVELS, Check, all_checks, find_check
@@ -217,9 +216,11 @@ def _carry_out(
     """Run checks, and return the results up to a signal that ends the program, with what it ends with."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     results: list[CheckResult] = []
-    console = Console(stderr=True)
+    console = terminal()
+    is_hidden = quiet or is_quiet() or not console.is_terminal
+    # Checks run in processes of their own, so nothing else is printed meanwhile.
     with Progress(
-        *columns, console=console, transient=True, disable=quiet or is_quiet() or not console.is_terminal
+        *columns, console=console, transient=True, disable=is_hidden, redirect_stdout=False, redirect_stderr=False
     ) as progress:
         task = progress.add_task("checking", total=len(checks))
         for number, check in enumerate(checks, 1):

@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO, cast
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -18,6 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from chipperf.cli.output import is_quiet, tell
+from chipperf.cli.streams import Output
 from chipperf.durations import format_duration
 from chipperf.run.directory import RunDirectory
 from chipperf.run.progress import FINISHED, read_progress
@@ -52,7 +53,7 @@ def counting_progress(title: str) -> Iterator[Callable[[int, int], None]]:
         return
     left = (TimeRemainingColumn(), TextColumn("left"))
     columns = (TextColumn("{task.description}"), BarColumn(20), MofNCompleteColumn(), *left)
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    with Progress(*columns, console=terminal(), transient=True, redirect_stdout=False, redirect_stderr=False) as bar:
         task = bar.add_task(title, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
@@ -81,9 +82,24 @@ def suite_progress(state: SuiteState, directory: SuiteDirectory) -> Iterator[Cal
         yield lambda run: _print_change(run, state)
         return
     picture = _SuitePicture(state, directory)
-    console = Console(stderr=True)
-    with Live(get_renderable=picture.draw, console=console, refresh_per_second=_REFRESHES_PER_S, transient=True):
+    with _redrawn(picture.draw):
         yield picture.show
+
+
+def terminal() -> Console:
+    """Return a console on standard error that redraws: its sequences are not escaped, see :class:`.Output`."""
+    return Console(file=getattr(sys.stderr, "rich_proxied_file", sys.stderr))
+
+
+@contextmanager
+def _redrawn(draw: Callable[[], RenderableType]) -> Iterator[Console]:
+    """Redraw what ``draw`` returns while the block runs. What else is printed meanwhile appears above it."""
+    console = terminal()
+    rate = _REFRESHES_PER_S
+    with Live(get_renderable=draw, console=console, refresh_per_second=rate, transient=True, redirect_stdout=False):
+        # rich took the place of the stream that escapes what others print; it puts that stream back.
+        sys.stderr = cast("TextIO", Output(sys.stderr))
+        yield console
 
 
 def describe_end(run: SuiteRun) -> str:
@@ -111,8 +127,7 @@ def _readings(path: Path, stop: threading.Event, show: Callable[[str], object]) 
 
 def _draw(path: Path, title: str, stop: threading.Event) -> None:
     picture = RunPicture(title, RunDirectory(path.parent).telemetry(0))
-    console = Console(stderr=True)
-    with Live(get_renderable=picture.draw, console=console, refresh_per_second=_REFRESHES_PER_S, transient=True):
+    with _redrawn(picture.draw) as console:
         for progress in _readings(path, stop, lambda text: console.print(f"{title}: {text}", highlight=False)):
             picture.take(progress)
 
@@ -171,7 +186,7 @@ class RunPicture:
         now_s = time.monotonic()
         times = [f"{format_duration(round(now_s - self._start_s))} elapsed"]
         progress = self._progress
-        if self._first and progress.phase == "training" and progress.step > self._first[0]:
+        if self._first and progress.phase == "training" and self._first[0] < progress.step < progress.steps:
             step, first_s = self._first
             left_s = (progress.steps - progress.step) * (now_s - first_s) / (progress.step - step)
             times.append(f"at most about {format_duration(round(left_s))} left")
