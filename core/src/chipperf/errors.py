@@ -81,7 +81,7 @@ class MissingDataset(DataError, UsageError):
     """The directory of a dataset does not exist, or is none."""
 
 
-class UnreadableRecord(RecordError, UsageError):
+class UnusableRecord(RecordError, UsageError):
     """A record or another file of a run, which the user named, does not exist or cannot be understood."""
 
 
