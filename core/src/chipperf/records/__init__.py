@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from chipperf.records.rows import UNITS as UNITS
-    from chipperf.records.rows import UnusableRecord as UnusableRecord
+    from chipperf.records.rows import UnreadableRecord as UnreadableRecord
     from chipperf.records.rows import load as load
     from chipperf.records.rows import table as table
     from chipperf.records.schema import Missing as Missing
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _PLACES = {
     **dict.fromkeys(("Missing", "Record"), "schema"),
     "StoredRecord": "store",
-    **dict.fromkeys(("UNITS", "UnusableRecord", "load", "table"), "rows"),
+    **dict.fromkeys(("UNITS", "UnreadableRecord", "load", "table"), "rows"),
 }
 """Module of each public name. Every module of this package imports this one, and few need them."""
 
