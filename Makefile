@@ -85,8 +85,8 @@ ORDINARY := 3.1 GB to download and 5.7 GB on disk, most of it CUDA; TORCH_INDEX=
 $(DEMO): core/pyproject.toml
 	$(VENV_MADE)
 	@mkdir -p demo
-	@$(BIN)/python -c 'import torch' 2>/dev/null || \
-	printf '%s\n' 'installing torch and chipperf into $(VENV), once: about 5 minutes; pip writes to demo/install.log' \
+	@$(BIN)/python -c 'import torch' 2>/dev/null && echo 'looking whether $(VENV) has what training needs' || \
+	printf '%s\n' 'installing torch and chipperf into $(VENV), once: 5 to 10 minutes; pip writes to demo/install.log' \
 	'$(if $(TORCH_INDEX),torch comes from $(TORCH_INDEX): 0.3 GB to download,$(ORDINARY))'
 	@{ $(if $(TORCH_INDEX),$(INSTALL_newest) --index-url $(TORCH_INDEX) torch torchvision &&) \
 	$(INSTALL_newest) -e './core[train]'; } >demo/install.log 2>&1 || \

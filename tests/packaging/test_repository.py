@@ -144,7 +144,7 @@ def make_demo(tmp_path):
 def test_demo_says_size_and_time_first_and_keeps_pip_quiet(make_demo, tmp_path):
     first, again = make_demo().splitlines(), make_demo()
 
-    assert "about 5 minutes; pip writes to demo/install.log" in first[0]
+    assert "5 to 10 minutes; pip writes to demo/install.log" in first[0]
     assert "GB to download" in first[1]
     assert first[-1].startswith("reports: ")
     assert "pip says 40" in (tmp_path / "demo" / "install.log").read_text(encoding="utf-8")
