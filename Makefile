@@ -18,7 +18,7 @@ INSTALL_lowest = $(INSTALL_newest) uv && \
 	$(BIN)/uv pip install --python $(BIN)/python --resolution lowest-direct --no-build
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format bench card docs mutants faults
+.PHONY: help setup demo test lint format bench card docs site mutants faults
 
 help:
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -39,11 +39,14 @@ demo: $(DEMO) ## train MobileNetV2 on the CPU and write its report, in minutes; 
 test: $(INSTALLED) ## run all tests; PYTEST_ARGS="-m 'not slow'" leaves out the slow ones
 	env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
-lint: $(INSTALLED) ## check style, types, the direction of imports, the hosted workflow and the Dockerfiles
+DOCUMENTS := README.md CONTRIBUTING.md SECURITY.md CHANGELOG.md changelog.d docs $(addsuffix README.md,$(PLUGINS))
+
+lint: $(INSTALLED) ## check style, types, spelling, the direction of imports, the hosted workflow and the Dockerfiles
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy core/src $(addsuffix src,$(PLUGINS)) benchmarks card
 	$(BIN)/lint-imports --no-cache --no-logo
+	$(BIN)/codespell -D - -D docs/words.txt $(DOCUMENTS)
 	$(BIN)/zizmor --offline --no-progress --strict-collection .github
 	$(BIN)/hadolint docker/*
 
@@ -64,8 +67,13 @@ mutants: $(INSTALLED) ## hold every broken plugin to the contract; GENERATED_ARG
 faults: $(INSTALLED) ## disturb real runs in every known way and print what came of each as a table
 	PYTHONPATH=tests:tests/accelerator $(BIN)/python -m faults.table
 
-docs: $(INSTALLED) ## write the generated pages again
+docs: $(INSTALLED) ## write the generated pages again, then build the site
 	for script in docs/generate_*.py; do $(BIN)/python $$script || exit 1; done
+	$(MAKE) site
+
+site: $(INSTALLED) ## build the documentation as a site into build/docs/site; a dead link or missing translation fails
+	$(INSTALL_newest) --quiet -r docs/requirements.txt
+	$(BIN)/python docs/build_site.py build/docs
 
 define VENV_MADE
 @$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \

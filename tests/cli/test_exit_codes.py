@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import typer
 from chipperf import errors
+from chipperf.bundle.pack import pack
 from chipperf.cli.main import EXIT_CODES, app
 from factory import make_record
 
@@ -32,8 +33,8 @@ COMPLETE = {
     "reveal": ("RUN", "--secrets", "SECRETS"),
     "report render": ("RUN",),
     "report import": ("DOCUMENT",),
-    "bundle pack": ("RUN", "--out", "run.tar.gz"),
-    "bundle check": ("RUN/record.json",),
+    "bundle pack": ("RUN", "--out", "new.tar.gz"),
+    "bundle check": ("BUNDLE",),
     "data check": ("mobilenetv2", "RUN"),
     "contract certify": ("--vendor", "cpu", "--case", "mobilenetv2", "--out", "certificate"),
     "contract run": ("--vendor", "cpu", "--level", "0"),
@@ -76,7 +77,8 @@ def arguments(tmp_path: Path) -> dict[str, str]:
     (tmp_path / "run" / "record.json").write_text(make_record().model_dump_json(), encoding="utf-8")
     (tmp_path / "README.md").write_text("# report\n\n| 配置 | p_whole |\n| --- | --- |\n| A1 1x8 | 12.3 |\n")
     (tmp_path / "suite.toml").write_text('[[run]]\ncase = "mobilenetv2"\ntopology = "1x1"\nprecision = "fp32"\n')
-    return {"RUN": "run", "DOCUMENT": "README.md", "SUITE": "suite.toml", "SECRETS": MISSING}
+    pack([tmp_path / "run"], [], tmp_path / "run.tar.gz", None)
+    return {"BUNDLE": "run.tar.gz", "RUN": "run", "DOCUMENT": "README.md", "SUITE": "suite.toml", "SECRETS": MISSING}
 
 
 @pytest.mark.parametrize(("name", "parameter"), paths_read(), ids=lambda part: part.replace(" ", "-"))

@@ -1,7 +1,8 @@
 """chipperf: the public interface for plugin authors.
 
 A vendor or observer plugin imports from this module, from :mod:`chipperf.hardware` (probes and telemetry) and from
-:mod:`chipperf.torchtools` (torch helpers). Everything else may change between minor versions.
+:mod:`chipperf.torchtools` (torch helpers). A program that reads records imports from :mod:`chipperf.records`.
+Everything else may change between minor versions.
 """
 
 from importlib import import_module

@@ -63,7 +63,6 @@ def check(
         "--signers",
         help="Require a signature of one of these: an ssh file of allowed signers.",
         metavar="FILE",
-        exists=True,
     ),
     as_json: bool = JSON_OPTION,
 ) -> None:

@@ -35,7 +35,7 @@ MOST_DETAILED = 50
 """Largest number of runs that one page shows in full."""
 _MOST_BARS = 12
 _MOST_TRENDS = 60
-_MOST_POINTS = 100
+_MOST_POINTS = 30
 """Largest number of trends on a page, and of points in the table of one; a table has every step."""
 
 _SUFFIX = ".html.j2"
