@@ -21,7 +21,8 @@ INTRODUCTION = """\
 
 `python docs/generate_cli.py` makes this page from the help of the commands. `perf COMMAND --help` prints the same.
 
-[Exit codes](training.md#failures-and-exit-codes) are the same for all commands.
+[Exit codes](../README.md#exit-codes) are the same for all commands. Every command takes `-h`, `-q` (print results, warnings and errors
+only) and `-v` (print the traceback behind an error too).
 """
 
 
@@ -62,7 +63,10 @@ def _section(name: str, command: Any) -> str:
         f"Without the name of one of its commands, this is `{name} {default}`." if default else "",
         "```sh\n{}\n```".format("\n".join(examples)) if examples else "",
         _table("Argument", [_row(each) for each in command.params if each.param_type_name == "argument"]),
-        _table("Option", [_row(each) for each in command.params if each.param_type_name == "option"]),
+        # The common options stand in the introduction; no command gets their values.
+        _table(
+            "Option", [_row(each) for each in command.params if each.param_type_name == "option" and each.expose_value]
+        ),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 

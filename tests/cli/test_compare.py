@@ -206,8 +206,8 @@ def test_report_that_names_no_vendor_is_to_be_imported_first(invoke: Invoke) -> 
         (("none.md",), 2, "none.md"),
         (("empty.md",), 2, "has no performance table"),
         (("nobody.md",), 2, "does not name its vendor"),
-        (("broken",), 1, "repeats.json: top level"),
-        (("mixed",), 1, "mixed/repeats.json: planned: Field required"),
+        (("broken",), 2, "repeats.json: top level"),
+        (("mixed",), 2, "mixed/repeats.json: planned: Field required"),
         (("a", "a.md"), 2, "the records are of several metric definitions: chipperf, flagperf"),
     ],
 )

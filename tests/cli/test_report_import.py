@@ -113,7 +113,7 @@ def test_overview_in_a_pipe_has_a_line_for_each_file(invoke, tree):
     overview = ended.out.partition("why not fully")[2].splitlines()
     assert sum("README.md" in line or "rank0.out.log" in line for line in overview) == 5
     assert any(str(deep.relative_to(tree.parents[1])) in line and "fully" in line for line in overview)
-    assert "note: a report has one case: perf report imported/metax-" in ended.err
+    assert "note: a report has one case and one vendor: perf report imported --case " in ended.err
 
 
 def test_log_of_mlperf_below_a_directory_is_found(invoke, tree):

@@ -13,7 +13,7 @@ from datetime import datetime, timezone
 
 import pytest
 from chipperf import records
-from chipperf.errors import RecordError
+from chipperf.errors import RecordError, UnusableRecord
 from chipperf.records.columns import COLUMNS
 from factory import UNKNOWN, make_record
 
@@ -56,7 +56,7 @@ def test_what_is_no_record_is_named_and_the_others_are_returned(tmp_path, conten
     rows = records.table([tmp_path], on_problem=problems.append)
 
     assert [stored.record.run_id for stored in loaded] == [row["run_id"] for row in rows] == ["a"]
-    assert [type(problem) for problem in problems] == [RecordError]
+    assert [type(problem) for problem in problems] == [UnusableRecord]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         records.load(tmp_path / "a")

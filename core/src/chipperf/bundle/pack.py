@@ -30,7 +30,7 @@ from chipperf.bundle.manifest import (
 )
 from chipperf.bundle.signature import SIGNATURE, sign
 from chipperf.documents.markdown import parse, read_text
-from chipperf.errors import RecordError, UsageError
+from chipperf.errors import UnusableRecord, UsageError
 from chipperf.records.checkpoints import digest_of
 from chipperf.records.store import RECORD_NAME, read_stored
 from chipperf.report.curve_files import is_plain_name
@@ -122,7 +122,7 @@ def _described(name: str, path: Path) -> BundledFile:
     try:
         return BundledFile(name=name, **digest_of(path).model_dump())
     except OSError as error:
-        raise RecordError(f"cannot read {path}: {error.strerror}") from error
+        raise UnusableRecord(f"cannot read {path}: {error.strerror}") from error
 
 
 def _write(path: Path, head: Mapping[str, bytes], manifest: BundleManifest, files: Mapping[str, Path]) -> None:

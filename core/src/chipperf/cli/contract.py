@@ -13,15 +13,14 @@ from pathlib import Path
 from typing import Any, Final
 
 import typer
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 import chipperf
 from chipperf.cases.base import SampleSize
 from chipperf.cases.registry import case_names, find_case
-from chipperf.cli.command_options import JSON_OPTION, PRECISION_OPTION
-from chipperf.cli.live import run_progress
-from chipperf.cli.output import print_json, print_table
+from chipperf.cli.command_options import JSON_OPTION, complete_cases, complete_vendors, precision_option
+from chipperf.cli.live import run_progress, terminal
+from chipperf.cli.output import is_quiet, print_json, print_table, tell
 from chipperf.contract.certificate import Certificate, write_plot
 from chipperf.contract.check import CONTRACT_VERSION, LEVELS, Check, all_checks, find_check
 from chipperf.contract.check_runner import CheckResult, Runner, Status
@@ -68,12 +67,20 @@ _MARKS = {
 
 @app.command("certify")
 def certify(
-    vendor: str = typer.Option(..., "--vendor", help="Vendor plugin to certify."),
-    case: list[str] = typer.Option([], "--case", help="Only this case; may be repeated. [all]"),
+    vendor: str = typer.Option(..., "--vendor", autocompletion=complete_vendors, help="Vendor plugin to certify."),
+    case: list[str] = typer.Option(
+        [], "--case", metavar="CASE", autocompletion=complete_cases, help="Only this case; may be repeated. [all]"
+    ),
     size: SampleSize = typer.Option("tiny", "--size", help="Size of the samples: tiny, or real as in the benchmark."),
     steps: int = typer.Option(20, "--steps", min=1, help="Optimizer steps to compare."),
-    precision: str = PRECISION_OPTION,
-    data: Path = typer.Option(None, "--data", help="Dataset directory of the case; a generated sample if not given."),
+    precision: str = precision_option(),
+    data: Path = typer.Option(
+        None,
+        "--data",
+        help="Dataset directory of the case; a generated sample if not given.",
+        exists=True,
+        file_okay=False,
+    ),
     out: Path = typer.Option(..., "--out", help="Directory for equivalence.json and equivalence.png."),
 ) -> None:
     """Certify that the first steps of training follow the CPU reference in fp32.
@@ -84,8 +91,8 @@ def certify(
     Example: perf contract certify --vendor cpu --case mobilenetv2 --out certificate
     """
     names = [find_case(name).name for name in case] or list(case_names())
-    if data is not None and (len(names) != 1 or not data.is_dir()):
-        raise UsageError("--data names the directory of one case's dataset", hint="give one --case and a directory")
+    if data is not None and len(names) != 1:
+        raise UsageError("--data names the directory of one case's dataset", hint="give one --case")
     require_matplotlib("contract")
     entry = selection.select_vendor(vendor).entry
     try:
@@ -106,7 +113,7 @@ def certify(
     write_plot(certificate, out / "equivalence.png")
     for comparison in certificate.comparisons:
         typer.echo(comparison.summary)
-    typer.echo(f"wrote {out / 'equivalence.json'} and {out / 'equivalence.png'}", err=True)
+    tell(f"wrote {out / 'equivalence.json'} and {out / 'equivalence.png'}")
     if not certificate.within:
         raise CheckFailed(
             f"{entry} does not follow the CPU reference in {precision}",
@@ -153,11 +160,13 @@ def list_checks(as_json: bool = JSON_OPTION) -> None:
 
 @app.command("run")
 def run(
-    vendor: str = typer.Option(..., "--vendor", help="Vendor plugin to check."),
+    vendor: str = typer.Option(..., "--vendor", autocompletion=complete_vendors, help="Vendor plugin to check."),
     level: int = typer.Option(
         None, "--level", min=0, max=3, help="Highest level: 0 static, 1 device, 2 training, 3 distributed. [all]"
     ),
-    only: list[str] = typer.Option([], "--check", help="Run only this check, for example M4; may be repeated."),
+    only: list[str] = typer.Option(
+        [], "--check", metavar="CHECK", help="Run only this check, for example M4; may be repeated."
+    ),
     waivers: Path = typer.Option(None, "--waivers", help="Checks known to fail, as TOML."),
     statement: Path = typer.Option(None, "--statement", help="Write the conformance statement to this file, as JSON."),
     resume: bool = typer.Option(
@@ -252,8 +261,12 @@ def _carry_out(
     """
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     results: list[CheckResult] = []
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=True, disable=quiet or not console.is_terminal) as progress:
+    console = terminal()
+    is_hidden = quiet or is_quiet() or not console.is_terminal
+    # Checks run in processes of their own, so nothing else is printed meanwhile.
+    with Progress(
+        *columns, console=console, transient=True, disable=is_hidden, redirect_stdout=False, redirect_stderr=False
+    ) as progress:
         task = progress.add_task("checking", total=len(checks))
         for number, check in enumerate(checks, 1):
             progress.update(task, description=f"{check.id} {check.summary}"[:60])
@@ -268,7 +281,7 @@ def _carry_out(
             # In a log the bar would only be noise, and silence of minutes looks like a hang.
             if not (quiet or console.is_terminal):
                 mark = _MARKS[judge(result, waivers.get(check.id)).verdict]
-                typer.echo(f"{number}/{len(checks)} {check.id} {mark} {result.seconds:.1f} s", err=True)
+                tell(f"{number}/{len(checks)} {check.id} {mark} {result.seconds:.1f} s")
     return results, None
 
 

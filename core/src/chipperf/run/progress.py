@@ -29,6 +29,9 @@ class Progress:
         samples_per_s: Global throughput since the previous report. It is not a measurement.
         loss: Mean training loss of the last window; ``None`` before the first window.
         evaluation: Result of the latest evaluation as text.
+        steps_per_epoch: Optimizer steps of an epoch; 0 if nothing is trained in epochs.
+        best: Best quality so far, a fraction.
+        target: Quality at which training ends, a fraction; ``None`` if there is none.
     """
 
     phase: str = "starting"
@@ -37,6 +40,9 @@ class Progress:
     samples_per_s: float | None = None
     loss: float | None = None
     evaluation: str = ""
+    steps_per_epoch: int = 0
+    best: float | None = None
+    target: float | None = None
 
 
 _PROGRESS = TypeAdapter(Progress)
@@ -66,6 +72,12 @@ class ProgressFile:
         self._progress.phase = name
         self._write()
 
+    def training(self, steps_per_epoch: int, target: float | None, best: float | None) -> None:
+        """Report the start of training, with the best quality of former sessions."""
+        now = self._progress
+        now.steps_per_epoch, now.target, now.best = steps_per_epoch, target, best
+        self.phase("training")
+
     def report(self, step: int, steps: int, samples: int) -> None:
         """Count a step of ``samples`` local samples. Writes at most once a second."""
         self._progress.step, self._progress.steps = step, steps
@@ -88,6 +100,8 @@ class ProgressFile:
     def evaluated(self, epoch: float, metric: str, value: float | None) -> None:
         """Report the result of an evaluation; ``None`` if it has none."""
         shown = "not defined" if value is None else f"{value:.2%}"
+        best = self._progress.best
+        self._progress.best = best if value is None else max(value, best or 0.0)
         self._progress.evaluation = f"epoch {epoch:g}: {metric} {shown}"
         self._samples, self._reported_s = 0, time.monotonic()
         self._write()

@@ -15,6 +15,7 @@ from chipperf.cases.workload import WorkloadContext
 from chipperf.errors import TrainingStopped, UsageError
 from chipperf.plugin.torch_helpers import HOST_VARIABLES, user_variables
 from chipperf.plugin.types import RunStarted
+from chipperf.records.schema import Missing
 from chipperf.run.collectives import Collectives
 from chipperf.run.failure import describe, ignore_signals
 from chipperf.run.ranks import require_distinct_cards
@@ -233,7 +234,8 @@ def train(context: RunContext, loop: TrainingLoop, sampler: TelemetrySampler) ->
     sampler.trained_s = loop.state.elapsed_s
     try:
         with sampler if rank.local_rank == 0 else nullcontext():
-            context.progress.phase("training")
+            known = [point.value for point in loop.state.curve if not isinstance(point.value, Missing)]
+            context.progress.training(loop.state.steps_per_epoch, context.target, max(known, default=None))
             if not loop.train():
                 raise TrainingStopped
         context.progress.phase("measuring")
