@@ -30,7 +30,7 @@ def limits(
     show: Path | None = typer.Option(None, "--show", help="Print limits that were measured before, of this directory."),
     as_json: bool = JSON_OPTION,
 ) -> None:
-    """Measure products, memory, host links and the all-reduce of this machine's cards.
+    """Measure what the cards can do at most: products, memory, host links, all-reduce.
 
     Runs that end within a day beside such a directory are shown with their shares of these limits. A limit that cannot
     be measured has the reason instead.

@@ -19,12 +19,9 @@ from chipperf.errors import PerfError, UsageError, missing_package
 # Modules of this package with the commands. The summaries stand here too, so that a list of commands imports none.
 COMMANDS = {
     "train": ("train:train", "Train a case and write its record, or continue a run that stopped."),
-    "limits": ("limits:limits", "Measure products, memory, host links and the all-reduce of this machine's cards."),
+    "limits": ("limits:limits", "Measure what the cards can do at most: products, memory, host links, all-reduce."),
     "suite": ("suite:suite", "Run a matrix of case, precision, topology and repeats."),
-    "qualify": (
-        "qualify:qualify",
-        "Prove what a vendor's plugin and cards do: checks, limits, runs, reports and a bundle, in a budget.",
-    ),
+    "qualify": ("qualify:qualify", "Prove what a vendor's cards do, in a budget: checks, limits, runs, reports."),
     "compare": ("compare:compare", "Compare runs of one case on one dataset: vendors, precisions, topologies."),
     "runs": (
         "runs:runs",
@@ -74,8 +71,8 @@ COMMANDS = {
 PURPOSES = {
     "Train": ("train", "suite", "launch", "data", "cases"),
     "Report and compare": ("report", "compare", "runs", "show", "site"),
-    "Check and prove": ("lint", "verify", "bundle", "withhold", "reveal"),
-    "Plugins and this machine": ("doctor", "plugins", "contract", "record-tools"),
+    "Check and prove": ("qualify", "lint", "verify", "bundle", "withhold", "reveal"),
+    "Plugins and this machine": ("doctor", "limits", "plugins", "contract", "record-tools"),
 }
 """Titles under which the help lists the commands."""
 

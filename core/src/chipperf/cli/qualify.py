@@ -35,7 +35,7 @@ def qualify(
     resume: bool = typer.Option(False, "--resume", help="Continue the qualification in --out; nothing is done twice."),
     dry_run: bool = typer.Option(False, "--dry-run", help="Print the plan with its times, and begin nothing."),
 ) -> None:
-    """Prove what a vendor's plugin and cards do: checks, limits, runs, reports and a bundle, in a budget.
+    """Prove what a vendor's cards do, in a budget: checks, limits, runs, reports.
 
     The budget is shared out before anything begins; what one stage leaves goes to the next. Ctrl-C stops it, and
     --resume goes on. At the end, verdict.md says what may be claimed, what not and why. Exit code 4 if a check failed.
