@@ -297,12 +297,12 @@ def test_report_without_arguments_asks_for_runs(invoke):
 
 
 def test_file_whose_name_is_no_text_is_refused_and_others_are_imported(invoke, tree):
-    document = next(Path("training").rglob("README.md"))
+    document = Path("training/metax/resnet50-pytorch/README.md")
     (document.parent / os.fsdecode(b"caf\xe9.md")).write_bytes(document.read_bytes())
 
     ended = invoke("report", "import", "training", "--json", "--out", "imported")
 
-    found = {each["path"]: each for each in json.loads(ended.stdout)}
+    found = {each["path"]: each for each in json.loads(ended.out)}
     (refused,) = [each for path, each in found.items() if path.endswith("caf\\udce9.md")]
     assert refused["imported"] == "refused"
     assert "is not valid UTF-8" in refused["reason"]

@@ -28,6 +28,9 @@ def pack_runs(
     reports: list[Path] = typer.Option(
         [], "--report", help="Report on these runs, with what lies beside it; may be repeated.", metavar="README"
     ),
+    documents: list[Path] = typer.Option(
+        [], "--document", help="File to pack as it is: limits, a certificate; may be repeated.", metavar="FILE"
+    ),
     out: Path = typer.Option(..., "--out", help="Archive to write: FILE.tar.gz."),
     templates: Path | None = _TEMPLATES,
     sign: Path | None = typer.Option(None, "--sign", help="Sign with this ssh key.", metavar="KEY"),
@@ -46,7 +49,7 @@ def pack_runs(
         [str(difference) for result in results for difference in result.differences],
         hint="render the report again, of these runs and their baselines: perf report --out",
     )
-    manifest = pack(runs, reports, out, sign)
+    manifest = pack(runs, reports, out, sign, documents)
     size_bytes = sum(file.size_bytes for file in manifest.files)
     typer.echo(
         f"wrote {out}: {len(manifest.runs)} runs, {len(manifest.reports)} reports, {len(manifest.files)} files, "

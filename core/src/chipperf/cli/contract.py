@@ -15,16 +15,17 @@ from typing import Any, Final
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+import chipperf
 from chipperf.cases.base import SampleSize
 from chipperf.cases.registry import case_names, find_case
 from chipperf.cli.command_options import JSON_OPTION, complete_cases, complete_vendors, precision_option
 from chipperf.cli.live import run_progress, terminal
 from chipperf.cli.output import is_quiet, print_json, print_table, tell
 from chipperf.contract.certificate import Certificate, write_plot
-from chipperf.contract.check import LEVELS, Check, all_checks, find_check
-from chipperf.contract.check_runner import CheckResult, Runner
+from chipperf.contract.check import CONTRACT_VERSION, LEVELS, Check, all_checks, find_check
+from chipperf.contract.check_runner import CheckResult, Runner, Status
 from chipperf.contract.isolation import ForkServer
-from chipperf.contract.statement import Statement, judge, make_statement
+from chipperf.contract.statement import Statement, Verdict, judge, make_statement
 from chipperf.contract.waivers import Waiver, read_waivers
 from chipperf.errors import CheckFailed, PluginError, UsageError
 from chipperf.plugin import installed, selection
@@ -32,13 +33,26 @@ from chipperf.plugin.installed import PluginEntry
 from chipperf.plugin.session import bind
 from chipperf.plugin.types import EnvironmentSettings, Rank
 from chipperf.precisions import precision_of
-from chipperf.records.files import write_atomically
+from chipperf.records.files import read_model, write_atomically
 from chipperf.report.figures import require_matplotlib
 
 app = typer.Typer(no_args_is_help=True, help="Check a vendor plugin against the contract and the CPU reference.")
 
 _CERTIFY_TIMEOUT_S: Final = 24 * 3600.0
 """Only a device that hangs needs longer. The user can interrupt earlier."""
+
+_ENDED: Final = "the program was ended before"
+
+_STATUSES: Final[Mapping[Verdict, Status]] = {
+    "passed": "passed",
+    "unexpected_pass": "passed",
+    "failed": "failed",
+    "waived": "failed",
+    "advisory": "failed",
+    "not_applicable": "not_applicable",
+    "not_run": "not_run",
+}
+"""What a check came to, of how it was judged."""
 
 _MARKS = {
     "passed": "ok",
@@ -155,6 +169,9 @@ def run(
     ),
     waivers: Path = typer.Option(None, "--waivers", help="Checks known to fail, as TOML."),
     statement: Path = typer.Option(None, "--statement", help="Write the conformance statement to this file, as JSON."),
+    resume: bool = typer.Option(
+        False, "--resume", help="Keep the results in --statement, of a run that was ended, and do the rest."
+    ),
     timeout_factor: float = typer.Option(1.0, "--timeout-factor", min=0.1, help="Multiply every check's time limit."),
     as_json: bool = JSON_OPTION,
 ) -> None:
@@ -172,15 +189,15 @@ def run(
     # Before the checks take minutes.
     if statement and (statement.is_dir() or not os.access(statement.absolute().parent, os.W_OK)):
         raise UsageError(f"cannot write {statement}", hint="name a file in a directory that exists and is yours")
+    kept = _kept(statement, entry) if resume else {}
     # When a scheduler ends the job, the checks' files must be removed, and what was found must stay.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     with Runner(entry, timeout_factor=timeout_factor) as runner:
-        results, end = _carry_out(runner, checks, known_failures, quiet=as_json)
+        results, end = _carry_out(runner, checks, known_failures, kept, quiet=as_json)
         reached = max(result.check.level for result in results)
         readiness = runner.readiness if reached else runner.static_readiness
     highest = max(check.level for check in checks)
-    ended = "the program was ended before"
-    results += [CheckResult(check=check, status="not_run", message=ended) for check in checks[len(results) :]]
+    results += [CheckResult(check=check, status="not_run", message=_ENDED) for check in checks[len(results) :]]
     report = make_statement(entry, readiness, results, known_failures, level=None if only else highest)
     if as_json:
         typer.echo(report.model_dump_json(indent=2))
@@ -199,6 +216,26 @@ def run(
         raise PluginError(f"level {highest} was asked for and did not run: {reason}")
 
 
+def _kept(statement: Path | None, entry: PluginEntry) -> dict[str, CheckResult]:
+    """Return the results of a run that was ended, by check; none if it left no statement."""
+    if statement is None:
+        raise UsageError("--resume belongs to --statement", hint="name the statement of the run that was ended")
+    if not statement.exists():
+        return {}
+    found = read_model(Statement, statement, hint="begin again without --resume")
+    here = (entry.name, entry.distribution, entry.version, CONTRACT_VERSION, chipperf.__version__)
+    there = (found.vendor, found.distribution, found.distribution_version, found.contract_version)
+    if here != (*there, found.chipperf_version):
+        raise UsageError(f"{statement} is of another plugin or version", hint="begin again without --resume")
+    return {
+        each.check: CheckResult(
+            check=find_check(each.check), status=_STATUSES[each.verdict], message=each.message, seconds=each.seconds
+        )
+        for each in found.results
+        if each.message != _ENDED
+    }
+
+
 def _chosen(only: list[str], level: int | None) -> list[Check]:
     if only and level is not None:
         raise UsageError("--check and --level exclude each other", hint="give one of the two")
@@ -211,9 +248,17 @@ def _chosen(only: list[str], level: int | None) -> list[Check]:
 
 
 def _carry_out(
-    runner: Runner, checks: Sequence[Check], waivers: Mapping[str, Waiver], *, quiet: bool
+    runner: Runner,
+    checks: Sequence[Check],
+    waivers: Mapping[str, Waiver],
+    kept: Mapping[str, CheckResult],
+    *,
+    quiet: bool,
 ) -> tuple[list[CheckResult], SystemExit | None]:
-    """Run checks, and return the results up to a signal that ends the program, with what it ends with."""
+    """Run checks, and return the results up to a signal that ends the program, with what it ends with.
+
+    ``kept`` are the results of an earlier run, by check.
+    """
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     results: list[CheckResult] = []
     console = terminal()
@@ -226,7 +271,7 @@ def _carry_out(
         for number, check in enumerate(checks, 1):
             progress.update(task, description=f"{check.id} {check.summary}"[:60])
             try:
-                result = runner.run(check)
+                result = kept.get(check.id) or runner.run(check)
             except SystemExit as end:
                 if not results:
                     raise

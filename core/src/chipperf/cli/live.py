@@ -26,11 +26,12 @@ from chipperf.run.progress import Progress as RunProgress
 from chipperf.visible import visible
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from rich.console import RenderableType
 
+    from chipperf.qualify.qualification import QualifyStage
     from chipperf.suites.state import SuiteDirectory, SuiteRun, SuiteState
 
 _POLL_S = 0.5
@@ -40,6 +41,8 @@ _TELEMETRY_TAIL_BYTES = 16384
 """More than the latest readings of all devices of a machine need."""
 _BEFORE, _AFTER = 5, 3
 """Numbers of runs shown before and after the current run: a matrix can have more lines than a terminal."""
+
+_LONGEST_DETAIL = 60
 
 _STYLES = {"completed": "green", "failed": "red", "interrupted": "yellow", "running": "bold", "waiting": "dim"}
 
@@ -92,14 +95,63 @@ def terminal() -> Console:
 
 
 @contextmanager
-def _redrawn(draw: Callable[[], RenderableType]) -> Iterator[Console]:
-    """Redraw what ``draw`` returns while the block runs. What else is printed meanwhile appears above it."""
-    console = terminal()
-    rate = _REFRESHES_PER_S
-    with Live(get_renderable=draw, console=console, refresh_per_second=rate, transient=True, redirect_stdout=False):
+def _redrawn(draw: Callable[[], RenderableType], *, stays: bool = False) -> Iterator[Console]:
+    """Redraw what ``draw`` returns while the block runs. What else is printed meanwhile appears above it.
+
+    Args:
+        draw: Called twice a second.
+        stays: The last picture stays on the terminal.
+    """
+    console, rate = terminal(), _REFRESHES_PER_S
+    with Live(
+        get_renderable=draw, console=console, refresh_per_second=rate, transient=not stays, redirect_stdout=False
+    ):
         # rich took the place of the stream that escapes what others print; it puts that stream back.
         sys.stderr = cast("TextIO", Output(sys.stderr))
         yield console
+
+
+@contextmanager
+def stages_progress(
+    stages: Sequence[QualifyStage], log: Callable[[str], Path]
+) -> Iterator[Callable[[QualifyStage], None]]:
+    """Show the stages of a qualification while the block runs. The block calls the yielded function at each change."""
+    if is_quiet() or not sys.stderr.isatty():
+        yield lambda stage: _print_stage(stage, stages)
+        return
+    since_s: dict[str, float] = {}
+
+    def draw() -> RenderableType:
+        table = Table(box=None, pad_edge=False, show_header=False)
+        for stage in stages:
+            is_running = stage.state == "running"
+            spent_s = stage.seconds + (
+                time.monotonic() - since_s.get(stage.name, time.monotonic()) if is_running else 0
+            )
+            detail = (_last_line(log(stage.name)) if is_running else stage.error) or ""
+            took = f"{format_duration(round(spent_s))} of {format_duration(round(stage.allotted_s))}" if spent_s else ""
+            table.add_row(Text(stage.state, style=_STYLES.get(stage.state, "red")), stage.name, took, visible(detail))
+        return table
+
+    with _redrawn(draw, stays=True):
+        yield lambda stage: since_s.update({stage.name: time.monotonic()})
+
+
+def _print_stage(stage: QualifyStage, stages: Sequence[QualifyStage]) -> None:
+    place = f"[{list(stages).index(stage) + 1}/{len(stages)}] {stage.name}"
+    if stage.state == "running":
+        tell(f"{place}: begins, {format_duration(round(stage.allotted_s))} are planned")
+    else:
+        why = f": {visible(stage.error)}" if stage.error else ""
+        tell(f"{place}: {stage.state} after {format_duration(round(stage.seconds))}{why}")
+
+
+def _last_line(log: Path) -> str:
+    try:
+        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return ""
+    return lines[-1][:_LONGEST_DETAIL] if lines else ""
 
 
 def describe_end(run: SuiteRun) -> str:

@@ -19,7 +19,12 @@ from chipperf.errors import PerfError, UsageError, missing_package
 # Modules of this package with the commands. The summaries stand here too, so that a list of commands imports none.
 COMMANDS = {
     "train": ("train:train", "Train a case and write its record, or continue a run that stopped."),
+    "limits": ("limits:limits", "Measure products, memory, host links and the all-reduce of this machine's cards."),
     "suite": ("suite:suite", "Run a matrix of case, precision, topology and repeats."),
+    "qualify": (
+        "qualify:qualify",
+        "Prove what a vendor's plugin and cards do: checks, limits, runs, reports and a bundle, in a budget.",
+    ),
     "compare": ("compare:compare", "Compare runs of one case on one dataset: vendors, precisions, topologies."),
     "runs": (
         "runs:runs",
@@ -70,7 +75,7 @@ PURPOSES = {
     "Train": ("train", "suite", "launch", "data", "cases"),
     "Report and compare": ("report", "compare", "runs", "show", "site"),
     "Check and prove": ("lint", "verify", "bundle", "withhold", "reveal"),
-    "Plugins and this machine": ("doctor", "plugins", "contract", "record-tools"),
+    "Plugins and this machine": ("doctor", "limits", "plugins", "contract", "qualify", "record-tools"),
 }
 """Titles under which the help lists the commands."""
 

@@ -134,8 +134,8 @@ def gib(value_bytes: int | Missing, *, trim: bool = False, exact: bool = False) 
 
 def in_unit(value: float | Missing, unit: Unit, *, as_percent: bool, exact: bool = False) -> str | Missing:
     """Return a reported value in its unit, see :mod:`chipperf.records.columns`; ``as_percent`` is for quality."""
-    if unit == "fraction":
-        return quality(value, as_percent=as_percent, exact=exact)
+    if unit in ("fraction", "share"):
+        return quality(value, as_percent=as_percent or unit == "share", exact=exact)
     if unit == "bytes":
         return gib(value if isinstance(value, Missing) else round(value), exact=exact)
     return number(value, exact=exact)

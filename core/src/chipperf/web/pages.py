@@ -180,6 +180,18 @@ def render_leaderboard(
     )
 
 
+def render_texts(
+    template: str,
+    title: Phrase,
+    parts: Sequence[tuple[Phrase, Sequence[Phrase]]],
+    *,
+    language: Language,
+    **more: Any,
+) -> str:
+    """Return a page of core's ``template`` with lists of texts under headings, in all languages."""
+    return _render([template], [], language=language, user_templates=None, title=title, parts=parts, **more)
+
+
 def _banner(boards: Iterable[Board]) -> Markup:
     rows = [row for board in boards for row in board.rows]
     banner = Markup("")
