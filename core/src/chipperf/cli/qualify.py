@@ -35,9 +35,7 @@ def qualify(
         [], "--data", metavar="CASE=DIR", help="Dataset of a case, CASE=DIR; repeatable. [samples]"
     ),
     preset: str | None = typer.Option(None, "--preset", help="Preset of the runs. [full; tiny on the CPU reference]"),
-    sign: Path | None = typer.Option(
-        None, "--sign", help="Sign the bundle with this ssh key.", metavar="KEY", exists=True
-    ),
+    sign: Path | None = typer.Option(None, "--sign", help="Sign the bundle with this ssh key.", metavar="KEY"),
     out: Path | None = typer.Option(None, "--out", help="Directory of everything. [qualify-VENDOR]"),
     resume: bool = typer.Option(False, "--resume", help="Continue the qualification in --out; nothing is done twice."),
     dry_run: bool = typer.Option(False, "--dry-run", help="Print the plan with its times, and begin nothing."),
