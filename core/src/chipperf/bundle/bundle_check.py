@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 from chipperf.bundle.manifest import CHECKSUMS, MANIFEST, checksums_bytes, name_key, name_problem, parse_manifest
-from chipperf.bundle.signature import SIGNATURE, verify
+from chipperf.bundle.signature import SIGNATURE, require_signers, verify
 from chipperf.errors import CheckFailed, UsageError
 from chipperf.records.files import open_regular
 
@@ -41,6 +41,8 @@ def unpack_checked(bundle: Path, directory: Path, signers: Path | None = None) -
         CheckFailed: The file is not a bundle, none of ``signers`` signed it, a file in it differs from its manifest, or
             an entry is unsafe: a link, a device, a name that leads outside or occurs twice, or a size above the limits.
     """
+    if signers:
+        require_signers(signers)
     with _opened(bundle) as (archive, reader):
         entries = _entries(archive, bundle)
         signed = _content(archive, next(entries, None), MANIFEST, bundle)

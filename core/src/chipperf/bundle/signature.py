@@ -33,15 +33,19 @@ def sign(content: bytes, key: Path) -> bytes:
     return signature
 
 
+def require_signers(signers: Path) -> None:
+    """Raise a :class:`UsageError` if there is no file of allowed signers."""
+    if not signers.is_file():
+        raise UsageError(f"there is no file {signers}", hint="name a file of lines as: lab@example.com ssh-ed25519 …")
+
+
 def verify(content: bytes, signature: bytes, signers: Path, bundle: Path) -> str:
     """Return who signed a manifest, as a file of allowed signers (see ``man ssh-keygen``) names them.
 
     Raises:
-        UsageError: There is no ssh-keygen, or no such file.
+        UsageError: There is no ssh-keygen.
         CheckFailed: None of the signers signed this manifest.
     """
-    if not signers.is_file():
-        raise UsageError(f"there is no file {signers}", hint="name a file of lines as: lab@example.com ssh-ed25519 …")
     with TemporaryDirectory(prefix="chipperf-signature-") as temporary:
         file = Path(temporary) / SIGNATURE
         file.write_bytes(signature)

@@ -89,6 +89,28 @@ def suite_progress(state: SuiteState, directory: SuiteDirectory) -> Iterator[Cal
         yield picture.show
 
 
+def terminal() -> Console:
+    """Return a console on standard error that redraws: its sequences are not escaped, see :class:`.Output`."""
+    return Console(file=getattr(sys.stderr, "rich_proxied_file", sys.stderr))
+
+
+@contextmanager
+def _redrawn(draw: Callable[[], RenderableType], *, stays: bool = False) -> Iterator[Console]:
+    """Redraw what ``draw`` returns while the block runs. What else is printed meanwhile appears above it.
+
+    Args:
+        draw: Called twice a second.
+        stays: The last picture stays on the terminal.
+    """
+    console, rate = terminal(), _REFRESHES_PER_S
+    with Live(
+        get_renderable=draw, console=console, refresh_per_second=rate, transient=not stays, redirect_stdout=False
+    ):
+        # rich took the place of the stream that escapes what others print; it puts that stream back.
+        sys.stderr = cast("TextIO", Output(sys.stderr))
+        yield console
+
+
 @contextmanager
 def stages_progress(
     stages: Sequence[QualifyStage], log: Callable[[str], Path]
@@ -111,7 +133,7 @@ def stages_progress(
             table.add_row(Text(stage.state, style=_STYLES.get(stage.state, "red")), stage.name, took, visible(detail))
         return table
 
-    with _redrawn(draw):
+    with _redrawn(draw, stays=True):
         yield lambda stage: since_s.update({stage.name: time.monotonic()})
 
 
@@ -130,22 +152,6 @@ def _last_line(log: Path) -> str:
     except OSError:
         return ""
     return lines[-1][:_LONGEST_DETAIL] if lines else ""
-
-
-def terminal() -> Console:
-    """Return a console on standard error that redraws: its sequences are not escaped, see :class:`.Output`."""
-    return Console(file=getattr(sys.stderr, "rich_proxied_file", sys.stderr))
-
-
-@contextmanager
-def _redrawn(draw: Callable[[], RenderableType]) -> Iterator[Console]:
-    """Redraw what ``draw`` returns while the block runs. What else is printed meanwhile appears above it."""
-    console = terminal()
-    rate = _REFRESHES_PER_S
-    with Live(get_renderable=draw, console=console, refresh_per_second=rate, transient=True, redirect_stdout=False):
-        # rich took the place of the stream that escapes what others print; it puts that stream back.
-        sys.stderr = cast("TextIO", Output(sys.stderr))
-        yield console
 
 
 def describe_end(run: SuiteRun) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import typer
 
+from chipperf.cli.command_options import complete_vendors
 from chipperf.cli.live import stages_progress
 from chipperf.cli.output import print_table
 from chipperf.durations import format_duration, parse_duration
@@ -25,10 +26,14 @@ from chipperf.records.files import write_atomically
 
 
 def qualify(
-    vendor: str | None = typer.Option(None, "--vendor", help="Vendor, or 'auto'; else the variable PERF_VENDOR."),
+    vendor: str | None = typer.Option(
+        None, "--vendor", autocompletion=complete_vendors, help="Vendor, or 'auto'; else the variable PERF_VENDOR."
+    ),
     budget: str = typer.Option("30m", "--budget", help="Time for everything, for example 30m or 2h."),
     cases: str = typer.Option("", "--cases", help="Cases, separated by commas. [all]", metavar="CASE,..."),
-    data: list[str] = typer.Option([], "--data", help="Dataset of a case, CASE=DIR; repeatable. [samples]"),
+    data: list[str] = typer.Option(
+        [], "--data", metavar="CASE=DIR", help="Dataset of a case, CASE=DIR; repeatable. [samples]"
+    ),
     preset: str | None = typer.Option(None, "--preset", help="Preset of the runs. [full; tiny on the CPU reference]"),
     sign: Path | None = typer.Option(None, "--sign", help="Sign the bundle with this ssh key.", metavar="KEY"),
     out: Path | None = typer.Option(None, "--out", help="Directory of everything. [qualify-VENDOR]"),
