@@ -170,8 +170,12 @@ class LintedDocument:
         value, goal = row.quality, self.goal_of(row)
         if value is None or goal is None:
             return None
-        sign = -1 if wording.lower_is_better(row.headers.get("quality", "")) else 1
+        sign = -1 if self.lower_is_better(row) else 1
         return value * sign >= goal * sign or math.isclose(value, goal, rel_tol=1e-9)
+
+    def lower_is_better(self, row: DocumentRow) -> bool:
+        """Return whether the smaller of two results is the better one: as the case says, or the column's header."""
+        return bool(self.case and self.case.lower_is_better) or wording.lower_is_better(row.headers.get("quality", ""))
 
     def is_of_case(self, row: DocumentRow) -> bool:
         """Return whether a row is of the case's model; some documents have sections on other sizes of it."""

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 M = TypeVar("M", bound="BaseModel")
 
 
-def planned_record(plan: RunPlan, session: Session, *, metric: str) -> Record:
+def planned_record(plan: RunPlan, session: Session, *, metric: str, lower_is_better: bool = False) -> Record:
     """Return the record of a run that has not started. It has all settings and no measurements."""
     return Record(
         kind="simulated" if session.simulated else "measured",
@@ -43,7 +43,12 @@ def planned_record(plan: RunPlan, session: Session, *, metric: str) -> Record:
         status=Status(state="running"),
         vendor=vendor_record(session),
         case=CaseRecord(
-            name=plan.case, version=plan.case_version, preset=plan.preset, metric=metric, target=NOT_REACHED
+            name=plan.case,
+            version=plan.case_version,
+            preset=plan.preset,
+            metric=metric,
+            target=NOT_REACHED,
+            lower_is_better=lower_is_better,
         ),
         topology=plan.topology,
         precision=PrecisionRecord(

@@ -85,9 +85,9 @@ class ProgressFile:
             self._reported_s = now_s
             self._write()
 
-    def evaluated(self, epoch: float, metric: str, value: float | None) -> None:
+    def evaluated(self, epoch: float, metric: str, value: float | None, *, is_fraction: bool) -> None:
         """Report the result of an evaluation; ``None`` if it has none."""
-        shown = "not defined" if value is None else f"{value:.2%}"
+        shown = "not defined" if value is None else f"{value:.2%}" if is_fraction else f"{value:.5g}"
         self._progress.evaluation = f"epoch {epoch:g}: {metric} {shown}"
         self._samples, self._reported_s = 0, time.monotonic()
         self._write()

@@ -38,6 +38,7 @@ class RunContext:
     hyperparameters: Hyperparameters
     target: float | None
     metric: str
+    lower_is_better: bool
     precision: PrecisionPolicy
     distributed: DistributedConfig | None
     device: torch.device

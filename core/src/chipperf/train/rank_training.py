@@ -84,6 +84,7 @@ def initialize(
         hyperparameters=hyperparameters,
         target=target,
         metric=case.metric,
+        lower_is_better=case.lower_is_better,
         precision=precision,
         distributed=distributed,
         device=device,
@@ -194,7 +195,7 @@ def _measure_products(context: RunContext, replica: Replica) -> dict[str, Roundi
 def announce_start(context: RunContext, steps: int) -> None:
     """Write the run's settings to the event log, and tell the observers that it starts after so many steps."""
     plan, events, h, world_size = context.plan, context.events, context.hyperparameters, context.rank.world_size
-    events.write("global_batch_size", h.batch_size * h.accumulate_steps * world_size)
+    events.write("global_batch_size", h.global_batch_size(world_size))
     events.write("seed", h.seed)
     events.write("opt_base_learning_rate", h.lr)
     events.write("train_samples", context.workload.dataset.train_samples)

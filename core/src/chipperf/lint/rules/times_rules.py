@@ -159,13 +159,14 @@ def results_below_target_say_so(subject: LintedDocument) -> Iterator[Problem]:
         if goal is None or result is None:
             continue
         only_row = len(missing) == 1
-        if any(says_below(each, row.shape, metric, goal, result, only_row=only_row) for each in said):
+        lower = subject.lower_is_better(row)
+        if any(says_below(each, row.shape, metric, goal, result, only_row=only_row, lower=lower) for each in said):
             continue
         target = f"{row.text('target')} beside it"
         if asked := subject.asked_target():
             target = f"{asked.value:g} of {subject.need_base().origin}"
         cell = row.cells["quality"]
-        side = "above" if wording.lower_is_better(metric) else "below"
+        side = "above" if lower else "below"
         yield Problem(cell.place, f"{cell.text} is {side} the target {target}, without a word")
     yield from subject.implausible("result")
 
