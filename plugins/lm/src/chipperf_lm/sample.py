@@ -29,8 +29,7 @@ _EVAL_TOPIC: Final = 10
 """Every tenth topic is for evaluation."""
 
 _TARGET: Final = 2.0
-"""Loss in nats per byte. First runs of the preset ``demo`` reached it after 3 of 8 epochs; the bytes' own entropy, which
-a model of their frequencies alone reaches, is 3.26."""
+"""Loss in nats per byte, which first runs of the preset ``demo`` reached. The entropy of single bytes is 3.26."""
 
 _TINY_SEQUENCES: Final = (64, 8)
 """Sequences of the preset ``tiny`` for training and evaluation."""
@@ -53,14 +52,16 @@ def topics() -> tuple[bytes, bytes]:
 
 
 def ensure_text_sample(progress: Progress, root: Path | None = None, options: Mapping[str, Any] | None = None) -> Path:
-    """Return the directory of the sample, ``demo`` or ``tiny`` by the option ``size``; write it if it does not exist."""
+    """Return the directory of the sample, which has the size ``demo`` or ``tiny``; write it if it does not exist."""
     size = (options or {}).get("size", "demo")
     if size not in ("demo", "tiny"):
         raise DataError(f"unknown size {size!r}", hint="sizes: demo, tiny")
     train, evaluation = topics()
     if size == "tiny":
         length = int(PRESETS["tiny"]["sequence_length"])
-        train, evaluation = (part[: count * length + 1] for part, count in zip((train, evaluation), _TINY_SEQUENCES))
+        train, evaluation = (
+            part[: count * length + 1] for part, count in zip((train, evaluation), _TINY_SEQUENCES, strict=True)
+        )
     directory = _ensure(train, evaluation, root, _TARGET if size == "demo" else None)
     progress(1, 1)
     return directory
