@@ -237,10 +237,11 @@ def _result(record: Record) -> Iterator[Relation]:
     if isinstance(reached, TimeToTarget):
         worse.append(("case.target", target))
     for name, value in worse:
-        smaller, larger = (name, value), ("metrics.best_quality", metrics.best_quality)
+        best_quality = metrics.best_quality
         if lower:
-            smaller, larger = larger, smaller
-        yield _at_most(*smaller, *larger)
+            yield _at_most("metrics.best_quality", best_quality, name, value)
+        else:
+            yield _at_most(name, value, "best_quality", best_quality)
     if not curve:
         return
     yield Relation("metrics.quality", _unless_withheld(metrics.quality), where, curve[-1].value)
