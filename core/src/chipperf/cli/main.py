@@ -54,7 +54,7 @@ COMMANDS = {
     "launch": ("launch:app", "Hand runs to a scheduler."),
     "plugins": ("plugins:app", "List the installed plugins, without loading any of them, or make a new one."),
     "data": ("data:app", "Generate sample datasets and check real ones."),
-    "contract": ("contract:app", "Check a vendor plugin against the contract and the CPU reference."),
+    "contract": ("contract:app", "Check a vendor plugin, or a case, against the contract."),
 }
 
 app = typer.Typer(
