@@ -24,7 +24,7 @@ COMMANDS = {
         "site:site",
         "Make static web pages of all records below a directory: a leaderboard, and a page for each run.",
     ),
-    "cases": ("cases:cases", "List the cases, or one case's hyperparameters with their roles and base values."),
+    "cases": ("cases:app", "List the cases, or one case's hyperparameters, or make a package with a new case."),
     "doctor": (
         "doctor:doctor",
         "Say for every vendor whether its devices are here, and what stands in the way of training.",
