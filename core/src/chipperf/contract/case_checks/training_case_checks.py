@@ -32,9 +32,8 @@ _SEED: Final = 7
 _EVALUATION_TOLERANCE: Final = 1e-5
 """Relative difference of a result over several ranks, which sum in another order."""
 
-_FORWARD_TOLERANCE: Final = 0.02
-_TRAINING_TOLERANCE: Final = 0.06
-"""The first layer has no gradient of its input."""
+_ARITHMETIC_TOLERANCE: Final = 0.02
+"""Few classes in generated data make the last layer smaller."""
 
 
 @check("K7", level=2, fault="a throughput counts samples that were not trained on, or ranks train on the same ones")
@@ -180,7 +179,11 @@ def arithmetic_is_as_counted(subject: PluginUnderTest) -> None:
         raise NotApplicable("the case generates no data")
     data = case.data.ensure_few_samples(h.batch_size, "real", subject.workspace)
     workload = build_workload(case, h, data, torch.device("cpu"))
-    batch = _mapped(workload.to_device(next(workload.epoch_batches(0))), lambda tensor: tensor.to("meta"))
+    # With a gradient of its input, the first layer's backward pass is two forward passes, too.
+    batch = _mapped(
+        workload.to_device(next(workload.epoch_batches(0))),
+        lambda tensor: tensor.to("meta").requires_grad_(tensor.is_floating_point()),
+    )
     with torch.device("meta"):
         model = workload.build_model()
     samples = workload.sample_count(batch)
@@ -189,13 +192,13 @@ def arithmetic_is_as_counted(subject: PluginUnderTest) -> None:
         forward = counter.get_total_flops() / samples
         loss.backward()
     total = counter.get_total_flops() / samples
-    comparisons = [("a forward pass", forward, case.forward_flops, _FORWARD_TOLERANCE)]
+    comparisons = [("a forward pass", forward, case.forward_flops)]
     # torch counts the backward pass of a grouped convolution as if it had one group.
     if all(getattr(module, "groups", 1) == 1 for module in model.modules()):
-        comparisons.append(("training", total, 3 * case.forward_flops, _TRAINING_TOLERANCE))
-    for what, counted, stated, tolerance in comparisons:
+        comparisons.append(("training", total, 3 * case.forward_flops))
+    for what, counted, stated in comparisons:
         require(
-            math.isclose(counted, stated, rel_tol=tolerance),
+            math.isclose(counted, stated, rel_tol=_ARITHMETIC_TOLERANCE),
             f"{what} of a sample has {counted:.4g} operations as counted, {stated:.4g} by forward_flops",
         )
 
