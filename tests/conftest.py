@@ -19,6 +19,7 @@ from chipperf.records.schema import HyperparametersRecord, Limits, Topology
 from chipperf.run.plan import RunPlan
 from chipperf.run.planned_record import planned_record
 from filelock import FileLock
+from shared_fixtures import fp32_is_left_exact as fp32_is_left_exact
 from shared_fixtures import image_folder as image_folder
 from shared_fixtures import machine as machine
 from shared_fixtures import perf as perf

@@ -13,6 +13,7 @@ from chipperf.errors import VendorHookError
 from chipperf.plugin.session import bind
 from chipperf.run.directory import RunDirectory
 from chipperf.run.telemetry_process import TelemetrySampler, read_telemetry
+from chipperf.torchtools import restore_switches
 from hook_events import EVENTS
 from support import events_of
 
@@ -176,6 +177,7 @@ def test_hook_precision_default_runs_true_fp32_and_says_how(session, monkeypatch
         policy = session.precision("fp32", CUDA)
         assert (torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32) == ("highest", False)
     finally:
+        restore_switches()
         torch.set_float32_matmul_precision(before)
 
     assert {knob.name: knob.value for knob in policy.knobs} == {

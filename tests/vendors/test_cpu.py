@@ -173,18 +173,20 @@ def test_precision(requested: str, autocast: str | None) -> None:
 @pytest.mark.usefixtures("matmul_precision")
 @pytest.mark.skipif(not hasattr(torch.backends.mkldnn, "conv"), reason="torch before 2.9 has no such switches")
 def test_switches_that_round_fp32_are_put_back_and_declared() -> None:
-    # Set for all products, or for one.
-    torch.backends.fp32_precision = "bf16"  # type: ignore[attr-defined]
-    torch.backends.mkldnn.conv.fp32_precision = "bf16"
+    others = (torch.backends.mkldnn.conv, torch.backends.mkldnn.rnn)
+    for product in others:
+        product.fp32_precision = "bf16"
     try:
         policy = cpu.perf_precision("fp32", DEVICE)
+        in_force = [getattr(torch.backends.mkldnn, product).fp32_precision for product in ("matmul", "conv", "rnn")]
     finally:
-        torch.backends.fp32_precision = "none"  # type: ignore[attr-defined]
+        restore_switches()
+        for product in others:
+            product.fp32_precision = "none"
 
     knobs = {knob.name: knob.value for knob in policy.knobs}
-    for product in ("matmul", "conv", "rnn"):
-        assert getattr(torch.backends.mkldnn, product).fp32_precision == "ieee"
-        assert knobs[f"mkldnn.{product}.fp32_precision"] == "ieee"
+    assert in_force == ["ieee"] * 3
+    assert [knobs[f"mkldnn.{product}.fp32_precision"] for product in ("matmul", "conv", "rnn")] == ["ieee"] * 3
 
 
 @pytest.mark.parametrize("requested", ["tf32", "amp", "fp16"])

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from chipperf_metax.telemetry import open_library
+from shared_fixtures import fp32_is_left_exact as fp32_is_left_exact
 from shared_fixtures import machine as machine
 from shared_fixtures import perf as perf
 

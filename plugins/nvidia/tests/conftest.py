@@ -9,6 +9,7 @@ import pytest
 from chipperf.torchtools import restore_switches
 from chipperf_nvidia import nvml
 from fake_nvml import FakeGpu, FakeNvml
+from shared_fixtures import fp32_is_left_exact as fp32_is_left_exact
 from shared_fixtures import machine as machine
 from shared_fixtures import perf as perf
 
