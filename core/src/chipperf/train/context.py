@@ -38,7 +38,6 @@ class RunContext:
     hyperparameters: Hyperparameters
     target: float | None
     metric: str
-    lower_is_better: bool
     precision: PrecisionPolicy
     distributed: DistributedConfig | None
     device: torch.device
@@ -47,6 +46,7 @@ class RunContext:
     events: EventLog
     progress: ProgressFile
     spans: Spans
+    lower_is_better: bool = False
     checkpoints: CheckpointWriter | None = None
     stop: StopRequest = field(default_factory=StopRequest)
     devices: Sequence[DeviceInfo] = ()
