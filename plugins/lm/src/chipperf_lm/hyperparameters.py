@@ -102,7 +102,7 @@ PRESETS: Mapping[str, Mapping[str, bool | int | float | str]] = {
         "heads": 4,
         "width": 128,
         "sequence_length": 128,
-        "epochs": 8,
+        "epochs": 4,
         "batch_size": 32,
         "lr": 3e-3,
         "warmup_steps": 50,

@@ -68,9 +68,9 @@ def ensure_text_sample(progress: Progress, root: Path | None = None, options: Ma
 
 
 def ensure_few_tokens(sequences: int, length: int, root: Path | None = None) -> Path:
-    """Return a directory with so many sequences for training and one for evaluation."""
+    """Return a directory with so many sequences for training, and two and a half for evaluation."""
     train, evaluation = topics()
-    return _ensure(train[: sequences * length + 1], evaluation[: length + 1], root, None)
+    return _ensure(train[: sequences * length + 1], evaluation[: 5 * length // 2 + 1], root, None)
 
 
 def _ensure(train: bytes, evaluation: bytes, root: Path | None, target: float | None) -> Path:

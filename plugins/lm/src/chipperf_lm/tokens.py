@@ -127,8 +127,8 @@ def write_tokens(directory: Path, tokens: NDArray[Any], eval_tokens: int) -> Non
     split = len(tokens) - eval_tokens
     if split < 2 or eval_tokens < 2:
         raise DataError(
-            f"{len(tokens)} tokens are too few for {eval_tokens} of evaluation",
-            hint="give more text, or a smaller share",
+            f"of {len(tokens)} tokens, {eval_tokens} are for evaluation: each file needs two or more",
+            hint="give more text, or another share",
         )
     tokens[:split].astype(DTYPE).tofile(directory / TRAIN_FILE)
     tokens[split:].astype(DTYPE).tofile(directory / EVAL_FILE)
