@@ -47,11 +47,11 @@ def hyperparameters_have_roles(subject: PluginUnderTest) -> None:
     """Every hyperparameter has a role: only presets change what is locked, and all others are set by their text."""
     case = find_case(subject.settings.case)
     base = case.base.model_dump()
-    for key in base:
-        try:
-            role = case.base.role(key)
-        except TypeError as error:
-            fail(f"{error}: annotate it with a Role")
+    try:
+        roles = {key: case.base.role(key) for key in base}
+    except TypeError as error:
+        fail(f"{error}: annotate it with a Role")
+    for key, role in roles.items():
         is_settable = True
         try:
             require_settable(case, key, "command line", "the command line")

@@ -124,11 +124,13 @@ def resumed_training_is_the_same(subject: PluginUnderTest) -> None:
 @check("K11", level=2, fault="p_core trains on batches that a step changes, or that are copied again in every step")
 def batches_stay_on_the_device(subject: PluginUnderTest) -> None:
     """A batch for the device has tensors there, has the same loss each time, and is not changed by a step."""
+    import torch
+
     training = _Training(subject)
     batch = training.workload.to_device(next(training.workload.epoch_batches(0)))
     tensors = list(_leaves(batch))
-    on_device = [each for each in tensors if hasattr(each, "device") and each.device.type == subject.device.type]
-    require(on_device, f"a batch for the device has no tensor on {subject.device}")
+    there = [each for each in tensors if isinstance(each, torch.Tensor) and each.device.type == subject.device.type]
+    require(there, f"a batch for the device has no tensor on {subject.device}")
     before = _content(batch)
     losses = []
     for _ in range(2):
