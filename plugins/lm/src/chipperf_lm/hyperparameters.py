@@ -103,11 +103,13 @@ PRESETS: Mapping[str, Mapping[str, bool | int | float | str]] = {
         "width": 128,
         "sequence_length": 128,
         "epochs": 4,
+        "evaluate_every_steps": 50,
         "batch_size": 32,
         "lr": 3e-3,
         "warmup_steps": 50,
         "eval_batch_size": 32,
         "measure_window_steps": 20,
+        "measure_core_steps": 5,
     },
     "tiny": {
         **_OF_BYTES,

@@ -38,7 +38,7 @@ class CausalSelfAttention(nn.Module):
         return output
 
 
-class Block(nn.Module):
+class DecoderBlock(nn.Module):
     """Attention and two linear layers, each behind a normalization and added to its input."""
 
     def __init__(self, width: int, heads: int) -> None:
@@ -69,7 +69,7 @@ class Gpt(nn.Module):
         super().__init__()
         self.wte = nn.Embedding(h.vocabulary, h.width)
         self.wpe = nn.Embedding(h.sequence_length, h.width)
-        self.h = nn.ModuleList(Block(h.width, h.heads) for _ in range(h.layers))
+        self.h = nn.ModuleList(DecoderBlock(h.width, h.heads) for _ in range(h.layers))
         self.ln_f = nn.LayerNorm(h.width)
         self.lm_head = nn.Linear(h.width, h.vocabulary, bias=False)
         for name, module in self.named_modules():
