@@ -14,7 +14,7 @@ import math
 import random
 from unittest import mock
 
-from chipperf.compare import intervals
+from chipperf.records import intervals
 from chipperf.records.repeats import combine
 
 WINDOWS = (10, 20, 50, 200)
@@ -42,19 +42,21 @@ def coverage(n: int, rho: float, repeats: int, between: float, trials: int) -> f
     covered = 0
     for trial in range(trials):
         rng = random.Random(f"{n} {rho} {repeats} {trial}")
-        sides = [[_windows(n, rho, rng.gauss(_TRUE, between), rng) for _ in range(repeats)] for _ in range(2)]
+        sides = [
+            [ar1_windows(n, rho, rng.gauss(_TRUE, between), _DEVIATION, rng) for _ in range(repeats)] for _ in range(2)
+        ]
         one, other = (intervals.resample(side, combine, seed=str(place)) for place, side in enumerate(sides))
         interval = intervals.ratio_interval(one, other)
         covered += interval is not None and interval.low <= 1 <= interval.high
     return covered / trials
 
 
-def _windows(n: int, rho: float, middle: float, rng: random.Random) -> list[float]:
-    """Return throughputs of n windows around ``middle`` in the order of time."""
+def ar1_windows(n: int, rho: float, middle: float, deviation: float, rng: random.Random) -> list[float]:
+    """Return throughputs of n windows around ``middle`` in the order of time; ``rho`` correlates neighbors."""
     deviations = [rng.gauss(0, 1)]
     for _ in range(n - 1):
         deviations.append(rho * deviations[-1] + math.sqrt(1 - rho * rho) * rng.gauss(0, 1))
-    return [middle + _DEVIATION * deviation for deviation in deviations]
+    return [middle + deviation * each for each in deviations]
 
 
 if __name__ == "__main__":

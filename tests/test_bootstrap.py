@@ -12,8 +12,8 @@ from pathlib import Path
 from unittest import mock
 
 import pytest
-from chipperf.compare import intervals
-from chipperf.compare.intervals import RESAMPLES, independent_windows, ratio_interval, resample, varies
+from chipperf.records import intervals
+from chipperf.records.intervals import RESAMPLES, independent_windows, ratio_interval, resample, varies
 from chipperf.records.repeats import combine
 from hypothesis import given, settings
 from hypothesis import strategies as st

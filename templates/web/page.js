@@ -53,6 +53,9 @@
       board.hidden = !here;
       shown += here;
     }
+    for (const trend of all(".trend")) {
+      trend.hidden = !filters.every(({ name, value }) => !value || !(name in trend.dataset) || trend.dataset[name] === value);
+    }
     for (const element of all(".shown", form)) element.textContent = shown;
     for (const element of all(".all", form)) element.textContent = count;
   }

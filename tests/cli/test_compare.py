@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 TESTS = Path(__file__).parents[1]
 SEEDS = TESTS / "report" / "seeds"
-make_record = runpy.run_path(str(TESTS / "report" / "factory.py"))["make_record"]
+factory = runpy.run_path(str(TESTS / "report" / "factory.py"))
+make_record, throughput_of = factory["make_record"], factory["throughput_of"]
 readmes = runpy.run_path(str(TESTS / "importing" / "readmes.py"))
 OTHER = {"vendor__name": "other", "environment__row_label": "B2"}
 
@@ -226,3 +227,110 @@ def test_what_cannot_be_read_or_compared_is_one_line_and_a_hint(
     assert error in ended.err
     assert "Traceback" not in ended.err
     assert "  hint: " in ended.err
+
+
+def rates(*values: float) -> dict[str, Any]:
+    return {"metrics__p_core": throughput_of(values, iqr=0)}
+
+
+BASE = rates(1000.5, 1001.5, 1002.5, 1003.5, 1004.5, 1005.5)
+SAME = rates(1000, 1001, 1002, 1003, 1004, 1005)
+SLOWER = rates(900, 901, 902, 903, 904, 905)
+SCATTERED = rates(930, 950, 970, 1000, 1010, 1020)
+
+
+@pytest.mark.parametrize(
+    ("other", "code", "kind", "words"),
+    [
+        (SAME, 0, "notice", "met, 1 (0.998"),
+        (SLOWER, 4, "error", "not met, 0.9"),
+        (SCATTERED, 5, "warning", "not decidable: more repeats"),
+    ],
+)
+def test_gate_ends_with_what_the_interval_says(
+    invoke: Invoke, write: Write, other: dict[str, Any], code: int, kind: str, words: str
+) -> None:
+    write("base", **BASE)
+    write("run", **other)
+    gate = ("compare", "base", "run", "--at-least", "p_core=0.97")
+    table, annotated, content = (invoke(*gate, *more) for more in ((), ("--format", "github"), ("--json",)))
+    page, lines = invoke(*gate, "--out", "page.md"), invoke(*gate, "--format", "csv").out
+
+    assert [each.code for each in (table, annotated, content, page)] == [code] * 4
+    assert "Requirements\n  column 2: p_core at least 0.97 of the baseline: " in table.out
+    assert words in table.out
+    assert words in Path("page.md").read_text(encoding="utf-8")
+    (line,) = annotated.out.splitlines()
+    assert line.startswith(f"::{kind} title=perf compare%3A p_core at least 0.97 of the baseline::column 2: ")
+    (requirement,) = json.loads(content.out)["requirements"]
+    assert requirement["verdict"] == next(
+        row["at_least_verdict"] for row in csv.DictReader(io.StringIO(lines)) if row["at_least"]
+    )
+    assert (code == 0) == ("perf: error" not in table.err)
+
+
+def test_a_broken_bound_counts_more_than_an_undecided_one(invoke: Invoke, write: Write) -> None:
+    ended = invoke(
+        *("compare", write("base", **BASE), write("run", **SLOWER)),
+        *("--at-most", "mem=1.05", "--at-least", "p_core=0.97"),
+    )
+
+    assert ended.code == 4
+    assert "not met: p_core at least 0.97 of the baseline\n" in ended.err
+    assert "It takes at least 3 repeats of the baseline and 3 of the run" in ended.out
+
+
+def test_gate_of_repeats_decides_what_has_no_windows(
+    invoke: Invoke, write: Write, repeated: Callable[..., str]
+) -> None:
+    repeated("base", [4400.0, 4475.0, 4500.0])
+    repeated("slow", [4000.0, 4010.0, 4020.0], run_id="slow", **{"metrics__e2e_time_s": 40_000.0})
+
+    assert invoke("compare", "base", "slow", "--at-least", "p_whole=0.97").code == 4
+    assert invoke("compare", "base", "slow", "--at-most", "e2e_time=1.3").code == 4
+    assert invoke("compare", "base", "slow", "--at-most", "e2e_time=1.5").code == 0
+
+
+def test_gate_refuses_a_baseline_that_the_filter_leaves_out(invoke: Invoke, write: Write) -> None:
+    write("base", **BASE)
+    amp = {"precision__requested": "amp", "precision__effective": "amp"}
+    write("a", **SLOWER, **amp)
+    write("b", **SLOWER, **amp)
+    ended = invoke("compare", "base", "a", "b", "--precision", "amp", "--at-least", "p_core=0.97")
+
+    assert ended.code == 2
+    assert "the baseline, base, is on another topology or precision" in ended.err
+
+
+def test_gate_refuses_a_run_that_its_evidence_contradicts(invoke: Invoke, write: Write) -> None:
+    write("base", **BASE)
+    write("run", **SAME, evidence={"events.jsonl": "0" * 64})
+    Path("run/events.jsonl").write_text("{}\n", encoding="utf-8")
+    ended = invoke("compare", "base", "run", "--at-least", "p_core=0.97")
+
+    assert ended.code == 2
+    assert "run run is not what was measured: events.jsonl was changed after the run ended" in ended.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--format", "github"), "--format github annotates requirements"),
+        (("--curve", "loss", "--at-least", "p_core=1"), "do not apply to a curve"),
+        (("--at-least", "p_cor=1"), "there is no metric 'p_cor' (did you mean 'p_core'?)"),
+    ],
+)
+def test_gate_refuses_what_cannot_be_meant(
+    invoke: Invoke, write: Write, arguments: tuple[str, ...], message: str
+) -> None:
+    ended = invoke("compare", write("base", **BASE), write("run", **SAME), *arguments)
+
+    assert ended.code == 2
+    assert message in ended.err
+
+
+@pytest.mark.parametrize(("bound", "metric"), [("--at-most", "p_core"), ("--at-least", "mem")])
+def test_a_bound_of_what_is_better_is_noted(invoke: Invoke, write: Write, bound: str, metric: str) -> None:
+    ended = invoke("compare", write("base", **BASE), write("run", **SAME), bound, f"{metric}=1.05")
+
+    assert "nothing limits that it gets worse" in ended.err

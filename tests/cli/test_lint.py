@@ -423,3 +423,25 @@ def test_fix_corrects_and_diff_only_shows(invoke, report):
     assert json.loads(invoke("lint", report, "--diff", "--json").out) == {}
     again = invoke("lint", report, "--diff")
     assert (again.code, again.out) == (0, "")
+
+
+@pytest.mark.parametrize("form", ["json", "sarif", "github", "full", "concise"])
+def test_name_of_a_file_that_is_no_text_is_escaped(invoke, report, form):
+    path, out = report.with_name(os.fsdecode(b"caf\xe9.md")), report.with_name(f"out.{form}")
+    path.write_bytes(report.read_bytes())
+
+    ended = invoke("lint", str(path), "--format", form, "--output-file", str(out), "--exit-zero")
+
+    assert ended.exit_code == 0, ended.output
+    written = out.read_text(encoding="utf-8")
+    assert ("caf%E9.md" if form == "sarif" else "caf\\udce9.md") in written
+    if form in ("json", "sarif"):
+        assert json.loads(written)
+
+
+def test_baseline_of_a_file_whose_name_is_no_text(invoke, report):
+    path, baseline = report.with_name(os.fsdecode(b"caf\xe9.md")), report.with_name("baseline.json")
+    path.write_bytes(report.read_bytes())
+    assert invoke("lint", str(path), "--write-baseline", str(baseline)).exit_code == 0
+
+    assert invoke("lint", str(path), "--baseline", str(baseline)).exit_code == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import runpy
 from pathlib import Path
 
@@ -293,3 +294,16 @@ def test_report_without_arguments_asks_for_runs(invoke):
 
     assert ended.code == 2
     assert "RUN" in ended.err
+
+
+def test_file_whose_name_is_no_text_is_refused_and_others_are_imported(invoke, tree):
+    document = next(Path("training").rglob("README.md"))
+    (document.parent / os.fsdecode(b"caf\xe9.md")).write_bytes(document.read_bytes())
+
+    ended = invoke("report", "import", "training", "--json", "--out", "imported")
+
+    found = {each["path"]: each for each in json.loads(ended.stdout)}
+    (refused,) = [each for path, each in found.items() if path.endswith("caf\\udce9.md")]
+    assert refused["imported"] == "refused"
+    assert "is not valid UTF-8" in refused["reason"]
+    assert found[str(document)]["records"]

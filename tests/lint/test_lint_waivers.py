@@ -30,6 +30,8 @@ def test_comment_before_a_table_accepts_findings_in_it(tmp_path):
     "comment",
     [
         "<!-- perf lint: ignore L02, L04: both -->",
+        "<!-- perf lint: ignore l04: in lower case -->",
+        "<!-- perf lint: ignore throughput-order, blank-cell: by their names -->",
         "<!-- perf lint: ignore L02 L04 : both -->",
         "<!-- perf-lint: ignore L04: everywhere -->",
         "<!--\nperf lint: ignore L04:\nover several lines\n-->",

@@ -32,11 +32,23 @@ def detr(*rows, **options):
     return nvidia(*rows, general=general, header=(*HEADERS[:7], "mAP", "mem"), **options)
 
 
-def llm(parallel, *, tokens="3448"):
-    header = ("配置", "precision", "parallel", "fix_hp", "token/p/s", "loss", "mem", "MFU")
-    row = ("A100单机8卡（1x8）", "fp32", parallel, "LBS=4", tokens, "4.7", "19.3/40.0", "26.5%")
-    general = dict.fromkeys(("端到端时间", "总吞吐量", "训练吞吐量", "**计算吞吐量**", "训练结果"))
-    return nvidia(row, header=header, general={"模型": "llama", **general})
+LLM_HEADER = ("配置", "precision", "parallel", "fix_hp", "token/p/s", "loss", "mem", "MFU")
+
+
+def llm_row(parallel="TP8", *, label="A100单机8卡（1x8）", fix_hp="LBS=4", tokens="3448", mfu="26.5%"):
+    return label, "fp32", parallel, fix_hp, tokens, "4.7", "19.3/40.0", mfu
+
+
+def llm(parallel="TP8", *rows, tokens="3448", header=LLM_HEADER, general=None, **options):
+    without = dict.fromkeys(("端到端时间", "总吞吐量", "训练吞吐量", "**计算吞吐量**", "训练结果"))
+    columns = ("parallel", "token/p/s", "loss", "MFU")
+    explained = {name: (f"{name},见“性能指标”", "") for name in columns}
+    return nvidia(
+        *(rows or [llm_row(parallel, tokens=tokens)]),
+        header=header,
+        general={"模型": "llama", **without, **explained, **(general or {})},
+        **options,
+    )
 
 
 def old_card(mem):
@@ -73,6 +85,12 @@ BAD = [
         "time lost in one row",
         nvidia(good(), good(label=MANY["1x1"], p_whole="700", p_train="1144", p_core="1300")),
         "evaluation takes 39%",
+    ),
+    (
+        "L02",
+        "utilization of another throughput",
+        llm("TP8", llm_row(), llm_row(tokens="3000", mfu="23.1%"), llm_row(tokens="3200", mfu="22.0%")),
+        "MFU 22.0% at 3200 token/p/s is not in proportion to 26.5% at 3448",
     ),
     ("L03", "short name of another card", nvidia(general={"硬件设备简称": "A800"}), "the short name 'A800'"),
     ("L03", "server for a card", nvidia(facts={"加速卡型号": "NVIDIA DGX"}), "is the server DGX, not a card"),
@@ -118,6 +136,9 @@ BAD = [
         "the configuration in the text, 'A800'",
     ),
     ("L04", "fact that is not there", nvidia(facts={"加速卡驱动版本": None}), "does not name the driver"),
+    ("L04", "empty section", nvidia(after="### 数据集准备\n\n### 下载\ntext"), "section '数据集准备' is empty"),
+    ("L04", "empty last section", nvidia(after="text\n\n#### 补充"), "section '补充' is empty"),
+    ("L04", "dependency without a version", nvidia(facts={"依赖软件版本": "sentencepiece"}), "names no version"),
     ("L04", "no accelerator", nvidia(facts={"加速卡型号": "/"}), "the accelerator is '/', and every run has one"),
     (
         "L04",
@@ -153,6 +174,22 @@ BAD = [
         other_case(good(acc="23.7/23.0"), header=(*HEADERS[:7], "ppl", "mem")),
         "23.7 is above the target 23.0 beside it",
     ),
+    (
+        "L13",
+        "range of the general table",
+        other_case(
+            good(acc="27.14"),
+            header=(*HEADERS[:7], "bleu", "mem"),
+            general={"训练结果": ("bleu,见“性能指标”", "得分是一个 0到1 之间的数字")},
+        ),
+        "the general table says '0到1', a row has '27.14'",
+    ),
+    (
+        "L13",
+        "rate of a result that is none",
+        detr(general={"训练结果": ("mAP,见“性能指标”", "单位为平均目标检测正确率")}),
+        "says '正确率' of a result that is mean average precision",
+    ),
     ("L13", "more than 100 %", nvidia(good(acc="175.9%")), "'175.9%' is more than 100 %"),
     ("L13", "hundred times 7", nvidia(good(acc="759%")), "'759%' is more than 100 %"),
     ("L13", "training samples", nvidia(header=(*HEADERS[:7], "train_acc", "mem")), "is of the training samples"),
@@ -175,7 +212,26 @@ BAD = [
     ("L13", "per minute", nvidia(general={"总吞吐量": ("p_whole", "images/min")}), "'images/min' is not the unit"),
     ("L14", "mark behind it", nvidia(good(precision="fp32*")), "'fp32*' is not the name of one precision"),
     ("L14", "two precisions", nvidia(good(precision="fp32/amp")), "'fp32/amp' is not the name of one precision"),
+    (
+        "L15",
+        "no total",
+        nvidia(good(mem="66 * 8"), general={"硬件存储使用": ("mem(actual/total),见“性能指标”", "")}),
+        "mem '66 * 8' has no total, and the general table says 'mem(actual/total)",
+    ),
+    ("L15", "unit of an expression", nvidia(good(mem="66 * 8 GB")), "is in GB, and the general table says GiB"),
     ("L15", "nothing used", nvidia(good(mem="0/40.0")), "uses nothing"),
+    (
+        "L05",
+        "parallelism of other kinds than its format",
+        llm("TP2DP4", general={"parallel": ("parallel,见“性能指标”", "格式为TPxPPyDPz")}),
+        "'TP2DP4' lacks PP; the general table says 'TPxPPyDPz'",
+    ),
+    (
+        "L05",
+        "card and machines without a blank",
+        nvidia(good(label="A1004机32卡（4x8）")),
+        "runs 'A100' and '4机32卡' together",
+    ),
     ("L05", "two topologies", nvidia(good(label="A100 (1x8) (1x1)")), "has the topologies 1x1 and 1x8"),
     ("L05", "cards in words", nvidia(good(label="A100 one machine, eight cards (1x1)")), "with 8 cards, in brackets"),
     ("L05", "GPUs", nvidia(good(label="A100 single node, 8 GPUs (1x1)")), "with 8 cards, in brackets"),
@@ -245,6 +301,30 @@ BAD = [
     ("L22", "picture alone", nvidia(after="### 收敛曲线\n![acc](acc.png)"), "its points and the number of seeds"),
     ("L23", "no such file", nvidia(after="[x](missing.md)"), "'missing.md' does not exist"),
     ("L23", "no such heading", nvidia(after="[x](#数据集下载地址)"), "this page has no heading for '#数据集下载地址'"),
+    (
+        "L24",
+        "column without an explanation",
+        llm(header=(*LLM_HEADER[:5], "是否精度对齐", *LLM_HEADER[6:])),
+        "the general table has no row for '是否精度对齐'",
+    ),
+    (
+        "L24",
+        "second result without an explanation",
+        nvidia((*good(), "1.7"), header=(*HEADERS, "loss")),
+        "the general table has no row for 'loss'",
+    ),
+    (
+        "L24",
+        "results below the environment",
+        GOOD.replace("### 运行情况", "#### 软件环境"),
+        "the performance table stands below the heading '软件环境'",
+    ),
+    (
+        "L24",
+        "column of a row that no layout has",
+        nvidia(general={"单卡批尺寸": ("bs,见“性能指标”", "")}),
+        "单卡批尺寸 refers to 'bs', which the performance table lacks",
+    ),
     ("L24", "first layout", old(("单机8卡", "config_A100x1x8", "1", "2", "3", "4", "5")), "first layout"),
     ("L24", "column missing", nvidia(good()[:6] + good()[7:], header=HEADERS[:6] + HEADERS[7:]), "no column p_core"),
     (
@@ -260,6 +340,14 @@ BAD = [
     ("L25", "rounded", nvidia(good(p_whole="32", p_train="32", p_core="33")), "equals another throughput"),
     ("L27", "target met exactly", old(("单机8卡", "config_A100x1x8", "1", "70.634", "70.634", "4", "5")), "last digit"),
     ("L30", "label twice", nvidia(facts={"机器型号": "机器型号：DGX"}), "the label '机器型号' stands twice"),
+    ("L30", "word twice", nvidia(general={"总吞吐量": ("p_whole", "实际样本数数")}), "'数数' is doubled in"),
+    ("L30", "English word twice", nvidia(after="This is the the text."), "'the the' is doubled in"),
+    (
+        "L30",
+        "section twice",
+        nvidia(after="### 优化策略\n- flash attention\n\n### 优化策略\n- 方案：flash attention\n- 其他"),
+        "section '优化策略' stands in line",
+    ),
     ("L30", "placeholder", nvidia(facts={"加速卡驱动版本": "NVIDIA PLACEHOLDER"}), "'PLACEHOLDER' is left"),
     ("L30", "mark behind the name", nvidia(general={"硬件设备简称": "A100 /"}), "has a mark for nothing behind it"),
     ("L30", "in a text", nvidia(after="TODO: numbers"), "'TODO' is left"),
@@ -301,6 +389,27 @@ BAD_CONFIGS = [
         {"config_common.py": "lr = 0.4", "config_A100x1x8.py": "from config_common import *"},
         "lr=0.4",
     ),
+    (
+        "L07",
+        "setting misspelled",
+        llm("pipline_parallel_degree=4"),
+        {"config_A100x1x8.py": "pipeline_parallel_degree = 4"},
+        "'pipline_parallel_degree' is no setting (did you mean 'pipeline_parallel_degree'?)",
+    ),
+    (
+        "L07",
+        "steps in the text",
+        nvidia(after="本例训练100 step"),
+        {"config_A100x1x8.py": "train_steps = 1000"},
+        "'训练100 step', but config_A100x1x8.py has 1000 steps",
+    ),
+    (
+        "L07",
+        "batch in tokens",
+        llm("", llm_row("TP1PP1DP8", fix_hp="LBS=4 GAS=16 (global bs = 2M tokens)")),
+        {"config_A100x1x8.py": "seqlength = 2048\nbatchsize = 4\naccumulate_steps = 16"},
+        "'global bs = 2M tokens', but LBS x GAS x DP x MPE is 4 x 16 x 8 x 2048 = 1.04858e+06",
+    ),
     ("L08", "no 1x8", GOOD, {"config_A100x1x1.py": ""}, "there is no configuration for 1x8"),
     ("L08", "no amp", nvidia(good(precision="amp")), CONFIG, "no configuration for 1x8 sets amp"),
     ("L08", "no dot", GOOD, {**CONFIG, "config_A100x2x8py": "lr = 1"}, "does not end in .py"),
@@ -332,6 +441,20 @@ BAD_CONFIGS = [
     ("L33", "version", nvidia(facts=NEEDS), {"requirements.txt": "bar\nfoo==1.2"}, "requirements.txt has foo==1.2"),
     ("L34", "no file", nvidia(after=SAYS_WHERE), CONFIG, "there is no ds_config.json"),
     ("L34", "no key", nvidia(after=SAYS_WHERE), {"ds_config.json": "{}"}, "there is no seqlength in ds_config.json"),
+    (
+        "L34",
+        "blank behind a backslash",
+        nvidia(after="```\npython train.py \\ \n  --epochs 3\n```"),
+        CONFIG,
+        "a blank behind \\ ends the command",
+    ),
+    (
+        "L34",
+        "comment within a value",
+        nvidia(after="```\nexport CUDA_VISIBLE_DEVICES=0,1#可用的GPU\n```"),
+        CONFIG,
+        "'#可用的GPU' is a part of the value of CUDA_VISIBLE_DEVICES",
+    ),
     ("L34", "no backslash", nvidia(after=COMMAND), CONFIG, "'python train.py' ends without \\, so that '--epochs 3'"),
     ("L29", "unknown key of TOML", GOOD, {"run.toml": "[hyperparameters]\nbatchsize = 3"}, "did you mean 'batch_size'"),
 ]
@@ -728,19 +851,26 @@ def test_model_of_another_case_than_the_directory(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("accelerator", "configs", "found"),
+    ("vendor", "accelerator", "short", "configs", "found"),
     [
-        ("曦云C500 64G", {}, ["one card is written 'C500' and 'MXC500'"]),
-        ("MetaX MXC500", {"config_C500x1x8.py": ""}, ["one card is written 'C500' and 'MXC500'"]),
-        ("MetaX MXC500", {"config_mxc500x1x8.py": ""}, []),
+        ("iluvatar", "天数智芯 Bi-150", "BI-V150", {}, ["one card is written 'Bi-150' and 'BI-V150'"]),
+        (
+            "iluvatar",
+            "BI-V150",
+            "BI-V150",
+            {"config_BI-150x1x8.py": ""},
+            ["one card is written 'BI-150' and 'BI-V150'"],
+        ),
+        ("metax", "曦云C500 64G", "MXC500", {}, []),
+        ("metax", "MetaX MXC500", "MXC500", {"config_mxc500x1x8.py": ""}, []),
     ],
 )
-def test_card_in_two_spellings(tmp_path, accelerator, configs, found):
+def test_card_in_two_spellings(tmp_path, vendor, accelerator, short, configs, found):
     text = nvidia(
-        good(label="MXC500 单机8卡（1x8）"), facts={"加速卡型号": accelerator}, general={"硬件设备简称": "MXC500"}
+        good(label=f"{short} 单机8卡（1x8）"), facts={"加速卡型号": accelerator}, general={"硬件设备简称": short}
     )
 
-    result = run(put(tmp_path, text, vendor="metax", configs=configs), select="L03")
+    result = run(put(tmp_path, text, vendor=vendor, configs=configs), select="L03")
 
     assert [(finding.message, finding.severity) for finding in result.findings] == [(each, "warning") for each in found]
 
@@ -839,7 +969,17 @@ def test_phrases_for_two_machines_that_differ(tmp_path):
         ("L05", nvidia(good(label="A100单机8卡（1x8*40G）"))),
         ("L05", nvidia(good(label="A100 2x8 (16卡)"))),
         ("L05", nvidia(good(label="1x8"))),
-        ("L05", nvidia(good(label="A1004机32卡（4x8）"))),
+        (
+            "L02",
+            llm("TP8", llm_row(), llm_row(tokens="3000", mfu="23.1%"), llm_row(label="H100单机8卡（1x8）", mfu="9%")),
+        ),
+        ("L02", llm("TP8", llm_row(), llm_row(fix_hp="MPE=4096", tokens="3000", mfu="26.1%"))),
+        ("L02", llm("TP8", llm_row(), llm_row(tokens="3455", mfu="26.5%"))),
+        ("L04", nvidia(after="### 环境\n\n#### 硬件\ntext")),
+        ("L05", llm("TP2PP1DP4", general={"parallel": ("parallel,见“性能指标”", "格式为TPxPPyDPz")})),
+        ("L13", other_case(good(acc="0.27"), general={"训练结果": ("acc,见“性能指标”", "0到1")})),
+        ("L13", detr(good(acc="0.42"), general={"训练结果": ("mAP,见“性能指标”", "平均精度的均值")})),
+        ("L30", nvidia(after="### A\n- one\n\n### A\n- other\n\nthat that is, is")),
         ("L05", nvidia(good(label="H1008卡（1x8）"))),
         ("L13", nvidia(header=(*HEADERS[:3], "e2e_time(s)", *HEADERS[4:]))),
         ("L13", nvidia(general={"总吞吐量": ("p_whole", "单位为samples/s(seq_length=512)")})),
@@ -917,3 +1057,135 @@ def test_a_copied_short_name_does_not_tell_whose_report_it_is(tmp_path):
     assert "--vendor" in unchecked["L03"]
     findings = run(path, vendor="acme").findings
     assert any(finding.rule == "L01" and "'A100' of nvidia" in finding.message for finding in findings)
+
+
+@pytest.mark.parametrize(
+    ("result", "found"),
+    [
+        ("0.376 && 0.336", ["0.376 && 0.336 is below the target 0.38 of the base configuration, without a word"]),
+        (
+            "38.4 && 33.6",
+            ["38.4 && 33.6 is below the target 0.34 of target_map_segm in the base configuration, without a word"],
+        ),
+        ("0.384 && 0.346", []),
+    ],
+)
+def test_each_of_several_results_is_compared_with_its_own_target(tmp_path, result, found):
+    general = {"模型": "mask_rcnn", "训练结果": ("map_bbox && map_segm,见“性能指标”", "")}
+    text = nvidia(good(acc=result), header=(*HEADERS[:7], "map_bbox && map_segm", "mem"), general=general)
+    path = put(tmp_path, text, case="mask_rcnn-pytorch")
+    put_benchmark(tmp_path, "mask_rcnn", "target_map_bbox = 0.38\ntarget_map_segm = 0.34\n")
+
+    assert [finding.message for finding in run(path, select="L12").findings] == found
+
+
+def test_result_of_no_named_metric_is_compared_with_the_only_target(tmp_path):
+    row = ("单机8卡", "config_A100x1x8", "1", "/", "0.669", "4", "5")
+    path = put(tmp_path, old(row), case="bert-pytorch")
+    put_benchmark(tmp_path, "bert", "target_mlm_accuracy = 0.67\n")
+
+    (finding,) = run(path, select="L12").findings
+
+    assert finding.message == "0.669 is below the target 0.67 of the base configuration, without a word"
+
+
+@pytest.mark.parametrize(("anchor", "found"), [("#run.sh", True), ("#L3", False), ("#L3-L5", False), ("", False)])
+def test_anchor_in_a_source(tmp_path, anchor, found):
+    path = put(tmp_path, nvidia(after=f"[x](config/run.sh{anchor})"), configs={"run.sh": "true\n"})
+
+    messages = [finding.message for finding in run(path, select="L23").findings]
+
+    assert messages == ([f"config/run.sh is no page with headings such as {anchor!r}"] if found else [])
+
+
+@pytest.mark.parametrize(
+    ("case", "changes", "found"),
+    [
+        ("zeta_7b", {"general": {"模型": "zeta"}}, ["model 'zeta' is of no size; the directory is 'zeta_7b'"]),
+        ("zeta_7b", {"general": {"模型": "Zeta-7B"}}, []),
+        (
+            "zeta_8x7b",
+            {"general": {"模型": "zeta_8*7B"}},
+            ["model 'zeta_8*7B' is written 'zeta_8x7b' in the directory"],
+        ),
+        (
+            "zeta_7b",
+            {"general": {"模型": "zeta_7b"}, "after": "```\nexport case_name=zeta_13b\n```"},
+            ["the command runs 'zeta_13b'; the directory is 'zeta_7b'"],
+        ),
+        ("zeta_7b", {"general": {"模型": "zeta_7b"}, "after": "`--case_name zeta_7B`"}, []),
+    ],
+)
+def test_size_of_the_model_and_case_of_the_commands(tmp_path, case, changes, found):
+    path = put(tmp_path, nvidia(**changes), case=f"{case}-pytorch")
+
+    assert [finding.message for finding in run(path, select="L31").findings] == found
+
+
+def test_rows_of_another_size_and_directory_in_another_spelling(tmp_path):
+    heading = ("Zeta-13B", *["---"] * 8)
+    text = nvidia(good(), heading, good(), good(label=MANY["1x1"]), general={"模型": "zeta_7b"})
+    path = put(tmp_path, text, case="zeta_7b-pytorch")
+    put_benchmark(tmp_path, "Zeta_7b", "lr = 1\n")
+
+    messages = [finding.message for finding in run(path, select="L31").findings]
+
+    assert messages == [
+        "the directory is called zeta_7b-pytorch, the benchmark Zeta_7b: nothing finds it",
+        "the rows of 'Zeta-13B' are of another case than 'zeta_7b'",
+    ]
+
+
+def test_batch_in_tokens_that_fix_hp_does_not_state(tmp_path):
+    configs = {"config_A100x1x8.py": "max_tokens = 10240\n"}
+    path = put(tmp_path, nvidia(general={"模型": "zeta"}), case="zeta-pytorch", configs=configs)
+    put_benchmark(tmp_path, "zeta", "max_tokens = 5120\n")
+
+    (finding,) = run(path, select="L07").findings
+
+    assert finding.message == "1x8 fp32: fix_hp '/', but config_A100x1x8.py has max_tokens=10240 (base 5120)"
+
+
+@pytest.mark.parametrize(("batch_of_one_card", "found"), [(256, 1), (32, 0)])
+def test_memory_that_no_batch_size_explains_is_not_compared(tmp_path, batch_of_one_card, found):
+    configs = {
+        "config_A100x1x8.py": "train_batch_size = 32\n",
+        "config_A100x1x1.py": f"train_batch_size = {batch_of_one_card}\n",
+    }
+    path = put(tmp_path, nvidia(good(), good(label=MANY["1x1"], mem="29.3/40.0")), configs=configs)
+
+    assert len(run(path, select="L16").findings) == found
+
+
+def test_rows_change_the_configuration_that_another_row_is_as(tmp_path):
+    rows = [
+        llm_row("TP1PP1DP8", fix_hp="/"),
+        llm_row("TP2PP1DP4", fix_hp="GAS=16"),
+    ]
+    configs = {"config_A100x1x8.py": "accumulate_steps = 4\ntensor_parallel = 1\npipeline_parallel = 1\n"}
+    path = put(tmp_path, llm("", *rows), case="llama-pytorch", configs=configs)
+    alone = put(tmp_path / "other", llm("", rows[1]), case="llama-pytorch", configs=configs)
+
+    assert [finding.message for finding in run(path, select="L07").findings] == []
+    assert [finding.message for finding in run(alone, select="L07").findings] == [
+        "'TP2PP1DP4', but config_A100x1x8.py has TP=1",
+        "1x8 fp32: fix_hp 'GAS=16', but config_A100x1x8.py has gradient_accumulation_steps=4",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("rule", "text", "config"),
+    [
+        ("L07", GOOD, "import os\nlr = float(os.environ['LR'])\n"),
+        ("L07", GOOD, "from elsewhere import *\n"),
+        ("L08", nvidia(good(precision="amp")), "import os\namp = bool(os.environ.get('AMP'))\n"),
+        ("L08", GOOD, "import os\nfp16 = bool(os.environ.get('HALF'))\n"),
+    ],
+)
+def test_setting_that_cannot_be_read_is_not_checked(tmp_path, rule, text, config):
+    result = run(put(tmp_path, text, configs={"config_A100x1x8.py": config}), select=rule)
+
+    assert result.findings == []
+    (unchecked,) = result.unchecked
+    assert unchecked.reason.startswith("config_A100x1x8.py:")
+    assert unchecked.reason.endswith(" cannot be read")

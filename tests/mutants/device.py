@@ -212,6 +212,31 @@ MUTANTS = [
         ),
     ),
     Mutant(
+        name="teardown_for_each_initialization",
+        kills=("D5",),
+        changes=(
+            Change(
+                old=_MAKE_CURRENT,
+                new=f'{_MAKE_CURRENT}    perf_vendor_info.__dict__.setdefault("open", []).append(1)\n',
+            ),
+            Change(
+                old="    restore_switches()\n",
+                new='    perf_vendor_info.__dict__["open"].pop()\n    restore_switches()\n',
+            ),
+        ),
+    ),
+    Mutant(
+        name="sharing_of_tensors_chosen_by_loader_options",
+        kills=("D10",),
+        changes=(
+            Change(
+                old="    return LoaderOptions()\n",
+                new="    import torch.multiprocessing\n\n"
+                '    torch.multiprocessing.set_sharing_strategy("file_system")\n    return LoaderOptions()\n',
+            ),
+        ),
+    ),
+    Mutant(
         name="variable_set_by_loader_options",
         kills=("D10",),
         changes=(
@@ -293,5 +318,21 @@ MUTANTS = [
         name="runtime_silences_warnings",
         kills=("D10",),
         changes=(Change(old=_LOADED, new=f'{_LOADED}    import warnings\n    warnings.filterwarnings("ignore")\n'),),
+    ),
+    Mutant(
+        name="runtime_silences_warnings_of_torch",
+        kills=("D10",),
+        changes=(
+            Change(
+                old=_LOADED,
+                new=f"{_LOADED}    import warnings\n\n"
+                '    warnings.filterwarnings("ignore", category=UserWarning, module="torch")\n',
+            ),
+        ),
+    ),
+    Mutant(
+        name="version_of_torch_without_its_build",
+        kills=("D7",),
+        changes=(Change(old="torch=torch.__version__,", new='torch=torch.__version__.split("+")[0] + ".0",'),),
     ),
 ]

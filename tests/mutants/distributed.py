@@ -231,6 +231,17 @@ MUTANTS = [
         ),
     ),
     Mutant(
+        name="barrier_of_a_further_group_does_not_wait",
+        kills=("P3",),
+        changes=_library(
+            "barrier",
+            "if len(calls) == 1: calls[0] = id(self)\n"
+            "work = good(self, opts)\n"
+            "if calls[0] != id(self): work.wait = lambda *arguments: True\n"
+            "return work",
+        ),
+    ),
+    Mutant(
         name="barrier_gives_up_after_five_seconds",
         kills=("P3",),
         changes=_library(

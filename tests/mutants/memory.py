@@ -175,6 +175,16 @@ MUTANTS = [
     ),
     Mutant(name="total_is_what_is_free", kills=("M1",), changes=_total("free_bytes")),
     Mutant(
+        name="capacity_of_identity_is_what_is_free",
+        kills=("M1",),
+        changes=(
+            Change(
+                old="        total_bytes=properties.total_bytes,\n",
+                new="        total_bytes=_torch_acme().mem_get_info(device)[0],\n",
+            ),
+        ),
+    ),
+    Mutant(
         name="allocated_in_elements",
         kills=("M2", "M3", "M6"),
         changes=_field(

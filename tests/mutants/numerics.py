@@ -308,6 +308,17 @@ torch.nn.functional.interpolate = interpolate
         ),
     ),
     Mutant(
+        name="knob_has_the_value_that_the_user_replaced",
+        kills=("N2",),
+        changes=(
+            Change(
+                old=_POLICY,
+                new='    threads = Knob(name="OMP_NUM_THREADS", value="1", reason="one core for each card")\n'
+                "    return precision_policy(requested, knobs=(knob, threads))\n",
+            ),
+        ),
+    ),
+    Mutant(
         name="initialization_sets_a_hidden_variable",
         kills=("N2",),
         changes=(

@@ -299,6 +299,27 @@ MUTANTS = [
         changes=_in_overrides('    import os\n\n    if "ACME_TUNED" in os.environ:\n        return CaseOverrides()\n'),
     ),
     Mutant(
+        name="environment_names_the_process",
+        kills=("A10",),
+        changes=_in_environment(
+            "    import os\n\n"
+            '    job = EnvironmentVariable(name="ACME_JOB", value=str(os.getpid()), reason="a name for the job")\n'
+            "    if rank.world_size > 1:\n        return (job,)\n"
+        ),
+    ),
+    Mutant(
+        name="products_known_if_one_card_is_visible",
+        kills=("A10",),
+        changes=(
+            Change(
+                old=_RETURN_INFO,
+                new="    import dataclasses\n    import os\n\n"
+                '    known = _INFO.known_devices if os.environ.get(_VISIBLE_VARIABLE) == "0" else ()\n'
+                "    return dataclasses.replace(_INFO, known_devices=known)\n",
+            ),
+        ),
+    ),
+    Mutant(
         name="peak_of_sparse_products",
         kills=("A10",),
         changes=(Change(old='source="kConvolutionFlopsPerS of', new='source="data sheet (with sparsity) of'),),

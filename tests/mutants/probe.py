@@ -175,6 +175,28 @@ MUTANTS = [
         ),
     ),
     Mutant(
+        name="visible_cards_keep_their_numbers",
+        kills=("B6",),
+        changes=(Change(old="index=card.index", new="index=int(card.uuid[-4:])"),),
+    ),
+    Mutant(
+        name="visible_card_has_the_capacity_of_all",
+        kills=("B6",),
+        changes=(
+            Change(
+                old="card.pci_bus_id, total_bytes=card.total_bytes",
+                new="card.pci_bus_id, total_bytes=card.total_bytes * 2 // len(acme_runtime.cards())",
+            ),
+        ),
+    ),
+    Mutant(
+        name="hidden_cards_without_a_remedy",
+        kills=("B6",),
+        changes=(
+            Change(old=' is loaded, but {_VISIBLE_VARIABLE} shows no card; unset it, or list card numbers"', new='"'),
+        ),
+    ),
+    Mutant(
         name="host_claimed_without_a_card",
         kills=("B7",),
         changes=_without_driver("        from chipperf.vendors import cpu\n        return cpu.perf_probe()\n"),

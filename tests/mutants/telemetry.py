@@ -78,6 +78,18 @@ MUTANTS = [
         changes=(Change(old=_READ, new=_READ.replace("device.uuid", "acme_runtime.cards()[0].uuid")),),
     ),
     Mutant(
+        name="utilization_of_the_busiest_card",
+        kills=("R1",),
+        changes=(
+            Change(
+                old="        utilization_percent=readings.utilization_percent,\n",
+                new="        utilization_percent=max(\n"
+                "            acme_runtime.telemetry(card.uuid).utilization_percent for card in acme_runtime.cards()\n"
+                "        ),\n",
+            ),
+        ),
+    ),
+    Mutant(
         name="telemetry_needs_torch",
         kills=("R1",),
         changes=(

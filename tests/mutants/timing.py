@@ -52,7 +52,8 @@ MUTANTS = [
     Mutant(
         name="synchronize_sleeps",
         kills=("T4",),
-        changes=(Change(old=_SYNCHRONIZE, new=_SYNCHRONIZE + "    import time\n\n    time.sleep(0.05)\n"),),
+        # Before it waits: after work of tenths of a second, it would return late.
+        changes=(Change(old=_SYNCHRONIZE, new="    import time\n\n    time.sleep(0.05)\n" + _SYNCHRONIZE),),
     ),
     Mutant(
         name="synchronize_waits_for_current_card",

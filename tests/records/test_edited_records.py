@@ -34,6 +34,8 @@ def finished() -> dict[str, Any]:
     data = read_record(EXAMPLE).model_dump(mode="json")
     power = {"mean_w": 200.0, "max_w": 250.0, "energy_j": 348_000.0, "mean_temperature_c": 60.0}
     data["metrics"]["power"] |= power | {"max_temperature_c": 70.0}
+    # It was made before records had this span; training began after 18.16 s.
+    data["metrics"]["spans"].insert(1, {"name": "first_step", "start_s": 0.0, "seconds": 19.0})
     return data
 
 
@@ -232,6 +234,8 @@ FOUND: dict[str, Edit] = {
     ),
     "a dataset's name in capitals": all_of(IS_PUBLISHED, put("dataset.name", "COCO\uff12017")),
     "a change twice": lambda data: data["hyperparameters"]["changes"].append(data["hyperparameters"]["changes"][0]),
+    "a first step before training": span("first_step", "seconds", 18.0),
+    "a first step after training": span("first_step", "seconds", 1750.0),
     "a span twice": lambda data: data["metrics"]["spans"].append(data["metrics"]["spans"][0]),
     "a span of negative time": span("eval", "seconds", -100.0),
     "teardown is shorter": all_of(put("metrics.e2e_time_s", 1795.0), span("teardown", "start_s", 1793.019267267001)),

@@ -104,7 +104,7 @@ def test_spans_cover_the_run_in_order(record: Record) -> None:
     spans = record.metrics.spans
 
     assert [span.start_s for span in spans] == sorted(span.start_s for span in spans)
-    expected = {"launch", "init", "warmup", "train", "eval", "core_pass", "diagnostic_pass", "teardown"}
+    expected = {"launch", "first_step", "init", "warmup", "train", "eval", "core_pass", "diagnostic_pass", "teardown"}
     assert expected <= {span.name for span in spans}
     assert isinstance(record.metrics.e2e_time_s, float)
     last = spans[-1]

@@ -14,13 +14,14 @@ from chipperf.records.checkpoints import list_checkpoints
 from chipperf.records.schema import Limits
 from chipperf.train import loop as loop_module
 from chipperf.train.stop import StopRequest
-from tiny_training import FakeSession, StopAt, TwoRanks, make_random_training, make_training
+from tiny_training import FakeSession, StopAt, TwoRanks, make_random_training, make_training, resume_training
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
     import torch
+    from tiny_training import Training
 
 
 @pytest.mark.parametrize(
@@ -70,6 +71,23 @@ def test_warmup_may_reach_into_the_second_epoch(monkeypatch: pytest.MonkeyPatch)
 
     assert training.state.windows[0].first_step == 16
     assert training.session.calls.count("reset") == 1
+
+
+def test_first_step_is_that_of_the_first_session(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def spans(training: Training) -> dict[str, tuple[float, float]]:
+        return {name: (start_s, start_s + took_s) for name, (start_s, took_s) in training.context.spans.state().items()}
+
+    stopped = make_random_training(monkeypatch, checkpoints=tmp_path, stop=StopAt(3))
+    assert "first_step" not in spans(stopped)
+    stopped.loop.train()
+    start_s, end_s = spans(stopped)["first_step"]
+    training_s = spans(stopped)["train"]
+    assert start_s == 0
+    assert training_s[0] < end_s < training_s[1]
+
+    resumed = resume_training(monkeypatch, tmp_path, 2)
+    resumed.loop.train()
+    assert spans(resumed)["first_step"] == (start_s, end_s)
 
 
 def test_device_is_synchronized_at_window_edges_only(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,12 +4,25 @@ from __future__ import annotations
 
 import re
 import xml.etree.ElementTree as ElementTree
+from datetime import datetime, timezone
 
 import pytest
 from chipperf.records.schema import Window
-from chipperf.web.charts import DASHES, MOST_POINTS, SERIES, dash, draw_convergence, draw_throughputs, draw_windows
+from chipperf.web.charts import (
+    DASHES,
+    MOST_POINTS,
+    SERIES,
+    dash,
+    draw_convergence,
+    draw_throughputs,
+    draw_trend,
+    draw_windows,
+)
 
 LINE = [(float(epoch), epoch / 100) for epoch in range(1, 31)]
+
+
+DAYS = [datetime(2026, 1, day, tzinfo=timezone.utc) for day in (1, 2, 9)]
 
 
 def windows(count: int) -> list[Window]:
@@ -22,6 +35,7 @@ PICTURES = {
     "convergence": lambda: draw_convergence([LINE, LINE[:5]], [0.2], as_percent=True),
     "throughput": lambda: draw_throughputs([(1.0, 2.0, 3.0), (4.0, None, 5.0)]),
     "windows": lambda: draw_windows(windows(20)),
+    "trend": lambda: draw_trend(DAYS, [(1.0, 2.0), (None, 1.5), (1.0, None)], [("", ""), ("", "lower"), ("", "")]),
 }
 
 
@@ -55,7 +69,7 @@ def test_texts_are_numbers():
     texts = re.findall(r"<text[^>]*>([^<]*)</text>", "".join(draw() for draw in PICTURES.values()))
 
     assert texts
-    assert all(re.fullmatch(r"[−-]?[\d.]+", text) for text in texts), texts
+    assert all(re.fullmatch(r"[−-]?[\d.]+|\d{4}(-\d\d){2}", text) for text in texts), texts
 
 
 @pytest.mark.parametrize("count", [1, SERIES * len(DASHES) + 3])

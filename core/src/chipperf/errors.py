@@ -98,6 +98,12 @@ class CheckFailed(PerfError):
     exit_code = 4
 
 
+class Undecided(PerfError):
+    """A check ran, and what was measured does not decide it."""
+
+    exit_code = 5
+
+
 def did_you_mean(name: str, known: Iterable[str], likeness: float = 0.6) -> str:
     """Return `` (did you mean 'x'?)`` for the known name nearest to ``name``, or an empty string if none is near."""
     nearest = difflib.get_close_matches(name, sorted(known), n=1, cutoff=likeness)

@@ -7,7 +7,6 @@ from pathlib import Path
 import typer
 
 from chipperf.cases.base import Case
-from chipperf.cases.new_case import create_case
 from chipperf.cases.registry import case_names, find_case
 from chipperf.cli.command_groups import group_with_default
 from chipperf.cli.command_options import JSON_OPTION
@@ -16,7 +15,7 @@ from chipperf.errors import PluginError
 
 app = typer.Typer(
     cls=group_with_default("show"),
-    help="List the cases, or one case's hyperparameters with their roles and base values.",
+    help="List the cases, or one case's hyperparameters, or make a package with a new case.",
 )
 
 
@@ -56,6 +55,9 @@ def new(
 
     Example: perf cases new tabular
     """
+    # A list of cases needs no templates.
+    from chipperf.cases.new_case import create_case
+
     files = create_case(name, name if title is None else title, directory)
     for file in files:
         typer.echo(file)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext, redirect_stdout
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,11 +14,23 @@ import typer
 from chipperf.cli.command_options import JSON_OPTION, language_option
 from chipperf.cli.output import note, note_fonts, print_json, print_table, require_directory, write_file
 from chipperf.compare.comparison import Comparison, compare_columns, compare_curves
-from chipperf.compare.comparison_formats import as_csv, as_markdown, headers, json_text, json_value, legend, notes, rows
+from chipperf.compare.comparison_formats import (
+    as_csv,
+    as_github,
+    as_markdown,
+    headers,
+    json_text,
+    json_value,
+    legend,
+    notes,
+    rows,
+)
 from chipperf.compare.footnotes import installed_peak
+from chipperf.compare.gate import judge
+from chipperf.compare.requirements import describe_judgement, parse_requirements
 from chipperf.compare.sides import Side, read_columns
 from chipperf.documents.format import number, quality, text_or_marker
-from chipperf.errors import UsageError
+from chipperf.errors import CheckFailed, Undecided, UsageError
 from chipperf.languages import Language
 from chipperf.records.schema import Missing
 from chipperf.report.comparability import differences
@@ -26,7 +38,7 @@ from chipperf.report.curve_files import draw_curves, points_csv
 from chipperf.report.curves import Axis, Curve, Curves, common_places, median_at
 from chipperf.report.figures import PictureFormat, require_matplotlib
 
-ComparisonFormat = Literal["table", "markdown", "csv", "json"]
+ComparisonFormat = Literal["table", "markdown", "csv", "json", "github"]
 
 _RUNS_BESIDE = 3
 _LARGEST_TABLE = 20
@@ -34,7 +46,12 @@ _LARGEST_TABLE = 20
 
 _PICTURES: dict[str, PictureFormat] = {".png": "png", ".svg": "svg"}
 _FORMATS: dict[str, ComparisonFormat] = {".md": "markdown", ".csv": "csv", ".json": "json"}
-_WRITERS: dict[str, Callable[[Comparison], str]] = {"markdown": as_markdown, "csv": as_csv, "json": json_text}
+_WRITERS: dict[str, Callable[[Comparison], str]] = {
+    "markdown": as_markdown,
+    "csv": as_csv,
+    "json": json_text,
+    "github": as_github,
+}
 
 
 def compare(
@@ -48,6 +65,15 @@ def compare(
     ),
     topology: str | None = typer.Option(None, "--topology", help="Only runs and rows on it, for example 1x8."),
     precision: str | None = typer.Option(None, "--precision", help="Only runs and rows that requested it."),
+    at_least: list[str] = typer.Option(
+        [],
+        "--at-least",
+        help="Least ratio to the first run, the baseline: p_core=0.97.",
+        metavar="METRIC=RATIO",
+    ),
+    at_most: list[str] = typer.Option(
+        [], "--at-most", help="Highest ratio to it: mem=1.05. Both may be repeated.", metavar="METRIC=RATIO"
+    ),
     curve: Literal["accuracy", "loss"] | None = typer.Option(
         None, "--curve", help="Compare over training: accuracy (the case's quality, mAP for one) or training loss."
     ),
@@ -66,14 +92,30 @@ def compare(
     the first column, with a confidence interval where there are windows or repeats; footnotes say what differs. Runs
     whose results mean different things are refused.
 
+    --at-least and --at-most make it a gate: exit code 0 if the intervals of the ratios keep all bounds, 4 if one lies
+    beyond its bound, 5 if one is not decidable without more repeats.
+
     Example: perf compare runs/a runs/b --format markdown --out comparison.md
+
+    Example: perf compare baseline nightly --at-least p_core=0.97 --at-most mem=1.05 --format github
     """
+    requirements = parse_requirements(at_least, at_most)
+    if requirements and curve is not None:
+        raise UsageError("--at-least and --at-most do not apply to a curve", hint="leave --curve out")
+    if output == "github" and not requirements:
+        raise UsageError("--format github annotates requirements", hint="add --at-least or --at-most")
     if curve is None:
         if axis is not None:
             raise UsageError("--axis belongs to a curve", hint="add --curve accuracy, or loss")
         chosen = _choose_format(output, out, as_json=as_json)
         require_directory(out)
-        _write_comparison(compare_columns(_read(paths, topology, precision), peak_of=installed_peak), chosen, out)
+        sides = _read(paths, topology, precision)
+        comparison = compare_columns(sides, peak_of=installed_peak)
+        if requirements:
+            _require_evidence(sides, paths[0])
+            comparison = replace(comparison, judgements=judge(comparison, requirements))
+        _write_comparison(comparison, chosen, out)
+        _require_met(comparison)
         return
     if output not in (None, "json"):
         raise UsageError(f"--format {output} does not apply to a curve", hint="write its points: --out FILE.csv")
@@ -109,6 +151,48 @@ def _read(paths: Sequence[Path], topology: str | None, precision: str | None) ->
     return chosen
 
 
+def _require_evidence(sides: Sequence[Side], baseline: Path) -> None:
+    """Check that the baseline was not filtered out, and that no run contradicts itself or its events and logs."""
+    # Imported here: a comparison without requirements does not read them.
+    from chipperf.verify.evidence import examine
+
+    if sides[0].source != str(baseline):
+        raise UsageError(
+            f"the baseline, {baseline}, is on another topology or precision than is asked for",
+            hint="name a baseline that is on it",
+        )
+    for side in sides:
+        # A row of a document has no file.
+        for record, file in zip(side.records, side.files, strict=False):
+            examined = examine(record, file if file.is_dir() else file.parent)
+            for text in examined.notes:
+                note(f"run {record.run_id}: {text}")
+            if examined.contradictions:
+                raise UsageError(
+                    f"run {record.run_id} is not what was measured: {examined.contradictions[0]}",
+                    hint="nothing can be judged by such a record: run it again",
+                )
+
+
+def _require_met(comparison: Comparison) -> None:
+    """Raise an error if a requirement is not met or not decidable. A bound on what is better is noted."""
+    for requirement in dict.fromkeys(each.requirement for each in comparison.judgements):
+        measure = next(each for each in comparison.measures if each.name == requirement.measure)
+        if measure.higher_is_better != (requirement.bound == "at_least"):
+            better = "higher" if measure.higher_is_better else "lower"
+            note(f"{requirement}: it is better when it is {better}, and nothing limits that it gets worse")
+    texts = {
+        verdict: [str(each.requirement) for each in comparison.judgements if each.verdict == verdict]
+        for verdict in ("not_met", "undecided")
+    }
+    if texts["not_met"]:
+        raise CheckFailed(f"not met: {', '.join(texts['not_met'])}", hint="perf compare lists what differs")
+    if texts["undecided"]:
+        raise Undecided(
+            f"not decidable: {', '.join(texts['undecided'])}", hint="more repeats decide: perf train --repeat N"
+        )
+
+
 def _choose_format(output: ComparisonFormat | None, out: Path | None, *, as_json: bool) -> ComparisonFormat:
     suffix = out.suffix.casefold() if out else ""
     if suffix in _PICTURES:
@@ -139,6 +223,10 @@ def _print_comparison(comparison: Comparison) -> None:
     _print_beside(headers(comparison), rows(comparison))
     for text in notes(comparison):
         typer.echo(f"\n{text}")
+    if comparison.judgements:
+        typer.echo("\nRequirements")
+        for judgement in comparison.judgements:
+            typer.echo(f"  {describe_judgement(judgement)}")
     if comparison.footnotes:
         typer.echo("\nFootnotes")
         for place, footnote in enumerate(comparison.footnotes, start=1):

@@ -225,6 +225,8 @@ def _show(result: Result, form: str, output_file: Path | None) -> None:
 
 
 def _write(text: str, file: Path | None, *, painted: bool = False) -> None:
+    # A file's name may have bytes that are no text. JSON has the same escape for them.
+    text = text.encode("utf-8", "backslashreplace").decode()
     if file is not None:
         write_file(file, text)
     else:

@@ -20,6 +20,14 @@ COMMANDS = {
     "train": ("train:train", "Train a case and write its record, or continue a run that stopped."),
     "suite": ("suite:suite", "Run a matrix of case, precision, topology and repeats."),
     "compare": ("compare:compare", "Compare runs of one case on one dataset: vendors, precisions, topologies."),
+    "runs": (
+        "runs:runs",
+        "List the runs below directories, the newest first: when, state, case, row of a report, verdict.",
+    ),
+    "show": (
+        "runs:show",
+        "Show one run: its values, what did not work, environment, precision, dataset and settings.",
+    ),
     "site": (
         "site:site",
         "Make static web pages of all records below a directory: a leaderboard, and a page for each run.",
@@ -86,8 +94,8 @@ def perf(
 def main() -> NoReturn:
     """Run the program and exit.
 
-    Exit codes: 0 success, 1 the run failed, 2 usage, 3 plugin or environment, 4 a check found faults. An error is one
-    line and a hint; ``PERF_DEBUG=1`` adds the traceback.
+    Exit codes: 0 success, 1 the run failed, 2 usage, 3 plugin or environment, 4 a check found faults, 5 a check is
+    undecided. An error is one line and a hint; ``PERF_DEBUG=1`` adds the traceback.
     """
     _prepare_process()
     sys.stdout, sys.stderr = cast("TextIO", Output(sys.stdout)), cast("TextIO", Output(sys.stderr, may_lose=True))

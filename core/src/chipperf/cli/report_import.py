@@ -14,7 +14,7 @@ from chipperf.cli.output import note, print_json, print_table
 from chipperf.documents.card_names import read_card_names
 from chipperf.errors import CheckFailed, UsageError
 from chipperf.records.schema import Topology
-from chipperf.visible import counted
+from chipperf.visible import counted, visible
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -72,7 +72,7 @@ def import_documents(
 
 def _as_json(each: FileImport, records: Sequence[tuple[Path, Record]]) -> dict[str, object]:
     return {
-        "path": str(each.path),
+        "path": visible(str(each.path)),
         "imported": each.outcome,
         "reason": each.reason,
         "files": [file.name for file in each.imported.files],
@@ -93,7 +93,8 @@ def _print(results: Sequence[FileImport], placed: Sequence[Sequence[tuple[Path, 
         typer.echo(f"not understood: {found}", err=True)
     if len(results) > 1:
         overview = [
-            (each.path, len(records), each.outcome, each.reason) for each, records in zip(results, placed, strict=True)
+            (visible(str(each.path)), len(records), each.outcome, each.reason)
+            for each, records in zip(results, placed, strict=True)
         ]
         print_table(("file", "records", "imported", "why not fully"), overview)
     typer.echo(f"{counted(len(rows), 'record')}; {counted(len(not_understood), 'text')} not understood")

@@ -5,22 +5,22 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final
 
 from chipperf.cases.registry import find_case
 from chipperf.compare.footnotes import Footnote, footnotes
-from chipperf.compare.intervals import Interval, ratio_interval, resample, varies
 from chipperf.compare.setting_differences import DifferentSetting, different_settings
 from chipperf.errors import UsageError
-from chipperf.records.columns import columns_of
-from chipperf.records.consistency import differing_from_windows
+from chipperf.records.columns import columns_of, completed_value
 from chipperf.records.convergence import Outcome, convergence_outcome, lower_is_better
+from chipperf.records.intervals import Interval, ratio_interval, resample, varies
+from chipperf.records.ratios import drawn_from, follows_from_windows, verdict
 from chipperf.records.repeats import aggregate, combine
 from chipperf.records.scaling import efficiency, scaling_identity
 from chipperf.records.schema import Missing
 from chipperf.report.comparability import require_comparable
 from chipperf.report.curves import MINIMUM_POINTS, CurveRuns, build_curves, read_points
-from chipperf.report.row import completed_value, curve_names, group_repeats
+from chipperf.report.row import curve_names, group_repeats
 from chipperf.report.tracing import record_digest
 
 if TYPE_CHECKING:
@@ -28,13 +28,12 @@ if TYPE_CHECKING:
 
     from chipperf.cases.base import Case
     from chipperf.compare.footnotes import PeakOf
+    from chipperf.compare.requirements import Judgement
     from chipperf.compare.sides import Side
     from chipperf.records.columns import Column, Unit
-    from chipperf.records.schema import Number, Record, Throughput
+    from chipperf.records.ratios import Verdict
+    from chipperf.records.schema import Number
     from chipperf.report.curves import Axis, Curves, Quantity
-
-TOLERANCE: Final = 0.02
-"""Distance from 1, as a fraction, within which an interval shows no difference."""
 
 _TOO_FEW: Final[Mapping[Quantity, tuple[str, str]]] = {
     "quality": ("evaluations", ""),
@@ -67,7 +66,7 @@ class ComparedValue:
     ratio: float | None
     interval: Interval | None
     no_interval: str | None
-    verdict: Literal["higher", "lower", "no_difference"] | None
+    verdict: Verdict | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,7 +91,8 @@ class Scaling:
 class Comparison:
     """A comparison of runs of one case. ``names``, ``outcomes`` and ``scaling`` have an entry for every column.
 
-    ``scaling`` is ``None`` for a column that is no scaling pair with a column of fewer devices.
+    ``scaling`` is ``None`` for a column that is no scaling pair with a column of fewer devices. ``judgements`` are of
+    what was required, see :func:`chipperf.compare.gate.judge`.
     """
 
     case: Case
@@ -103,6 +103,7 @@ class Comparison:
     scaling: tuple[Scaling | None, ...]
     settings: tuple[DifferentSetting, ...]
     footnotes: tuple[Footnote, ...]
+    judgements: tuple[Judgement, ...] = ()
 
 
 def compare_columns(columns: Sequence[Side], *, peak_of: PeakOf = lambda record: None) -> Comparison:
@@ -159,7 +160,7 @@ def _measure(measure: Column, columns: Sequence[Side]) -> ComparedMeasure:
     values = [[completed_value(record, measure.value(record)) for record in column.records] for column in columns]
     results = [aggregate(each, measure.unit).value for each in values]
     throughputs = [[measure.throughput(record) for record in column.records] for column in columns]
-    samples = [[_drawn_from(measure, record) for record in column.records] for column in columns]
+    samples = [[drawn_from(measure, record) for record in column.records] for column in columns]
 
     @cache
     def resampled(place: int) -> list[float]:
@@ -171,7 +172,7 @@ def _measure(measure: Column, columns: Sequence[Side]) -> ComparedMeasure:
         single = [str(each + 1) for each in pair if not varies(samples[each])]
         if single:
             return None, f"a single value in column {' and '.join(single)}"
-        doubtful = [str(each + 1) for each in pair if not all(map(_follows_from_windows, throughputs[each]))]
+        doubtful = [str(each + 1) for each in pair if not all(map(follows_from_windows, throughputs[each]))]
         if doubtful:
             return None, f"the value in column {' and '.join(doubtful)} is not that of its windows"
         found = ratio_interval(resampled(place), resampled(0))
@@ -193,7 +194,7 @@ def _measure(measure: Column, columns: Sequence[Side]) -> ComparedMeasure:
                 ratio=ratio,
                 interval=found,
                 no_interval=reason,
-                verdict=_verdict(found) if found else None,
+                verdict=verdict(found) if found else None,
             )
         )
     is_inverse = measure.unit == "fraction" and lower_is_better(columns[0].first.case)
@@ -201,30 +202,11 @@ def _measure(measure: Column, columns: Sequence[Side]) -> ComparedMeasure:
     return ComparedMeasure(name=measure.name, unit=measure.unit, higher_is_better=higher_is_better, cells=tuple(cells))
 
 
-def _drawn_from(measure: Column, record: Record) -> list[float]:
-    """Return the values of a run for the bootstrap: the rates of its windows, or its single value."""
-    throughput = measure.throughput(record)
-    if throughput:
-        return [window.samples_per_s for window in throughput.timed_windows] or [throughput.median]
-    value = measure.value(record)
-    return [] if isinstance(value, Missing) else [float(value)]
-
-
-def _follows_from_windows(throughput: Throughput | None) -> bool:
-    return throughput is None or not any(differing_from_windows(throughput))
-
-
 def _ratio(value: Number, first: Number) -> float | None:
     if isinstance(value, Missing) or isinstance(first, Missing) or first == 0:
         return None
     ratio = value / first
     return ratio if math.isfinite(ratio) else None
-
-
-def _verdict(interval: Interval) -> Literal["higher", "lower", "no_difference"]:
-    if interval.low > 1 + TOLERANCE:
-        return "higher"
-    return "lower" if interval.high < 1 - TOLERANCE else "no_difference"
 
 
 def compare_curves(comparison: Comparison, quantity: Quantity, *, axis: Axis | None = None) -> Curves:

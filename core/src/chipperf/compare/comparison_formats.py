@@ -9,8 +9,9 @@ from collections import Counter
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Final
 
-from chipperf.compare.intervals import LEVEL, RESAMPLES
-from chipperf.documents.format import csv_text, escape_markdown, in_unit, text_or_marker
+from chipperf.compare.requirements import BOUNDS, describe_judgement
+from chipperf.documents.format import csv_text, escape_markdown, github_annotation, in_unit, text_or_marker
+from chipperf.records.intervals import LEVEL, RESAMPLES
 from chipperf.records.schema import Missing
 
 if TYPE_CHECKING:
@@ -33,6 +34,8 @@ _CSV_COLUMNS: Final = (
     *("column", "name", "runs", "vendor", "case", "kind", "topology", "precision"),
     *("measure", "unit", "value", "missing", "reason", "lowest", "highest", "repeats", "windows"),
     *("ratio", "interval_low", "interval_high", "interval_level", "resamples", "no_interval", "verdict"),
+    *BOUNDS,
+    *(f"{bound}_verdict" for bound in BOUNDS),
 )
 
 
@@ -91,6 +94,9 @@ def as_markdown(comparison: Comparison) -> str:
     lines += ["", *_table(["", *headers(comparison)], [[title, *cells] for title, cells in rows(comparison).items()])]
     for note in notes(comparison):
         lines += ["", escape_markdown(note)]
+    if comparison.judgements:
+        lines += ["", "### Requirements", ""]
+        lines += [f"* {escape_markdown(describe_judgement(each))}" for each in comparison.judgements]
     if comparison.footnotes:
         lines += ["", "### Footnotes", ""]
         lines += [f"{place}. {escape_markdown(each.text)}" for place, each in enumerate(comparison.footnotes, start=1)]
@@ -99,6 +105,16 @@ def as_markdown(comparison: Comparison) -> str:
         places = [str(place) for place in range(1, len(comparison.columns) + 1)]
         lines += ["", "### Settings that differ", "", *_table(["kind", "setting", *places], settings)]
     return "\n".join(lines) + "\n"
+
+
+def as_github(comparison: Comparison) -> str:
+    """Return an annotation of a GitHub workflow for each requirement."""
+    kinds = {"met": "notice", "not_met": "error", "undecided": "warning"}
+    lines = []
+    for each in comparison.judgements:
+        title = f"perf compare: {each.requirement}"
+        lines.append(github_annotation(kinds[each.verdict], describe_judgement(each), title=title))
+    return "".join(f"{line}\n" for line in lines)
 
 
 def as_csv(comparison: Comparison) -> str:
@@ -124,6 +140,7 @@ def as_csv(comparison: Comparison) -> str:
         }
         lines = [
             {"measure": measure.name, "unit": measure.unit, **_csv_values(measure.cells[place])}
+            | _csv_requirements(measure, place + 1, comparison)
             for measure in comparison.measures
         ]
         scaling = comparison.scaling[place]
@@ -174,6 +191,7 @@ def json_text(comparison: Comparison) -> str:
         ],
         "settings": [asdict(each) for each in comparison.settings],
         "footnotes": [asdict(each) for each in comparison.footnotes],
+        "requirements": [asdict(each) for each in comparison.judgements],
     }
     return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
@@ -220,6 +238,15 @@ def _csv_values(cell: ComparedValue) -> dict[str, object]:
         values["resamples"] = interval["resamples"]
     if isinstance(cell.value, Missing):
         values |= {"value": None, "missing": cell.value.missing, "reason": cell.value.reason}
+    return values
+
+
+def _csv_requirements(measure: ComparedMeasure, column: int, comparison: Comparison) -> dict[str, object]:
+    values: dict[str, object] = {}
+    for each in comparison.judgements:
+        if (each.requirement.measure, each.column) == (measure.name, column):
+            values[each.requirement.bound] = each.requirement.ratio
+            values[f"{each.requirement.bound}_verdict"] = each.verdict
     return values
 
 

@@ -18,7 +18,7 @@ from chipperf.records.memory_peak import peak_source
 from chipperf.records.plausibility import Peak, check_record, check_scaling
 from chipperf.records.repeats import ENOUGH_REPEATS
 from chipperf.records.schema import UNKNOWN, Missing, Power
-from chipperf.report.comparability import setting_text
+from chipperf.report.comparability import length, setting_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -98,7 +98,7 @@ def _conditions(record: Record) -> Iterator[tuple[str, Setting | Missing | None]
     yield "global batch", record.hyperparameters.global_batch_size
     yield "epochs trained", record.metrics.epochs
     yield "epochs planned", record.hyperparameters.values.get("epochs", UNKNOWN)
-    yield "length", silent or _length(limits.max_epochs, limits.max_steps, limits.budget_s)
+    yield "length", silent or length(limits)
     yield "requested precision", record.precision.requested
     yield "effective precision", record.precision.effective
     yield "dataset version", dataset.version
@@ -106,11 +106,6 @@ def _conditions(record: Record) -> Iterator[tuple[str, Setting | Missing | None]
     yield "samples evaluated", dataset.eval_samples
     memory = record.metrics.memory
     yield "mem_peak read from", memory if isinstance(memory, Missing) else peak_source(memory)
-
-
-def _length(epochs: int | None, steps: int | None, seconds: float | None) -> str:
-    texts = [f"{value:g} {unit}" for value, unit in ((epochs, "epochs"), (steps, "steps"), (seconds, "s")) if value]
-    return f"at most {' and '.join(texts)}" if texts else "the whole schedule"
 
 
 def _coarse_energy(column: Side) -> Iterator[str]:

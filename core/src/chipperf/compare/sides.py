@@ -27,12 +27,14 @@ class Side:
         records: A run, its repeats with other seeds, or a row of a document. If any run completed, only completed runs.
         source: The path that the user named.
         not_understood: Number of texts in the document that did not become a value of a record.
+        files: The record's file, or the record's directory, of each of the runs; empty for a row of a document.
     """
 
     records: tuple[Record, ...]
     planned: int = 1
     source: str = ""
     not_understood: int = 0
+    files: tuple[Path, ...] = ()
 
     @property
     def first(self) -> Record:
@@ -51,16 +53,17 @@ def read_columns(paths: Iterable[Path]) -> list[Side]:
 def _runs(path: Path) -> Side:
     repeats = read_repeats(path)
     if repeats is None:
-        return Side(records=(read_record(path),), source=str(path))
-    records = []
+        return Side(records=(read_record(path),), source=str(path), files=(path,))
+    runs = []
     for run in repeats.runs:
         # A run without a record never started, or its record was removed. It counts as planned.
         with suppress(RecordError):
-            records.append(read_record(path / run.directory))
-    completed = [record for record in records if record.status.state == "completed"]
-    if not records:
+            runs.append((read_record(path / run.directory), path / run.directory))
+    completed = [run for run in runs if run[0].status.state == "completed"]
+    if not runs:
         raise RecordError(f"none of the repeats in {path} left a record", hint="name other runs")
-    return Side(records=tuple(completed or records[:1]), planned=repeats.planned, source=str(path))
+    records, files = zip(*(completed or runs[:1]), strict=True)
+    return Side(records=records, planned=repeats.planned, source=str(path), files=files)
 
 
 def _document(path: Path) -> list[Side]:

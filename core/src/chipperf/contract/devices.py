@@ -273,8 +273,9 @@ def read_switches(device_type: str) -> dict[str, object]:
                 with suppress(Exception):  # It may be of a library that is not there.
                     found[f"{owner}.{name.removeprefix('get_')}"] = read()
     for name in (DETERMINISTIC_ALGORITHMS, MATMUL_PRECISION, *names):
-        # torch refuses to read a switch if both its older and its newer name were set.
-        with suppress(RuntimeError, AttributeError):
+        # torch refuses to read a switch if both its older and its newer name were set. Before 2.2, it asserts that it
+        # has one.
+        with suppress(RuntimeError, AttributeError, AssertionError):
             value = read_switch(name)
             # If it is not set, the product is computed in fp32.
             found[name] = "ieee" if value == "none" else value

@@ -166,6 +166,28 @@ def patient(limit_s: float) -> float:
     return limit_s * _timeout_factor
 
 
+def waited_s(*, caller: bool = False) -> float:
+    """Return how long threads of this process have waited for a core, as on a busy host; 0 where nobody counts.
+
+    They are all threads that have not ended, or the ``caller`` alone, for which it takes microseconds to ask.
+    """
+    waited_ns = 0
+    with suppress(OSError):
+        for thread in ("/proc/thread-self",) if caller else [each.path for each in os.scandir("/proc/self/task")]:
+            # A thread may end meanwhile.
+            with suppress(OSError, ValueError), open(f"{thread}/schedstat", encoding="ascii") as times:
+                waited_ns += int(times.read().split()[1])
+    return waited_ns / 1e9
+
+
+def undisturbed_s() -> float:
+    """Return a clock that stands still while a thread of this process waits for a core.
+
+    Between two readings passes what the work between them takes on a quiet host, or less if several threads waited.
+    """
+    return time.monotonic() - waited_s()
+
+
 def call_in_new_interpreter(
     function: Callable[[Any], object],
     argument: object,

@@ -13,6 +13,7 @@ import logging
 import multiprocessing
 import os
 import random
+import re
 import resource
 import signal
 import socket
@@ -25,6 +26,7 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import Any, Final
@@ -34,6 +36,7 @@ import psutil
 # Plugins use these modules of core, so they must be imported before the first comparison.
 import chipperf.hardware
 import chipperf.torchtools  # noqa: F401
+from chipperf.contract.isolation import undisturbed_s
 from chipperf.contract.plugin_files import named_variables, source_files
 from chipperf.errors import PerfError, PluginError
 from chipperf.plugin import installed
@@ -62,8 +65,12 @@ _LIBRARY_THREADS: Final = "leaves threads of a library running"
 _ALL_LOGGERS: Final = "all loggers"
 _ROOT_LOGGER: Final = "the root logger"
 
-_SILENCE: Final = ("ignore", None, Warning, None)
-"""The filter of ``warnings`` that silences all of them, up to the line number."""
+_WARNINGS: Final = (UserWarning, FutureWarning, RuntimeWarning)
+_WARNERS: Final = ("torch", "torch.nn.functional", "torchvision.ops.misc", "chipperf.train.worker", "__main__")
+"""Kinds of warnings, and modules of others that warn; a plugin may leave only those unshown whose text it names."""
+
+_TORCH_MODULE: Final = re.compile(r"torch\.[a-z]\w*")
+"""Matches a public module directly in torch."""
 
 _OPERATORS: Final = ("torch.nn.", "torch.optim.", "torch.Tensor.")
 """Where torch replaces nothing of its own later."""
@@ -79,6 +86,7 @@ _SETTINGS_OF_RUNTIMES: Final = frozenset(
         "limits of the process",
         "the state of random",
         "atexit's handlers",
+        "torch.compiler.get_default_backend",
     }
 )
 """Settings that the import of an extension changes for its own sake. Core seeds the generators after it."""
@@ -95,9 +103,9 @@ def observe_import(entry: Mapping[str, str]) -> dict[str, Any]:
 
     before = set(sys.modules)
     sys.addaudithook(audit)
-    started_s = time.monotonic()
+    started_s = undisturbed_s()
     installed.load(PluginEntry(**entry))
-    seconds = time.monotonic() - started_s
+    seconds = undisturbed_s() - started_s
     return {"modules": sorted(set(sys.modules) - before), "libraries": libraries, "seconds": seconds}
 
 
@@ -117,7 +125,7 @@ def observe_changes(entry: Mapping[str, str]) -> list[str]:
         tempfile.tempdir = None
         sys.addaudithook(audit)
         with watched("its import", place) as found:
-            session = Session(BoundPlugin(PluginEntry(**entry), VENDOR_HOOKS))
+            session = _session(entry)
         # A probe may run a management tool, an import may not.
         changes = [*found, *(f"its import runs {program}" for program in started)]
         # Core never shows what a probe prints to standard error.
@@ -144,7 +152,7 @@ def register_again(entry: Mapping[str, str]) -> str | None:
 
 
 def _register(entry: Mapping[str, str]) -> VendorInfo:
-    return Session(BoundPlugin(PluginEntry(**entry), VENDOR_HOOKS)).vendor_info()
+    return _session(entry).vendor_info()
 
 
 def _register_spawned(entry: Mapping[str, str]) -> str | None:
@@ -166,8 +174,6 @@ def observe_probe_result(entry: Mapping[str, str]) -> dict[str, Any]:
 
 def answer_elsewhere(entry: Mapping[str, str]) -> dict[str, str]:
     """Return the answers that depend on their arguments alone, each as text, as on another machine of another user."""
-    from chipperf.contract.sample_records import constant_answers
-
     named = {name for file in source_files(PluginEntry(**entry)) for name in named_variables(file.read_text("utf-8"))}
     cores = {0, 1, 2}
     substitutes: dict[str, Any] = {
@@ -187,8 +193,30 @@ def answer_elsewhere(entry: Mapping[str, str]) -> dict[str, str]:
         os.environ.update({name: "7" for name in named if not name.startswith(("PERF_", "CHIPPERF_"))})
         os.environ.update(HOME=place, USER="somebody", HOSTNAME="elsewhere", TZ="Asia/Shanghai", LANG="zh_CN.UTF-8")
         os.chdir(place)
-        session = Session(BoundPlugin(PluginEntry(**entry), VENDOR_HOOKS))
-        return {name: repr(answer) for name, answer in constant_answers(session)}
+        return answer_what_is_constant(entry)
+
+
+def answer_again(entry: Mapping[str, str]) -> dict[str, str]:
+    """Return every answer of the hooks that need no device, each as text."""
+    from chipperf.contract.sample_records import data_answers
+
+    return {call: repr(answer) for call, answer in data_answers(_session(entry))}
+
+
+def answer_what_is_constant(entry: Mapping[str, str]) -> dict[str, str]:
+    """Return the answers that depend on their arguments alone, each as text."""
+    from chipperf.contract.sample_records import constant_answers
+
+    return {call: repr(answer) for call, answer in constant_answers(_session(entry))}
+
+
+def visible_devices_env(entry: Mapping[str, str]) -> list[str]:
+    """Return the names of the variables that restrict the visible devices."""
+    return list(_session(entry).vendor_info().visible_devices_env)
+
+
+def _session(entry: Mapping[str, str]) -> Session:
+    return Session(BoundPlugin(PluginEntry(**entry), VENDOR_HOOKS))
 
 
 @dataclass(eq=False)
@@ -315,13 +343,13 @@ def _read_state(place: str) -> _State:
             str(getattr(number, "name", number)): signal.getsignal(number) for number in signal.valid_signals()
         },
         _LOGGING: dict(_loggers()),
+        "leaves unshown": dict.fromkeys(_silenced()),
         _SETTINGS: {
             "the working directory": _directory(),
             "sys.path": list(sys.path),
             "import hooks": [*sys.meta_path, *sys.path_hooks],
             "sys.argv": list(sys.argv),
             "warnings.filters": list(warnings.filters),
-            "which warnings are silenced": [each for each in warnings.filters if each[:4] == _SILENCE],
             "the start method of multiprocessing": multiprocessing.get_start_method(allow_none=True),
             "the locale": locale.setlocale(locale.LC_ALL),
             "the time zone": time.tzname,
@@ -363,6 +391,20 @@ def _functions(modules: Mapping[str, ModuleType]) -> Iterator[tuple[str, object]
                     )
 
 
+def _silenced() -> Iterator[str]:
+    """Yield each kind of warning that is not shown whatever its text, with the module it comes from."""
+    for kind, module in product(_WARNINGS, _WARNERS):
+        for action, message, hidden, place, _ in warnings.filters:
+            if message is None and issubclass(kind, hidden) and _is_matched(place, module):
+                if action == "ignore":
+                    yield f"{kind.__name__} of {module}"
+                break
+
+
+def _is_matched(pattern: re.Pattern[str] | str | None, text: str) -> bool:
+    return pattern is None or bool(re.match(pattern, text))
+
+
 def _loggers() -> Iterator[tuple[str, object]]:
     """Yield what decides about messages. Libraries may give their own loggers a level, and handlers that do nothing."""
     root = logging.root
@@ -386,7 +428,24 @@ def _torch_settings() -> dict[str, object]:
         "torch's default device": torch.empty(()).device,
         "torch's gradient mode": (torch.is_grad_enabled(), torch.is_inference_mode_enabled()),
         "torch's number of threads": torch.get_num_threads(),
+        **dict(_choices_of_torch()),
     }
+
+
+def _choices_of_torch() -> Iterator[tuple[str, object]]:
+    """Yield what torch's modules let a program choose, beside switches of numerics and what belongs to a device type.
+
+    Each is what a function without arguments returns that has a setter beside it.
+    """
+    for name, module in list(sys.modules.items()):
+        if not _TORCH_MODULE.fullmatch(name) or hasattr(module, "device_count"):
+            continue
+        for key, read in list(vars(module).items()):
+            if key.startswith("get_") and hasattr(module, key.replace("get", "set", 1)) and inspect.isfunction(read):
+                with suppress(Exception):
+                    value = read()
+                    if isinstance(value, bool | int | float | str):
+                        yield f"{name}.{key}", value
 
 
 def _directory() -> str | None:

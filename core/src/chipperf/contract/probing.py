@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import chipperf.hardware
 from chipperf.contract.check import NotRun
-from chipperf.contract.isolation import Variables, call_in_fork
+from chipperf.contract.isolation import Variables, call_in_fork, undisturbed_s
 from chipperf.errors import VendorHookError
 from chipperf.plugin.installed import PluginEntry
 from chipperf.plugin.probe_process import ANSWER_TIMEOUT_S, PROBE_TIMEOUT_S
@@ -137,10 +137,10 @@ def run_probe(arguments: Mapping[str, Any]) -> dict[str, Any]:
     sizes = resource.getrlimit(resource.RLIMIT_FSIZE)
     if arguments["bereft"]:
         _bereave(sizes[1])
-    started_s = time.monotonic()
+    started_s, undisturbed_start_s = time.monotonic(), undisturbed_s()
     try:
         result = session.probe()
-        seconds = time.monotonic() - started_s
+        seconds = undisturbed_s() - undisturbed_start_s
         further = (session.probe() for _ in range(1, arguments["calls"]) if time.monotonic() - started_s < _REPEAT_S)
         unlike = next((repr(other) for other in further if other.devices != result.devices), None)
     except VendorHookError as error:

@@ -144,6 +144,16 @@ def memory(text: str, header: str = "") -> MemoryCell | None:
     return MemoryCell(used, total, "" if unit.casefold() in ("", "g", "gib") else unit)
 
 
+def unit_of_memory(text: str) -> str:
+    """Return the unit at the end of a text if it is another than GiB; empty if there is none.
+
+    >>> unit_of_memory("66.27 * 8 GB"), unit_of_memory("30 GiB"), unit_of_memory("30")
+    ('GB', '', '')
+    """
+    match = _UNIT_OF_MEMORY.search(text)
+    return match[1] if match and match[1].casefold() not in ("g", "gib") else ""
+
+
 def in_unit(text: str, unit: Unit) -> float | None:
     """Return the number in a cell of a reported value, of memory the used bytes; ``None`` if there is none."""
     if unit == "bytes":

@@ -45,6 +45,17 @@ _BLOCK_START = re.compile(r"^(\s*)(?=[#>]|[-+](?![\w.]))|^(\s*\d+)(?=[.)](?:\s|$
 _MARKDOWN = str.maketrans({character: f"\\{character}" for character in "\\`*[]|~!"} | {"<": "&lt;", "&": "&amp;"})
 
 
+def github_annotation(kind: str, text: str, **properties: object) -> str:
+    """Return a command of GitHub's workflows that annotates a file or a run; ``kind`` is ``error``, ``notice``..."""
+    values = {name: _escaped(value).replace(":", "%3A").replace(",", "%2C") for name, value in properties.items()}
+    described = ",".join(f"{name}={value}" for name, value in values.items())
+    return f"::{kind}{' ' if described else ''}{described}::{_escaped(text)}"
+
+
+def _escaped(value: object) -> str:
+    return str(value).replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+
+
 def marker(missing: Missing) -> Phrase:
     """Return the text for a missing value. For failed and withheld values it contains the reason."""
     text = MARKERS[missing.missing]

@@ -111,6 +111,7 @@ _QUALITIES: Final = {
     "signal-to-noise ratio": ("psnr",),
     "other": ("auc", "bleu", "rouge", "rouge1", "rouge2", "rougel", "rougelsum", "f1", "dice", "nuv"),
 }
+_RANK: Final = re.compile(r"(?:top[-_ ]?|acc)(\d)(?!\d)", re.IGNORECASE)
 _NO_FRACTIONS: Final = ("perplexity", "loss", "squared error", "signal-to-noise ratio")
 _RESULT: Final = ("收敛", "最终")
 _TARGET: Final = "目标"
@@ -149,6 +150,15 @@ def _find_quality(header: str) -> tuple[str | None, str | None]:
                 if match[1] in names:
                     return kind, match[1]
     return None, None
+
+
+def ranks(text: str) -> set[int]:
+    """Return among how many guesses the accuracies in a text count one that is right.
+
+    >>> ranks("final_acc5"), ranks("Top-1 accuracy"), ranks("acc")
+    ({5}, {1}, set())
+    """
+    return {int(rank) for rank in _RANK.findall(text)}
 
 
 def is_fraction(kind: str | None) -> bool:

@@ -37,8 +37,6 @@ _NOTE = re.compile(r"(?<![=\s])\s*[（(][^（）()]*[）)]|^[（(][^（）()]*[�
 _PRECISION = re.compile(r"[\w+. -]+(?:\s*[,，]\s*\w+\s*=\s*[\w.\"'“”]+)*")
 """One precision, which its level may follow: ``fp16, level="O2"``; not ``fp32/amp`` or ``fp32*``."""
 
-_OF_FIVE = re.compile("(?:acc|top)5")
-_OF_ONE = re.compile("(?:acc|top)1")
 _BOXES = "bbox"
 """In the header of two results: that of the boxes is the first, and the one of the case."""
 
@@ -353,12 +351,12 @@ def _memory(document: CaseDocument, row: DocumentRow) -> cells.MemoryCell | None
 
 def _result_fault(document: CaseDocument, row: DocumentRow, cell: Located) -> str:
     """Return why a cell does not tell the result of the case, empty if it does."""
-    header, legend = row.headers["quality"], wording.normal(_legend(document, "quality"))
+    header, legend = row.headers["quality"], wording.ranks(_legend(document, "quality"))
     name, is_fraction = wording.normal(wording.without_unit(header)), wording.is_fraction(row.metric)
     written = cells.number(cell.text.rstrip("%％ "))
     if document.generated:
         return ""
-    if _OF_FIVE.search(name) or (_OF_FIVE.search(legend) and not _OF_ONE.search(legend)):
+    if 5 in wording.ranks(header) or (5 in legend and 1 not in legend):
         return "accuracy among five guesses is not the case's result"
     if is_fraction and name.startswith("train"):
         return f"{header} is not the case's result"

@@ -11,6 +11,7 @@ from chipperf.importing import flagperf_log, mlperf_log
 from chipperf.importing.document_import import import_document
 from chipperf.importing.imported import Import
 from chipperf.importing.log_lines import Stated, read_log
+from chipperf.visible import visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -72,10 +73,19 @@ def import_files(paths: Iterable[Path], stated: Stated, names: CardNames) -> lis
     results = []
     for path in paths:
         try:
+            _require_name_in_utf_8(path)
             results.append(FileImport(path=path, imported=import_file(path, stated, names)))
         except DocumentError as error:
             results.append(FileImport(path=path, error=error))
     return results
+
+
+def _require_name_in_utf_8(path: Path) -> None:
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        hint = "rename it: records have the names of the files that they are from"
+        raise DocumentError(f"the name of {visible(str(path))} is not valid UTF-8", hint=hint) from None
 
 
 def import_file(path: Path, stated: Stated, names: CardNames) -> Import:

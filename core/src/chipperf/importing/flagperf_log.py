@@ -67,7 +67,6 @@ _COUNTS: Final = ("train_samples", "steps")
 _WITHOUT_A_FIELD: Final = re.compile(
     r"converged|init_time|train_no_eval_time|pure_training_computing_time|(?:training|effective)_\w+_per_second"
 )
-_OF_FIVE: Final = ("acc5", "top5")
 _CHECKS: Final = ("memory", "order", "times")
 """The checks of a record whose values a log has."""
 
@@ -170,7 +169,7 @@ def _results_of(event: LogEvent, *prefixes: str) -> Iterator[tuple[str, object]]
     """Yield name and value of the results in an event, except of the accuracy among five guesses."""
     for key, value in event.values.items():
         prefix = next((each for each in prefixes or ("eval_", "final_") if key.startswith(each)), None)
-        if prefix and not key.endswith(_OF_FIVE):
+        if prefix and 5 not in wording.ranks(key):
             yield key.removeprefix(prefix), value
 
 

@@ -20,6 +20,7 @@ import chipperf
 from chipperf.errors import ConfigError, first_fault
 from chipperf.records.files import parse_model, read_bounded
 from chipperf.records.schema import StrictModel
+from chipperf.visible import visible
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -74,7 +75,7 @@ def _key(finding: Finding, file: Path) -> tuple[str, str, str]:
 
 
 def _relative(document: str, file: Path) -> str:
-    return Path(os.path.relpath(document, file.parent)).as_posix()
+    return visible(Path(os.path.relpath(document, file.parent)).as_posix())
 
 
 def _read(file: Path) -> Counter[tuple[str, str, str]]:

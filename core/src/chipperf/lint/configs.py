@@ -17,6 +17,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from chipperf.documents import wording
 from chipperf.documents.markdown import read_text
 from chipperf.documents.topology import CardTopology, parse_config_name
 from chipperf.errors import ConfigError, DocumentError
@@ -157,6 +158,15 @@ class BaseValues:
     def value(self, keys: Sequence[str]) -> Any:
         """Return the first value that is set."""
         return next((value for key in keys if (value := self.values.get(key)) is not None), None)
+
+    def targets_called(self, name: str) -> list[Target]:
+        """Return the targets of a metric: the one with its very name, otherwise all of its kind.
+
+        A name of no metric, such as "result", means the only target.
+        """
+        own = [target for target in self.targets if wording.normal(target.metric) == wording.normal(name)]
+        found = own or [target for target in self.targets if wording.is_same_metric(name, target.metric)]
+        return found or [target for target in self.targets if len(self.targets) == 1 and not wording.quality_kind(name)]
 
     def read_keys(self, keys: Sequence[str]) -> Sequence[str]:
         """Return those of several names of one setting that the case reads; all names if that is not known."""

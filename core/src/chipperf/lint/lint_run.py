@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from chipperf.documents.card_names import CardNames
     from chipperf.records.schema import Record
 
-_COMMENT: Final = re.compile(r"perf[ -]lint[:：]\s*(ignore-file|ignore)\s([\w\s,，、]*)(?:[:：](.*))?", re.DOTALL)
+_COMMENT: Final = re.compile(r"perf[ -]lint[:：]\s*(ignore-file|ignore)\s([-\w\s,，、]*)(?:[:：](.*))?", re.DOTALL)
 _WORD: Final = re.compile(r"[^\W\d_\u3400-\u9fff]{2,}|[\u3400-\u9fff]{2}")
 _MIN_WORDS: Final = 2
 _MENTION: Final = re.compile(r"perf[ -]lint\b")
@@ -242,16 +242,17 @@ def read_ignore_comments(document: Markdown) -> tuple[list[IgnoreComment], list[
     """Return a document's waivers, and the problems of malformed waivers."""
     waivers: list[IgnoreComment] = []
     problems: list[Problem] = []
-    known = {rule.id for rule in all_rules()}
+    known = {name: rule.id for rule in all_rules() for name in (rule.id.casefold(), rule.name)}
     for comment in document.comments:
         if not _MENTION.match(comment.text):
             continue
         match = _COMMENT.fullmatch(comment.text)
-        ids = tuple(re.findall(r"\w+", match[2])) if match else ()
+        texts = re.findall(r"[-\w]+", match[2]) if match else ()
+        ids = tuple(known.get(text.casefold(), text) for text in texts)
         if match is None or not ids:
             problems.append(Problem(comment.place, f"not a waiver: {comment.text[:60]!r}; write ignore L04: reason"))
             continue
-        unknown = [id for id in ids if id not in known]
+        unknown = [id for id in ids if id not in known.values()]
         if unknown:
             problems.append(Problem(comment.place, f"a waiver for {unknown[0]!r}, which is no rule"))
         reason = (match[3] or "").strip()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
 import chipperf
+from chipperf.documents.format import github_annotation
 from chipperf.lint.rule import find_rule
 
 if TYPE_CHECKING:
@@ -80,7 +82,7 @@ def _sarif(result: Result) -> str:
             "locations": [
                 {
                     "physicalLocation": {
-                        "artifactLocation": {"uri": quote(finding.file)},
+                        "artifactLocation": {"uri": quote(os.fsencode(finding.file))},
                         "region": {"startLine": finding.place.line, "startColumn": finding.place.column},
                     }
                 }
@@ -113,23 +115,13 @@ def _github(result: Result) -> str:
     lines = []
     for finding in result.open:
         rule = find_rule(finding.rule)
-        properties = (
-            f"file={_property(finding.file)},line={finding.place.line},col={finding.place.column},"
-            f"title={_property(f'{rule.id} {rule.name}')}"
-        )
-        lines.append(f"::{finding.severity} {properties}::{_message(f'{finding.message} ({rule.url})')}")
+        text, title = f"{finding.message} ({rule.url})", f"{rule.id} {rule.name}"
+        place = {"file": finding.file, "line": finding.place.line, "col": finding.place.column}
+        lines.append(github_annotation(finding.severity, text, **place, title=title))
     for each in result.unchecked:
-        lines.append(f"::debug::{_message(f'{each.file}: {each.rule} not checked: {each.reason}')}")
-    lines += [f"::notice::{_message(each)}" for each in result.settings]
+        lines.append(github_annotation("debug", f"{each.file}: {each.rule} not checked: {each.reason}"))
+    lines += [github_annotation("notice", each) for each in result.settings]
     return "".join(f"{line}\n" for line in lines)
-
-
-def _message(text: str) -> str:
-    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
-
-
-def _property(text: str) -> str:
-    return _message(text).replace(":", "%3A").replace(",", "%2C")
 
 
 def statistics(result: Result) -> list[dict[str, Any]]:

@@ -145,7 +145,7 @@ class LintedDocument:
         base, header = self.need_base(), self.document.headers.get("quality")
         if header is None:
             raise NotChecked("there is no column of results")
-        found = [target for target in base.targets if wording.is_same_metric(header.text, target.metric)]
+        found = base.targets_called(header.text.partition("&&")[0])
         if len(found) != 1:
             raise NotChecked(f"{base.origin} has no one target for {header.text!r}")
         return found[0]
@@ -170,12 +170,14 @@ class LintedDocument:
         value, goal = row.quality, self.goal_of(row)
         if value is None or goal is None:
             return None
-        sign = -1 if self.lower_is_better(row) else 1
+        sign = -1 if self.lower_is_better(row.headers.get("quality", "")) else 1
         return value * sign >= goal * sign or math.isclose(value, goal, rel_tol=1e-9)
 
-    def lower_is_better(self, row: DocumentRow) -> bool:
-        """Return whether the smaller of two results is the better one: as the case says, or the column's header."""
-        return bool(self.case and self.case.lower_is_better) or wording.lower_is_better(row.headers.get("quality", ""))
+    def lower_is_better(self, metric: str) -> bool:
+        """Return whether the smaller of two results of a metric is the better one: as its name or the case says."""
+        case = self.case
+        of_case = case is not None and wording.is_same_metric(metric, case.report.quality_column)
+        return wording.lower_is_better(metric) or (case is not None and of_case and case.lower_is_better)
 
     def is_of_case(self, row: DocumentRow) -> bool:
         """Return whether a row is of the case's model; some documents have sections on other sizes of it."""

@@ -94,16 +94,16 @@ class MachineSpecs:
 
         Returns:
             The visible devices, the same at each call [B5, B6]. If there is none, a reason that tells the user what to
-            do [B2].
+            do [B2, B6].
         """
 
     @hookspec(firstresult=True)
     def perf_environment(self, rank: Rank, settings: EnvironmentSettings) -> tuple[EnvironmentVariable, ...]:
         """Return the variables that a worker needs before its interpreter starts, with reasons; default none [A10].
 
-        The hook does not change ``os.environ``, and returns the same variables at each call [P10]. It leaves ``RANK``
-        and other variables of launchers alone [P6]. The ranks of a job differ at most in their cards, cores and files
-        [P10]. Core sets and records them. Core keeps the value of a variable that the user has already set.
+        The hook does not change ``os.environ``, and returns the same variables in each process [A10, P10]. It leaves
+        ``RANK`` and other variables of launchers alone [P6]. The ranks of a job differ at most in their cards, cores
+        and files [P10]. Core sets and records them. Core keeps the value of a variable that the user has already set.
 
         Example:
             from chipperf import EnvironmentVariable, hookimpl

@@ -132,7 +132,7 @@ class ProbedDevice:
     """A device's physical identity, found without loading a runtime or creating a context [B3].
 
     Attributes:
-        index: Its place among the visible devices, from 0 without gaps [B5].
+        index: Its place among the visible devices, from 0 without gaps [B5, B6].
         name: Product name, as the runtime reports it too [D7].
         uuid: Unique id, the same for the runtime [B5, D7].
         pci_bus_id: Address on the PCI bus, the same for the runtime [D7].
@@ -240,7 +240,7 @@ class RuntimeInfo:
     """Versions of the vendor's stack.
 
     Attributes:
-        torch: ``torch.__version__`` [R5].
+        torch: ``torch.__version__`` [D7].
         driver: Version of the kernel driver [R5].
         sdk: Version of the vendor's SDK or toolkit [R5].
         collectives: Name and version of the collective library [R5].

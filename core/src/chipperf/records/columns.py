@@ -7,7 +7,7 @@ new value needs a schema field, code that measures it, an entry here, and a defi
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
 from chipperf.languages import Phrase, phrase
 from chipperf.records.memory_peak import ALLOCATOR_PEAK, DEVICE_PEAK
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from chipperf.records.schema import Number, Record
+
+T = TypeVar("T")
 
 Unit = Literal["fraction", "samples/s", "s", "bytes", "J/sample"]
 """Decides how a value is written and read: a fraction in the case's format for quality, bytes in GiB."""
@@ -129,6 +131,15 @@ def _energy_per_sample(record: Record) -> Number:
     if isinstance(samples, Missing):
         return samples
     return energy_j / samples if samples else Missing(missing="not_run", reason="no sample was trained on")
+
+
+def completed_value(record: Record, value: T | Missing) -> T | Missing:
+    """Return a value of a run, or a missing value of kind ``failed`` if the run did not complete."""
+    state = record.status.state
+    if state == "completed" or (isinstance(value, Missing) and value.missing == "not_applicable"):
+        return value
+    failure = record.status.failure
+    return Missing(missing="failed", reason=failure.failure_class if failure else state)
 
 
 COLUMNS: Final = (

@@ -216,6 +216,11 @@ def _times(record: Record) -> Iterator[Relation]:
         end_s = max(ends_s, default=last.start_s)
         yield Relation("metrics.spans.teardown", last.start_s, "metrics.spans", end_s)
         yield Relation("metrics.e2e_time_s", e2e_s, "metrics.spans", last.start_s + last.seconds)
+    if "first_step" in spans and "train" in spans:
+        first, train_span = spans["first_step"], spans["train"]
+        first_s, train_end_s = first.start_s + first.seconds, train_span.start_s + train_span.seconds
+        yield _at_most("metrics.spans.train", train_span.start_s, "metrics.spans.first_step", first_s)
+        yield _at_most("metrics.spans.first_step", first_s, "metrics.spans.train", train_end_s)
     if "train" in spans:
         given = "metrics.spans: train + eval + checkpoint"
         known_s = sum(spans[name].seconds for name in ("train", "eval", "checkpoint") if name in spans)

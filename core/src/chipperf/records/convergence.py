@@ -17,6 +17,17 @@ LOWER_IS_BETTER: Final = ("perplexity", "loss", "error rate", "squared error")
 
 Outcome = Literal["converged", "below_target", "no_target", "not_run"]
 
+Verdict = Literal["converged", "no_target", "below_target", "unknown", "not_completed"]
+"""The verdict on a run, the best first."""
+
+
+def run_verdict(record: Record) -> Verdict:
+    """Return what a list of runs says of a run: its outcome, or that it did not complete or has no result."""
+    if record.status.state != "completed":
+        return "not_completed"
+    outcome = convergence_outcome(record)
+    return "unknown" if outcome == "not_run" else outcome
+
 
 def convergence_outcome(record: Record) -> Outcome:
     """Return whether an evaluation of a run met the target, or that the run has no result or no target."""

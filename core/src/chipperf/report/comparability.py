@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from chipperf.cases.base import Case
-    from chipperf.records.schema import Dataset, Record, Setting
+    from chipperf.records.schema import Dataset, Limits, Record, Setting
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,8 +34,22 @@ FACTS: Final[Mapping[str, Callable[[Record], str]]] = {
     "metrics": lambda record: record.case.metric,
     "metrics versions": lambda record: str(record.metrics_version),
     "metric definitions": lambda record: record.metrics_definition,
+    "topologies": lambda record: record.topology.label,
+    "devices": lambda record: setting_text(record.environment.row_label),
+    "parts of cards": lambda record: _parts(record),
+    "requested precisions": lambda record: record.precision.requested,
+    "effective precisions": lambda record: setting_text(record.precision.effective),
+    "presets": lambda record: record.case.preset,
+    "lengths": lambda record: length(record.limits),
+    "global batches": lambda record: setting_text(record.hyperparameters.global_batch_size),
 }
-"""What records of one report or comparison may share, by its plural in messages."""
+"""What records of one report, comparison or row may share, by its plural in messages."""
+
+SAME_ROW: Final = (
+    *("vendors", "devices", "parts of cards", "topologies", "kinds", "requested precisions", "effective precisions"),
+    *("presets", "lengths", "global batches"),
+)
+"""Facts that runs of one row share, besides case, dataset and changed hyperparameters."""
 
 
 def require_comparable(records: Sequence[Record]) -> None:
@@ -63,12 +77,23 @@ def require_comparable(records: Sequence[Record]) -> None:
         if not isinstance(dataset.fingerprint, Missing):
             methods.setdefault(dataset.fingerprint_method, []).append(dataset.fingerprint)
     for fingerprints in methods.values():
-        _require_one("contents of the dataset", fingerprints, hint="'perf data check' tells what is in a directory")
+        require_one("contents of the dataset", fingerprints, hint="'perf data check' tells what is in a directory")
     splits = [record.dataset.eval_samples for record in records]
     evaluations = [record.metrics.curve[-1].samples for record in records if record.metrics.curve]
     for counts in (splits, evaluations):
         known = [str(count) for count in counts if not isinstance(count, Missing)]
-        _require_one("numbers of evaluated samples", known, hint="evaluate on the same split, all of it")
+        require_one("numbers of evaluated samples", known, hint="evaluate on the same split, all of it")
+
+
+def _parts(record: Record) -> str:
+    return ", ".join(sorted({card.part or "whole card" for card in record.environment.cards})) or "not stated"
+
+
+def length(limits: Limits) -> str:
+    """Return how long a run was to train, for example ``at most 2 epochs``."""
+    ends = ((limits.max_epochs, "epochs"), (limits.max_steps, "steps"), (limits.budget_s, "s"))
+    texts = [f"{value:g} {unit}" for value, unit in ends if value]
+    return f"at most {' and '.join(texts)}" if texts else "the whole schedule"
 
 
 def _dataset_name(dataset: Dataset) -> str:
@@ -82,15 +107,16 @@ def _require_one_dataset(datasets: Sequence[Dataset], *, hint: str) -> None:
     bare = {dataset.name for dataset in datasets if isinstance(dataset.version, Missing)}
     known = stated | {dataset.name for dataset in versioned}
     if len(stated) > 1 or (bare - known if known else len(bare) > 1):
-        _require_one("datasets", [_dataset_name(dataset) for dataset in datasets], hint=hint)
+        require_one("datasets", [_dataset_name(dataset) for dataset in datasets], hint=hint)
 
 
 def require_same(facts: str, records: Iterable[Record], *, hint: str) -> None:
     """Check that a fact, by its plural in :data:`FACTS`, is the same in all records, or raise :class:`UsageError`."""
-    _require_one(facts, map(FACTS[facts], records), hint=hint)
+    require_one(facts, map(FACTS[facts], records), hint=hint)
 
 
-def _require_one(plural: str, values: Iterable[str], *, hint: str) -> None:
+def require_one(plural: str, values: Iterable[str], *, hint: str) -> None:
+    """Check that all values are the same, or raise :class:`UsageError` that calls them by ``plural``."""
     different = sorted(set(values))
     if len(different) > 1:
         raise UsageError(f"the records are of several {plural}: {', '.join(different)}", hint=hint)

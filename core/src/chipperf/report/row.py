@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 from datetime import timezone
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, Literal
 
 from chipperf.cases.base import Role
 from chipperf.documents.format import NOT_APPLICABLE, REASON_IN_MARKER, setting, text_or_marker
 from chipperf.durations import format_duration
-from chipperf.records.columns import BY_NAME, columns_of
+from chipperf.records.columns import BY_NAME, columns_of, completed_value
 from chipperf.records.convergence import convergence_outcome
 from chipperf.records.memory_peak import peak_source
 from chipperf.records.schema import UNKNOWN, Missing, TimeToTarget
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from chipperf.records.columns import Column
     from chipperf.records.convergence import Outcome
     from chipperf.records.schema import Record, Text
-
-T = TypeVar("T")
 
 SHORT_KEYS = {"batch_size": "bs"}
 """Short names of keys in ``fix_hp``."""
@@ -175,15 +173,6 @@ def column_header(column: Column, profile: ReportProfile) -> str:
 def short_name(record: Record) -> str:
     """Return topology and precision, which name a row if no other row has the same."""
     return f"{record.topology.label} {record.precision.requested}"
-
-
-def completed_value(record: Record, value: T | Missing) -> T | Missing:
-    """Return a value of a run, or a missing value of kind ``failed`` if the run did not complete."""
-    state = record.status.state
-    if state == "completed" or (isinstance(value, Missing) and value.missing == "not_applicable"):
-        return value
-    failure = record.status.failure
-    return Missing(missing="failed", reason=failure.failure_class if failure else state)
 
 
 def is_on_reference_dataset(record: Record, case: Case) -> bool:

@@ -10,6 +10,7 @@ import os
 import socket
 from contextlib import suppress
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING
 
 from chipperf.errors import PluginError
@@ -51,26 +52,32 @@ def open_store(rank: Rank, timeout_s: float) -> TCPStore:
 
     torch 2.0 has no such store: :class:`PluginError`.
     """
-    if not rank.is_main:
-        return connect_store(timeout_s)
     from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
+    # Every rank looks, so that none waits for a store that rank 0 cannot open.
+    if "master_listen_fd" not in (TCPStore.__init__.__doc__ or ""):
+        raise PluginError(
+            "this torch cannot give the ranks a store that listens on one address", hint="use torch 2.1 or one rank"
+        )
+    if not rank.is_main:
+        return connect_store(timeout_s)
     host, port = _address()
     given = os.environ.pop(SOCKET_VARIABLE, None)
     descriptor = int(given) if given is not None else listen(host, port).detach()
+    serve = partial(
+        TCPStore,
+        host,
+        port,
+        is_master=True,
+        wait_for_workers=False,
+        timeout=timedelta(seconds=timeout_s),
+        master_listen_fd=descriptor,
+    )
     try:
-        return TCPStore(
-            host,
-            port,
-            is_master=True,
-            wait_for_workers=False,
-            timeout=timedelta(seconds=timeout_s),
-            master_listen_fd=descriptor,
-        )
-    except TypeError as error:
-        raise PluginError(
-            "this torch cannot give the ranks a store that listens on one address", hint="use torch 2.1 or one rank"
-        ) from error
+        return serve()
+    except NotImplementedError:
+        # In torch 2.4, the default kind of store takes no socket.
+        return serve(use_libuv=False)
 
 
 def connect_store(timeout_s: float) -> TCPStore:

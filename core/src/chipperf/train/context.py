@@ -87,6 +87,10 @@ class Spans:
         first_s, seconds = self._spans.get(name, (start_s, 0.0))
         self._spans[name] = (first_s, seconds + end_s - start_s)
 
+    def reach(self, name: str) -> None:
+        """Add the time from the origin until now."""
+        self.add(name, self._origin_s, time.monotonic())
+
     @contextmanager
     def measure(self, name: str) -> Iterator[None]:
         """Add the duration of the block, even if it raises."""

@@ -235,7 +235,10 @@ def _passes(
         gradient = torch.zeros_like(seen, device="cpu", requires_grad=False)
         for target, value in zip(targets, (1, 1, *values), strict=True):
             gradient[target] = value
-        of_input, of_weight = torch.autograd.grad(seen, (x, weight), gradient.to(device))
+        given = gradient.to(device)
+        # To check a gradient that is an argument, torch imports sympy, which takes a second.
+        seen.register_hook(lambda _: given)
+        of_input, of_weight = torch.autograd.grad(seen.sum(), (x, weight))
     return {
         "forward": _read(seen, targets[:2]),
         "gradient of the input": _read(of_input, sources[2:]),

@@ -184,6 +184,8 @@ class TrainingLoop:
                 of_step = self.replica.step(batches, state.steps)
                 samples += of_step
                 state.steps += 1
+                if state.steps == 1:
+                    context.spans.reach("first_step")
                 context.progress.report(state.steps, self.schedule.planned_steps, of_step)
                 left -= 1
                 if left and self._stop_is_reached():

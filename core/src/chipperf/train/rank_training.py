@@ -20,6 +20,7 @@ from chipperf.run.failure import describe, ignore_signals
 from chipperf.run.ranks import require_distinct_cards
 from chipperf.run.telemetry_process import TelemetrySampler
 from chipperf.train.checkpoint import CheckpointWriter, read_checkpoint
+from chipperf.train.compiler_on_demand import defer_compiler
 from chipperf.train.context import RunContext, Spans
 from chipperf.train.core_pass import measure_core
 from chipperf.train.effective_precision import Rounding, measure_effective_precision, measure_exchange
@@ -57,6 +58,8 @@ def initialize(
 ) -> RunContext:
     """Join the other ranks, seed all generators, and build the workload."""
     distributed = join_process_group(session, rank, device)
+    # After the vendor's hooks, which may have imported the compiler, and after the process group, which asks for it.
+    defer_compiler()
     case = find_case(plan.case)
     hyperparameters = type(case.base).model_validate(plan.hyperparameters.values)
     collectives = Collectives(rank, device)

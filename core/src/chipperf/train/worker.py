@@ -80,8 +80,6 @@ def _run(plan: RunPlan, session: Session, rank: Rank, directory: RunDirectory, e
     with spans.measure("init"):
         runtime = session.load_runtime()
 
-        import torch.distributed as dist
-
         from chipperf.train.rank_training import announce_start, initialize, open_telemetry, prepare_loop, train
 
         device = session.device_init(rank)
@@ -97,9 +95,8 @@ def _run(plan: RunPlan, session: Session, rank: Rank, directory: RunDirectory, e
         events.write("run_stop", "success")
         progress.phase(FINISHED)
     finally:
+        # The process group ends with the process: torch 2.4 waits forever when it is taken apart at the wrong moment.
         session.device_teardown(device)
-        if dist.is_initialized():
-            dist.destroy_process_group()
 
 
 def _end() -> None:

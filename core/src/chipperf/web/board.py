@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 from chipperf.documents.document_identity import installed_cases
 from chipperf.documents.format import in_unit, marker
 from chipperf.languages import Phrase, phrase
-from chipperf.records.columns import Column, columns_of
-from chipperf.records.convergence import convergence_outcome, lower_is_better
+from chipperf.records.columns import Column, columns_of, completed_value
+from chipperf.records.convergence import Verdict, lower_is_better, run_verdict
 from chipperf.records.schema import Missing, MissingKind, Record
 from chipperf.report.curves import MINIMUM_POINTS, read_points
-from chipperf.report.row import card_short_name, completed_value, configuration_name, fix_hp, precision_name, row_label
+from chipperf.report.row import card_short_name, configuration_name, fix_hp, precision_name, row_label
 from chipperf.report.tracing import record_digest
+from chipperf.web.trend_inputs import RATES, Measured, measure
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -21,9 +22,6 @@ if TYPE_CHECKING:
     from chipperf.cases.base import Case
 
 T = TypeVar("T")
-
-Verdict = Literal["converged", "no_target", "below_target", "unknown", "not_completed"]
-"""The verdict on a run, the best first."""
 
 VERDICTS: Mapping[Verdict, Phrase] = {
     "converged": phrase("converged"),
@@ -40,9 +38,6 @@ STATES: Mapping[str, Phrase] = {
     "interrupted": phrase("interrupted"),
     "killed": phrase("killed"),
 }
-
-RATES = tuple(column for column in columns_of("leaderboard") if column.kind == "throughput")
-"""The throughputs that charts show."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,6 +129,7 @@ class RunRow:
         shortened: True if the run did not have the case's full schedule.
         curve: Epoch and quality of every evaluation; empty if the run did not complete or has too few evaluations.
         throughputs: The throughputs of :data:`RATES`; ``None`` if a throughput cannot be shown.
+        measured: What a trend needs of the run; ``None`` if it can be in none.
     """
 
     key: BoardKey
@@ -150,6 +146,7 @@ class RunRow:
     curve: tuple[tuple[float, float], ...]
     target: float | None
     throughputs: tuple[float | None, ...]
+    measured: Measured | None
 
     @property
     def order(self) -> tuple[bool, bool, int, float]:
@@ -199,9 +196,7 @@ def make_boards(rows: Iterable[RunRow], *, most_rows: int) -> tuple[Board, ...]:
 
 def summarize(record: Record, *, digest: str | None = None) -> RunRow:
     """Return the row of a run without a link. ``digest`` is the SHA-256 of its file; by default it is computed."""
-    completed = record.status.state == "completed"
-    outcome = convergence_outcome(record)
-    verdict: Verdict = "not_completed" if not completed else "unknown" if outcome == "not_run" else outcome
+    completed, verdict = record.status.state == "completed", run_verdict(record)
     rates = [column.value(record) if completed else None for column in RATES]
     points = read_points(record, "quality").points if completed else ()
     target = record.case.target
@@ -220,6 +215,7 @@ def summarize(record: Record, *, digest: str | None = None) -> RunRow:
         curve=tuple((point.epoch or 0.0, point.value) for point in points) if len(points) >= MINIMUM_POINTS else (),
         target=None if isinstance(target, Missing) else target,
         throughputs=tuple(None if isinstance(rate, Missing) else rate for rate in rates),
+        measured=measure(record),
     )
 
 

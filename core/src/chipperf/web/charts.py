@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import statistics
 from contextlib import contextmanager
+from datetime import timedelta
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from chipperf.report.figures import drawing_style, find_fonts, picture_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from datetime import datetime
 
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -32,6 +34,8 @@ MOST_POINTS = 400
 
 _WIDTH_INCHES, _HEIGHT_INCHES = 5.0, 3.0
 _BAR_INCHES = 0.42
+_SHORT_TREND = timedelta(days=3)
+"""A shorter trend has times of day on its axis."""
 _LINE_STYLES: dict[str, Any] = {"solid": "-", "dashed": (0, (5, 2)), "dotted": (0, (1, 1.5))}
 
 # matplotlib does not support CSS variables, so these otherwise unused colors are replaced in the file.
@@ -89,6 +93,39 @@ def draw_windows(windows: Sequence[Window]) -> Markup:
     with _axes(_HEIGHT_INCHES) as (figure, axes):
         _draw_line(axes, [(float(each.first_step), each.samples_per_s) for each in windows], 0, linewidth=1.4)
         axes.set_ylim(bottom=0)
+        return _svg(figure)
+
+
+def draw_trend(
+    times: Sequence[datetime], rows: Sequence[Sequence[float | None]], steps: Sequence[Sequence[str]]
+) -> Markup:
+    """Draw throughputs over time, with a triangle at each step; needs matplotlib.
+
+    Args:
+        times: Time of each run, in ascending order.
+        rows: Throughputs of each run; ``None`` is left out.
+        steps: For each run and throughput ``higher``, ``lower``, or an empty text.
+    """
+    from matplotlib.dates import AutoDateLocator, DateFormatter, date2num
+
+    form = "%m-%d %H:%M" if times[-1] - times[0] < _SHORT_TREND else "%Y-%m-%d"
+    places = [float(each) for each in date2num(times)]  # type: ignore[no-untyped-call]
+    with _axes(_HEIGHT_INCHES) as (figure, axes):
+        for measure, series in enumerate(zip(*rows, strict=True)):
+            points = zip(places, series, steps, strict=True)
+            known = [(place, rate, step[measure]) for place, rate, step in points if rate]
+            if not known:
+                continue
+            _draw_line(axes, [(place, rate) for place, rate, _ in known], measure, linewidth=1.4)
+            for place, rate, step in known:
+                if step:
+                    marker = "^" if step == "higher" else "v"
+                    axes.plot([place], [rate], color=_series(measure), marker=marker, markersize=9)
+        axes.xaxis.set_major_locator(AutoDateLocator(minticks=2, maxticks=5))  # type: ignore[no-untyped-call]
+        axes.xaxis.set_major_formatter(DateFormatter(form))  # type: ignore[no-untyped-call]
+        axes.margins(x=0.06)
+        # A triangle at the highest point fits below the edge.
+        axes.set_ylim(0, 1.08 * max((rate for row in rows for rate in row if rate), default=1))
         return _svg(figure)
 
 

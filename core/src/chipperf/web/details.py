@@ -12,7 +12,8 @@ from chipperf.documents.format import gib, number, quality, setting
 from chipperf.languages import Phrase, phrase
 from chipperf.records.schema import Missing, Record
 from chipperf.report.row import not_blank
-from chipperf.web.board import RATES, STATES, PageCell, cell, quality_as_percent
+from chipperf.web.board import STATES, PageCell, cell, quality_as_percent
+from chipperf.web.trend_inputs import RATES
 
 _MOST_FACTS = 200
 """Largest number of facts in a section, because a record may list any number of warnings."""

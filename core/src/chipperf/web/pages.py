@@ -19,8 +19,10 @@ from chipperf.records.schema import Record, Throughput
 from chipperf.report import templating
 from chipperf.report.figures import has_matplotlib
 from chipperf.web import charts
-from chipperf.web.board import COLUMNS, RATES, VERDICTS, Board, RunRow, make_boards
+from chipperf.web.board import COLUMNS, VERDICTS, Board, RunRow, make_boards
 from chipperf.web.details import Section, describe
+from chipperf.web.trend_inputs import RATES, SOFTWARE
+from chipperf.web.trends import Trend, TrendPoint, find_trends
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -32,6 +34,9 @@ MOST_ROWS = 2000
 MOST_DETAILED = 50
 """Largest number of runs that one page shows in full."""
 _MOST_BARS = 12
+_MOST_TRENDS = 60
+_MOST_POINTS = 100
+"""Largest number of trends on a page, and of points in the table of one; a table has every step."""
 
 _SUFFIX = ".html.j2"
 _TITLE_BLOCKS = frozenset({"title_zh", "title_en"})
@@ -69,6 +74,17 @@ class BoardView:
     charted: tuple[RunRow, ...]
     convergence: Chart | None
     throughput: Chart | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrendView:
+    """The trend of a row with its picture. Of a long trend, ``omitted`` old points are in the picture only."""
+
+    board: Board
+    trend: Trend
+    points: tuple[TrendPoint, ...]
+    omitted: int
+    chart: Chart
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,7 +158,7 @@ def render_leaderboard(
     ``copies`` counts the omitted records that are equal to another one. The other arguments are those of
     :func:`render_runs`.
     """
-    rows = [row for board in boards for row in board.rows]
+    rows, trends = [row for board in boards for row in board.rows], _trends(boards)
     return _render(
         ["leaderboard"],
         boards,
@@ -151,6 +167,8 @@ def render_leaderboard(
         title=phrase("Training leaderboard"),
         problems=problems,
         copies=copies,
+        trends=[_trend_view(*each) for each in trends[:_MOST_TRENDS]],
+        trends_omitted=max(0, len(trends) - _MOST_TRENDS),
         filters={
             "vendor": sorted({row.vendor for row in rows}),
             "case": sorted({board.key.case for board in boards}),
@@ -202,6 +220,33 @@ def _rates(board: Board, drawn: Sequence[RunRow]) -> Chart | None:
         return None
     title = phrase("Throughput, %(samples)s", samples=board.samples)
     return Chart(title=title, picture=charts.draw_throughputs(rates) if has_matplotlib() else None)
+
+
+def _trends(boards: Sequence[Board]) -> list[tuple[Board, Trend]]:
+    """Return the trends of all boards, those with a step first."""
+    found = [(board, trend) for board in boards for trend in find_trends(board)]
+    return sorted(found, key=lambda each: each[1].steps == 0)
+
+
+def _trend_view(board: Board, trend: Trend) -> TrendView:
+    oldest = len(trend.points) - _MOST_POINTS
+    shown = [point for place, point in enumerate(trend.points) if point.steps or place >= oldest]
+    picture = None
+    if has_matplotlib():
+        picture = charts.draw_trend(
+            [point.measured.created for point in trend.points],
+            [point.run.throughputs for point in trend.points],
+            [point.directions for point in trend.points],
+        )
+    title = phrase("Throughput over time, %(samples)s", samples=board.samples)
+    return TrendView(
+        board=board,
+        trend=trend,
+        # The newest is read first.
+        points=tuple(reversed(shown)),
+        omitted=len(trend.points) - len(shown),
+        chart=Chart(title=title, note=phrase("; triangles: steps"), picture=picture),
+    )
 
 
 def _windows(record: Record) -> Chart | None:
@@ -263,6 +308,7 @@ def _environment(user_templates: Path | None, vendor_templates: Path | None) -> 
         "both": lambda zh, en: Title(zh=zh, en=en),
         "columns": COLUMNS,
         "throughputs": [column.name for column in RATES],
+        "software": list(SOFTWARE.values()),
         "verdicts": VERDICTS,
         "version": chipperf.__version__,
         "style": Markup(style),

@@ -125,7 +125,7 @@ def missing_device_is_named(subject: PluginUnderTest) -> None:
 
 @check("D5", level=1, fault="the device works only once per process, or its release fails after an incomplete run")
 def device_can_be_released_and_used_again(subject: PluginUnderTest) -> None:
-    """Each released device can be initialized again, and releasing it twice does no harm, also not to other devices."""
+    """Each released device can be initialized again, and further releases do no harm, also not to other devices."""
     import torch
 
     devices = all_devices(subject)
@@ -134,7 +134,8 @@ def device_can_be_released_and_used_again(subject: PluginUnderTest) -> None:
     for rank, device in zip(ranks, devices, strict=True):
         subject.session.device_init(rank)
         require_computes(subject, device, "after initialization")
-        for _ in range(2):
+        # More often than it was initialized.
+        for _ in range(_REPETITIONS):
             subject.session.device_teardown(device)
         for other, tensor in zip(devices, kept, strict=True):
             require(
@@ -183,7 +184,12 @@ def spawned_process_can_use_device(subject: PluginUnderTest) -> None:
     fault="perf_device_info reports another card, a capacity in another unit, or nothing",
 )
 def device_info_agrees_with_probe(subject: PluginUnderTest) -> None:
-    """Runtime and probe report the same driver, and for each device name, UUID, PCI address and capacity (to 2 %)."""
+    """Runtime and probe report the same driver, and for each device name, UUID, PCI address and capacity (to 2 %).
+
+    The version of torch is torch's own.
+    """
+    import torch
+
     uuid_declared = Capability.UUID in subject.info.capabilities
     with not_run_on(PluginError, "the probe fails, see B1"):
         probe = probe_vendor(subject.entry)
@@ -230,6 +236,10 @@ def device_info_agrees_with_probe(subject: PluginUnderTest) -> None:
     require(
         None in (driver, probe.driver_version) or _numbers(driver) == _numbers(probe.driver_version),
         f"the driver is {driver!r} by perf_load_runtime, but {probe.driver_version!r} by the probe: ask the driver",
+    )
+    require(
+        subject.runtime.torch == torch.__version__,
+        f"torch is {subject.runtime.torch!r} by perf_load_runtime, and calls itself {torch.__version__!r}",
     )
 
 

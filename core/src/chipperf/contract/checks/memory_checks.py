@@ -64,7 +64,8 @@ def total_is_capacity_of_device(subject: PluginUnderTest) -> None:
     for device, probed in zip(all_devices(subject), probed_devices(subject), strict=True):
         _keep = _tensor(device, _SMALL_BYTES)
         total_bytes = subject.session.memory_query(device).total_bytes
-        said_bytes = subject.session.device_info(device).total_bytes
+        info = subject.session.device_info(device)
+        said_bytes = info.total_bytes
         source, expected_bytes = ("the probe", probed.total_bytes) if probed.total_bytes else ("its info", said_bytes)
         if total_bytes is None:
             require(
@@ -91,6 +92,12 @@ def total_is_capacity_of_device(subject: PluginUnderTest) -> None:
                 found_bytes is not None and abs(found_bytes - total_bytes) <= tolerances.HOST_MEMORY_BYTES,
                 f"MemoryStats.total_bytes of {device} was {total_bytes}, and is {found_bytes} {situation} a tensor of "
                 f"{_BLOCKS_BYTES[-1]} bytes: report the capacity, not what is free",
+            )
+            later = subject.session.device_info(device)
+            require(
+                later == info,
+                f"perf_device_info described {device} as {info}, and {situation} a tensor of {_BLOCKS_BYTES[-1]} bytes "
+                f"as {later}: its identity does not depend on its use",
             )
             held.clear()
     if not known:

@@ -183,7 +183,15 @@ def required_hooks_are_there(subject: PluginUnderTest) -> None:
 def data_hooks_return_specified_types(subject: PluginUnderTest) -> None:
     """Hooks that need no device return the specified types in every situation, in the right units, and consistently."""
     # Before the plugin is imported here.
-    elsewhere = call_in_fork(plugin_side_effects.answer_elsewhere, asdict(subject.entry), timeout_s=_IMPORT_TIMEOUT_S)
+    ask = partial(call_in_fork, argument=asdict(subject.entry), timeout_s=_IMPORT_TIMEOUT_S)
+    names = ask(plugin_side_effects.visible_devices_env).value or ()
+    situations = {
+        "on a machine with other cores, home and host name": ask(plugin_side_effects.answer_elsewhere),
+        "if one device is visible": ask(
+            plugin_side_effects.answer_what_is_constant, environment=dict.fromkeys(names, "0")
+        ),
+        "in another process": ask(plugin_side_effects.answer_again),
+    }
     plugin = _registered(subject)
     try:
         session = Session(plugin)
@@ -195,14 +203,14 @@ def data_hooks_return_specified_types(subject: PluginUnderTest) -> None:
         raise NotRun(f"a hook refuses this machine: {error.message}") from error
     for call, answer in first.items():
         require(second[call] == answer, f"{call} returns {answer}, and in a second call {second[call]}")
-    if elsewhere.fault:
-        fail(f"on a machine with another number of cores, home and host name: {elsewhere.fault}")
-    for call, answer in elsewhere.value.items():
-        require(
-            first[call] == answer,
-            f"{call} returns {first[call]}, and {answer} on a machine with other cores, home and host name: "
-            "let it depend on its arguments only",
-        )
+    for situation, outcome in situations.items():
+        if outcome.fault:
+            fail(f"{situation}: {outcome.fault}")
+        for call, other in outcome.value.items():
+            require(
+                first[call] == other,
+                f"{call} returns {first[call]}, and {other} {situation}: let it depend on its arguments only",
+            )
     with suppress(NotRun):
         # If the probe raises, B1 and B2 report it.
         probed = _observed(subject, plugin_side_effects.observe_probe_result)

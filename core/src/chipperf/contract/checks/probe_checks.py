@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -77,15 +77,9 @@ def probe_gives_reasons(subject: PluginUnderTest) -> None:
     if here.fault and bare.fault:
         raise NotRun(f"perf_probe fails, see B1: {here.fault}")
     require(here.fault is None, f"on this machine as it is: {here.fault}")
-    least = tolerances.LEAST_REASON_WORDS
     for probing in (here, bare):
-        # A ProbeResult rejects wrong devices itself.
-        if not probing.fault and not probing.devices:
-            require(
-                count_words(probing.reason) >= least,
-                f"the reason {probing.reason!r} has fewer than {least:g} words: say what the probe "
-                "looked for and what to do",
-            )
+        if not probing.fault:
+            _require_reason(probing)
 
 
 @check(
@@ -167,7 +161,10 @@ def probe_is_consistent(subject: PluginUnderTest) -> None:
 
 @check("B6", level=1, fault="the benchmark runs on another card than the reserved one")
 def visible_devices_are_honored(subject: PluginUnderTest) -> None:
-    """Probe and runtime see the devices of the visible-devices variable, in its order, and none if it is empty."""
+    """Probe and runtime see the devices of the visible-devices variable, in its order, and none if it is empty.
+
+    The probe describes each of them as it does without the variable, but for its index.
+    """
     everything = _probe_here(subject)
     names = everything.visible_devices_env
     if not names:
@@ -189,6 +186,19 @@ def visible_devices_are_honored(subject: PluginUnderTest) -> None:
             f"with {variable}={value!r} the probe finds {_list(probing.devices)} instead of "
             f"{', '.join(expected) or 'none'}",
         )
+        _require_reason(probing, f"with {variable}={value!r} ")
+        indices = [device.index for device in probing.devices]
+        require(
+            indices == list(range(len(indices))),
+            f"with {variable}={value!r} the devices are numbered {indices}: number the visible ones from 0",
+        )
+        described = {_physical_name(device): replace(device, index=0) for device in everything.devices}
+        for device in probing.devices:
+            whole = described[_physical_name(device)]
+            require(
+                replace(device, index=0) == whole,
+                f"with {variable}={value!r} the probe describes a device as {device}, and without it as {whole}",
+            )
     # The runtime must have the same first device as the last probe.
     outcome = call_in_new_interpreter(
         compute_on_first_device, asdict(subject.entry), timeout_s=_INITIALIZE_TIMEOUT_S, environment=variables
@@ -225,6 +235,16 @@ def probe_claims_only_own_devices(subject: PluginUnderTest) -> None:
                 f"the probe claims {claimed and claimed.name!r}, which {entry} finds as well: "
                 "look for a property that only this vendor's devices have",
             )
+
+
+def _require_reason(probing: Probing, situation: str = "") -> None:
+    """Check that a probe without a device says why; a ProbeResult rejects wrong devices itself."""
+    least = tolerances.LEAST_REASON_WORDS
+    require(
+        probing.devices or count_words(probing.reason) >= least,
+        f"{situation}the reason {probing.reason!r} has fewer than {least:g} words: say what the probe looked for and "
+        "what to do",
+    )
 
 
 def _probe_bare(subject: PluginUnderTest) -> Probing:

@@ -20,7 +20,7 @@ from unittest.mock import patch
 from chipperf.contract import tolerances
 from chipperf.contract.check import Failed, check, fail, not_run_on, require
 from chipperf.contract.devices import all_devices, other_process, require_kept, resources, train
-from chipperf.contract.isolation import ForkServer, patient
+from chipperf.contract.isolation import ForkServer, patient, undisturbed_s
 from chipperf.errors import PluginError
 from chipperf.plugin.installed import PluginEntry
 from chipperf.plugin.session import bind
@@ -51,6 +51,7 @@ _SETTLE_S: Final = 4.0
 
 _WIDTH: Final = 512
 _CALLS_UNDER_LOAD: Final = 20
+_CALLS_OF_OTHER: Final = 7
 _QUEUED_S: Final = 0.2
 """Time between two waits for a device under load: nearly all of it has work then."""
 
@@ -128,11 +129,13 @@ class _Reader:
         """Return the readings of one device, which are possible, and were neither slow nor left anything behind.
 
         With ``turns``, the device has to work while the number of files in that directory is odd, and they go on until
-        they show it. Later ones must show that it rests, and must not be repeated when none can be taken.
+        they show it. Those of another device must not. Later ones must show that it rests, and must not be repeated
+        when none can be taken.
         """
         device = self.devices[number]
         arguments = {"entry": asdict(self.subject.entry), "device": asdict(device), "calls": calls}
         arguments |= {"turns": turns and str(turns), "settle_s": patient(_SETTLE_S)}
+        arguments["other"] = asdict(self.devices[-1]) if len(self.devices) - 1 > number else None
         target = f"{__name__}:{call_telemetry.__name__}"
         outcome = self.server.call(target, arguments, timeout_s=patient(_READ_S))
         require(
@@ -169,13 +172,18 @@ def call_telemetry(arguments: Mapping[str, Any]) -> dict[str, Any]:
     fault = None
     if arguments["turns"]:
         turns, settle_s = Path(arguments["turns"]), arguments["settle_s"]
+        other = arguments["other"] and DeviceInfo(**arguments["other"])
+        uses = [_use(session, other)]
         _next_turn(turns)
         settled_s = time.monotonic() + settle_s
         while time.monotonic() < settled_s and not (len(seconds) >= arguments["calls"] and _show_load(samples)):
             samples.append(_timed(session, device, seconds))
             time.sleep(_PAUSE_S)
         if _show_load(samples):
+            uses.append(_use(session, other))
             fault = _fault_at_rest(session, device, samples, turns, settle_s)
+            uses.append(_use(session, other))
+            fault = fault or _fault_of_other_device(device, other, uses)
             fault = fault or _fault_of_repetition(session, device, turns, settle_s)
     elif arguments["calls"]:
         for _ in range(_FIRST_CALLS):
@@ -193,10 +201,36 @@ def call_telemetry(arguments: Mapping[str, Any]) -> dict[str, Any]:
     return {"samples": [asdict(sample) for sample in samples], "seconds": seconds, "fault": fault}
 
 
+def _use(session: Session, device: DeviceInfo | None) -> float | None:
+    """Return the utilization in most of some readings; ``None`` if it is unknown, or if there is no such device."""
+    found: list[float] = []
+    while device is not None and len(found) < _CALLS_OF_OTHER:
+        percent = session.telemetry(device).utilization_percent
+        if percent is None:
+            return None
+        found.append(percent)
+        time.sleep(_PAUSE_S)
+    return statistics.median(found) if found else None
+
+
+def _fault_of_other_device(device: DeviceInfo, other: DeviceInfo | None, uses: Sequence[float | None]) -> str | None:
+    """Say what is wrong with the utilization of another device before, while and after the device had work."""
+    before, during, after = uses
+    if before is None or during is None or after is None:
+        return None
+    # Others may use it, but they hardly begin and end together with this process.
+    if during - max(before, after) < tolerances.BUSY_PERCENT:
+        return None
+    return (
+        f"utilization_percent of {other} by perf_telemetry was {before:g}, {during:g} while {device} had work, and "
+        f"{after:g} after that: read the device with the UUID alone"
+    )
+
+
 def _timed(session: Session, device: DeviceInfo, seconds: list[float]) -> TelemetrySample:
-    started_s = time.monotonic()
+    started_s = undisturbed_s()
     sample = session.telemetry(device)
-    seconds.append(time.monotonic() - started_s)
+    seconds.append(undisturbed_s() - started_s)
     return sample
 
 

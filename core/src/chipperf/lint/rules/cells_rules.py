@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from collections import Counter, defaultdict
 from functools import reduce
-from typing import TYPE_CHECKING, Final
+from itertools import zip_longest
+from typing import TYPE_CHECKING, Final, TypeGuard
 
 from chipperf.documents import cells, wording
 from chipperf.documents.format import NOT_APPLICABLE
-from chipperf.documents.markdown import Table
+from chipperf.documents.markdown import Block, Table
 from chipperf.documents.stated_units import stated_factor
 from chipperf.languages import in_all_languages
 from chipperf.lint.rule import Edit, LintedDocument, NotChecked, Problem, majority_against, rule
@@ -32,7 +33,7 @@ _ESSENTIAL_FACTS: Final = {
     "container": "container",
     "framework": "framework",
 }
-_VERSIONS: Final = {"os", "kernel", "driver", "framework", "compiler"}
+_VERSIONS: Final = {"os", "kernel", "driver", "framework", "compiler", "dependencies"}
 _DIGIT: Final = re.compile(r"\d")
 _PLACEHOLDER: Final = re.compile(
     r"\b(?:\w*placeholder\w*|todo|tbd|fixme|lorem ipsum)\b|\bx{3,}\b|待补充|待填|待定|占位", re.IGNORECASE
@@ -41,12 +42,18 @@ _PERCENT: Final = re.compile("[%％]")
 _TRAINING: Final = re.compile(
     r"(?<![a-z])train(?:ing)?[_ -]?(?:acc|set|samples|top|map|split|data)|训练集", re.IGNORECASE
 )
-_RANK: Final = re.compile(r"(?:top[-_ ]?|acc)(\d)", re.IGNORECASE)
 _HALF_WIDTH: Final = {0x3000: 0x20, **{code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)}}
 _IDEOGRAPH: Final = re.compile(r"[\u3400-\u9fff]")
 _IN_PERCENT: Final = ("accuracy", "mean average precision", "panoptic quality")
 _NUMERIC: Final = (*(column.key for column in columns_of("report")), "tokens", "mfu")
 _FORMAT: Final = re.compile("格式|format", re.IGNORECASE)
+_DOUBLED: Final = re.compile(
+    r"([的是为和与在了数])\1(?!\1)|\b(an?|and|for|from|in|is|of|on|the|to|with)\s+\2\b", re.IGNORECASE
+)
+"""Words that no text has twice in a row."""
+
+_RATE: Final = re.compile(r"准确率|正确率|\baccuracy\b", re.IGNORECASE)
+_ZERO_TO_ONE: Final = re.compile(r"(?<![\d.])0\s*(?:到|至|[-–~～]|to)\s*1(?![\d.])", re.IGNORECASE)
 _MIN_DIGITS: Final = 3
 _GIB: Final = 2**30
 _FULL: Final = 0.985
@@ -77,6 +84,9 @@ def no_cell_is_blank(subject: LintedDocument) -> Iterator[Problem]:
     for key, fact in subject.document.facts.items():
         if not fact.text:
             yield Problem(fact.place, f"{key} is blank")
+    for block, following in zip_longest(blocks := subject.document.markdown.blocks, blocks[1:]):
+        if _is_heading(block) and (following is None or (_is_heading(following) and following.depth <= block.depth)):
+            yield Problem(block.place, f"section {block.text[:40]!r} is empty", severity="warning")
     if subject.rows:
         yield from _what_every_run_has(subject)
     on_one_card = {_settings(row) for row in subject.rows if row.card_count == 1 and row.text("e2e_time") == ""}
@@ -84,6 +94,10 @@ def no_cell_is_blank(subject: LintedDocument) -> Iterator[Problem]:
         if row.shape == "1x8" and row.text("e2e_time") == "/" and _settings(row) in on_one_card:
             place = row.cells["e2e_time"].place
             yield Problem(place, "e2e_time of 1x8 is '/' and of 1x1 blank: they look swapped")
+
+
+def _is_heading(block: Block | Table) -> TypeGuard[Block]:
+    return isinstance(block, Block) and block.kind == "heading"
 
 
 def _what_every_run_has(subject: LintedDocument) -> Iterator[Problem]:
@@ -159,6 +173,14 @@ def one_unit_per_metric(subject: LintedDocument) -> Iterator[Problem]:
             yield Problem(cell.place, f"{said} is more than 1 and has no %")
     if written and subject.case is None:
         yield from _odd_notation(subject, written[0])
+    legend = subject.document.general.get("quality")
+    kind = wording.quality_kind(wording.refers_to_column(legend.value.text) or "") if legend else None
+    if legend and kind not in (None, "accuracy", "other") and (rate := _RATE.search(legend.remark.text)):
+        yield Problem(legend.remark.place, f"the general table says {rate[0]!r} of a result that is {kind}")
+    above = [row for row in written if (row.number("quality") or 0) > 1]
+    if legend and above and (limits := _ZERO_TO_ONE.search(legend.remark.text)):
+        result = above[0].text("quality")
+        yield Problem(legend.remark.place, f"the general table says {limits[0]!r}, a row has {result!r}")
     yield from _metric(subject)
     yield from _another_metric(subject)
     yield from _units(subject)
@@ -246,7 +268,7 @@ def _another_metric(subject: LintedDocument) -> Iterator[Problem]:
     for located in texts:
         if _TRAINING.search(located.text) and wanted and not _TRAINING.search(wanted):
             yield Problem(located.place, f"{located.text!r} is of the training samples, the target is {wanted!r}")
-        ranks, own = set(_RANK.findall(located.text)), set(_RANK.findall(wanted))
+        ranks, own = wording.ranks(located.text), wording.ranks(wanted)
         if ranks and own and ranks.isdisjoint(own):
             yield Problem(located.place, f"{located.text!r} is another metric than the target's, {wanted!r}")
 
@@ -272,6 +294,7 @@ def _units(subject: LintedDocument) -> Iterator[Problem]:
 def memory_fits_the_card(subject: LintedDocument) -> Iterator[Problem]:
     """Used memory is less than the total, and the total is the card's in every row and in one spelling."""
     totals: dict[str, dict[str, DocumentRow]] = defaultdict(dict)
+    yield from _unlike_the_legend(subject)
     for row in subject.rows:
         value = row.memory
         if value is None:
@@ -321,6 +344,20 @@ def memory_fits_the_card(subject: LintedDocument) -> Iterator[Problem]:
             name = card.strip() or "the card"
             yield Problem(last.cells["mem"].place, f"totals of {name} differ: {', '.join(spellings)}")
     yield from subject.implausible("memory")
+
+
+def _unlike_the_legend(subject: LintedDocument) -> Iterator[Problem]:
+    """Yield what the general table says of memory and no cell does: used and total, and a unit."""
+    legend = subject.document.general.get("mem")
+    unread = [row for row in subject.rows if row.known("mem") and row.memory is None]
+    if legend is None or not unread:
+        return
+    cell = unread[0].cells["mem"]
+    if "/" in wording.in_brackets(wording.refers_to_column(legend.value.text) or "") and "/" not in cell.text:
+        yield Problem(cell.place, f"mem {cell.text!r} has no total, and the general table says {legend.value.text!r}")
+    unit = cells.unit_of_memory(cell.text)
+    if unit and "gib" in legend.remark.text.casefold():
+        yield Problem(cell.place, f"mem {cell.text!r} is in {unit}, and the general table says GiB")
 
 
 def _may_have(product: KnownDevice, total_bytes: int) -> bool:
@@ -386,7 +423,7 @@ def _is_number(row: DocumentRow, column: str) -> bool:
 
 @rule("L30", "placeholder", why="the author meant to come back", fix="write the value, or why there is none")
 def no_placeholder_is_left(subject: LintedDocument) -> Iterator[Problem]:
-    """No text of a template is left standing."""
+    """No text of a template is left standing, and nothing stands twice."""
     document = subject.document
     if not document.is_report:
         raise NotChecked("it is not a case document")
@@ -401,6 +438,10 @@ def no_placeholder_is_left(subject: LintedDocument) -> Iterator[Problem]:
     for located in texts:
         if located.place not in described and (match := _PLACEHOLDER.search(located.text)):
             yield Problem(located.place, f"{match[0]!r} is left in {located.text[:60]!r}")
+    for located in texts:
+        if match := _DOUBLED.search(located.text):
+            yield Problem(located.place, f"{match[0]!r} is doubled in {located.text[:60]!r}", severity="warning")
+    yield from _doubled_sections(subject)
     for fact in document.facts.values():
         label, colon, _ = fact.text.replace("：", ":").partition(":")
         if colon and wording.normal(label) in wording.FACTS:
@@ -408,6 +449,27 @@ def no_placeholder_is_left(subject: LintedDocument) -> Iterator[Problem]:
     short = document.general.get("card_short_name")
     if short and re.fullmatch(r".*\w\s*[/\\]", short.value.text):
         yield Problem(short.value.place, f"short name {short.value.text!r} has a mark for nothing behind it")
+
+
+def _doubled_sections(subject: LintedDocument) -> Iterator[Problem]:
+    """Yield a section with a heading of an earlier one if one of the two has all that the other says."""
+    texts: dict[Block, list[str]] = {}
+    heading = None
+    for block in subject.document.markdown.blocks:
+        if _is_heading(block):
+            heading = block
+            texts[heading] = []
+        elif heading:
+            rows = (block.header, *block.rows) if isinstance(block, Table) else ((block,),)
+            texts[heading] += [wording.normal(cell.text) for row in rows for cell in row]
+    before: dict[str, tuple[Block, str]] = {}
+    for heading, parts in texts.items():
+        name, text = wording.normal(heading.text), "".join(parts)
+        first, its = before.setdefault(name, (heading, text))
+        short, long = sorted((its, text), key=len)
+        if first is not heading and short and short in long:
+            message = f"section {heading.text[:40]!r} stands in line {first.place.line} already"
+            yield Problem(heading.place, message, severity="warning")
 
 
 def _descriptions_of_formats(subject: LintedDocument) -> set[Place]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections import defaultdict
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from chipperf.cases.base import Case, Role
 from chipperf.documents import cells
@@ -35,6 +35,7 @@ _SETTINGS: Final = {
     "bs": BATCH_SIZE_KEYS,
     "lr": LEARNING_RATE_KEYS,
     "gradient_accumulation_steps": ["gradient_accumulation_steps", "accumulate_steps"],
+    "max_tokens": ["max_tokens"],
 }
 """Names in configurations of the settings that a row's ``fix_hp`` states or leaves at the base's."""
 
@@ -53,13 +54,22 @@ _IN_NAME: Final = re.compile(r"(TP|PP|SH)(\d+)")
 
 _GLOBAL_BATCH: Final = re.compile(r"\b(?:gbs|global_?(?:bs|batch_?size))\s*=\s*(\d+)\b(?!\s*[KMG])", re.IGNORECASE)
 """A batch of all cards in samples, not in tokens."""
-_DEFAULT_KEYS: Final = {"local_batchsize": BATCH_SIZE_KEYS, "seqlength": ["seqlength", "seq_length"]}
+_BATCH_IN_TOKENS: Final = re.compile(
+    r"\b(?:gbs|global ?_?(?:bs|batch_?size))\b[^()，;]*?=\s*(\d+(?:\.\d+)?)\s*([KMG])\s*tokens", re.IGNORECASE
+)
+_DEFAULT_KEYS: Final = {"local_batchsize": BATCH_SIZE_KEYS, "seqlength": ["seqlength", "seq_length", "max_seq_length"]}
 _DEFAULT: Final = re.compile(
     rf"({'|'.join(_DEFAULT_KEYS)})\b.{{0,200}}?(config_[\w.-]{{1,60}}?\.py).{{0,200}}?"
     r"(?:默认为|default (?:is|of))\W{0,3}(\d+)",
     re.ASCII,
 )
 """Text that says what a configuration sets: the value's name, the configuration and the value."""
+
+_STEPS_KEYS: Final = ["train_steps", "max_steps"]
+_STEPS: Final = re.compile(
+    r"训练\s*(\d{1,9})\s*(?:steps?\b|步)|\btrain(?:s|ed|ing)? (?:for )?(\d{1,9}) steps", re.ASCII
+)
+"""Text that says for how many steps a run trains."""
 
 _SAMPLES_KEYS: Final = ["max_samples_termination"]
 _MAX_SAMPLES_SHARE: Final = 0.1
@@ -112,23 +122,39 @@ def fix_hp_is_what_ran(subject: LintedDocument) -> Iterator[Problem]:
         return
     subject.need_configs()
     base = subject.base
+    compared = []
     for row in subject.rows:
         stated, candidates = _stated(row), subject.configs_of(row)
-        if stated is None or not candidates:
-            continue
-        differences = [_differences(stated, config, base) for config in candidates]
-        if all(differences):
-            yield Problem(
-                row.cells["fix_hp"].place,
-                f"{row.shape} {row.precision}: fix_hp {row.text('fix_hp')!r}, but {candidates[0].path.name} has "
-                f"{', '.join(differences[0])}",
-            )
+        if stated is not None and candidates:
+            differences = [_differences(stated, config, base) for config in candidates]
+            compared.append((row, differences[0] if all(differences) else [], candidates[0].path.name))
+    for row, different, name in _unlike_all_rows(compared, subject):
+        message = f"{row.shape} {row.precision}: fix_hp {row.text('fix_hp')!r}, but {name} has {', '.join(different)}"
+        yield Problem(row.cells["fix_hp"].place, message)
     for row in subject.rows:
+        yield from _misspelled(row, subject.configs_of(row), base)
         yield from _beside_fix_hp(row, subject.configs_of(row))
         yield from _global_batch(row, subject.configs_of(row))
     yield from _parallel(subject)
     yield from _defaults_in_text(subject)
+    keys = [key for names in _SETTINGS.values() for key in names]
+    _need_read(config.unread_line(keys) for row in subject.rows for config in subject.configs_of(row))
     subject.need_base()
+
+
+_Compared: TypeAlias = "tuple[DocumentRow, list[str], str]"
+"""A row, what the configuration with this name has instead, and the name."""
+
+
+def _unlike_all_rows(compared: list[_Compared], subject: LintedDocument) -> list[_Compared]:
+    """Return the rows that differ from their configuration.
+
+    Without base values, rows state what they change of the configuration: if one row is as the configuration of its
+    card and topology, the others are not held to it.
+    """
+    alike = {(row.card, row.shape) for row, different, _ in compared if not different}
+    held = [each for each in compared if subject.base or (each[0].card, each[0].shape) not in alike]
+    return [each for each in held if each[1]]
 
 
 def _stated(row: DocumentRow) -> dict[str, Any] | None:
@@ -156,6 +182,16 @@ def _beside_fix_hp(row: DocumentRow, configs: list[Config]) -> Iterator[Problem]
             )
 
 
+def _misspelled(row: DocumentRow, configs: list[Config], base: BaseValues | None) -> Iterator[Problem]:
+    """Yield the names of settings that neither the configurations nor the base have, but nearly."""
+    known = {key for config in configs for key in config.values}.union(base.values if base else ())
+    for cell in (*row.cells.values(), *(cell for _, cell in row.unknown)):
+        for key in cells.assignments(cell.text)[0] if known else ():
+            is_known = key.casefold() in (*_SETTINGS, *_ALIASES) or not known.isdisjoint((key, f"use_{key}"))
+            if not is_known and (hint := did_you_mean(key, known, _MIN_LIKENESS)):
+                yield Problem(cell.place, f"{key!r} is no setting{hint}", severity="warning")
+
+
 def _other_values(stated: Mapping[str, Any], config: Config) -> Iterator[str]:
     for key, said in stated.items():
         name = _ALIASES.get(key.casefold(), key)
@@ -174,11 +210,13 @@ def _other_values(stated: Mapping[str, Any], config: Config) -> Iterator[str]:
 
 def _global_batch(row: DocumentRow, configs: list[Config]) -> Iterator[Problem]:
     """Yield a global batch that is not the product of what it is made of, as far as all of that is known."""
-    stated, match = _stated(row), _GLOBAL_BATCH.search(row.known("fix_hp"))
-    if not stated or not match:
+    stated, text = _stated(row), row.known("fix_hp")
+    match, tokens = _GLOBAL_BATCH.search(text), _BATCH_IN_TOKENS.search(text)
+    if not stated or not (match or tokens):
         return
     degrees = cells.degrees(row.known("parallel"))
     products = []
+    lengths = {stated.get("MPE", config.value(_DEFAULT_KEYS["seqlength"])) for config in configs}
     for config in configs:
         lbs, gas, tp, pp = (
             stated.get(key, degrees.get(key, config.value((_SETTINGS | _PARALLEL_KEYS)[key])))
@@ -188,14 +226,29 @@ def _global_batch(row: DocumentRow, configs: list[Config]) -> Iterator[Problem]:
             return
         dp = degrees.get("DP", row.card_count // (tp * pp))
         products.append((lbs * gas * dp, f"{lbs} x {gas} x {dp}"))
-    if products and int(match[1]) not in (product for product, _ in products):
-        product, factors = products[0]
+    if not products:
+        return
+    product, factors = products[0]
+    if match and int(match[1]) not in (product for product, _ in products):
         message = f"{match[0]!r}, but LBS x GAS x DP is {factors} = {product}"
         yield Problem(row.cells["fix_hp"].place, message)
+    elif tokens and all(is_number(length) for length in lengths):
+        counts = [product * length for product, _ in products for length in lengths]
+        if not any(_is_count(count, tokens[1], tokens[2]) for count in counts):
+            message = f"{tokens[0]!r}, but LBS x GAS x DP x MPE is {factors} x {min(lengths)} = {min(counts):g}"
+            yield Problem(row.cells["fix_hp"].place, message)
+
+
+def _is_count(count: float, written: str, unit: str) -> bool:
+    """Return whether a rounded number such as ``4M`` is a count, in thousands or in multiples of 1024."""
+    power = " KMG".index(unit.upper())
+    half = 0.5 * 10.0 ** -len(written.partition(".")[2])
+    return any(abs(count / base**power - float(written)) <= half for base in (1000, 1024))
 
 
 def _parallel(subject: LintedDocument) -> Iterator[Problem]:
     """Yield rows that are parallel in another way than their configuration."""
+    compared, places = [], {}
     for row in subject.rows:
         texts = (*row.cells.values(), *(cell for _, cell in row.unknown))
         cell = next((cell for cell in texts if _PARALLEL.fullmatch(cell.text)), None)
@@ -211,8 +264,11 @@ def _parallel(subject: LintedDocument) -> Iterator[Problem]:
             ]
             for config in configs
         ]
-        if all(differences):
-            yield Problem(cell.place, f"{cell.text!r}, but {configs[0].path.name} has {', '.join(differences[0])}")
+        compared.append((row, differences[0] if all(differences) else [], configs[0].path.name))
+        places[row.label.place] = cell
+    for row, different, name in _unlike_all_rows(compared, subject):
+        cell = places[row.label.place]
+        yield Problem(cell.place, f"{cell.text!r}, but {name} has {', '.join(different)}")
 
 
 def _defaults_in_text(subject: LintedDocument) -> Iterator[Problem]:
@@ -224,6 +280,13 @@ def _defaults_in_text(subject: LintedDocument) -> Iterator[Problem]:
             if is_number(value) and value != int(said):
                 place = Place(number, match.start(3) + 1)
                 yield Problem(place, f"{name} {said}, but {file} has {value:g}")
+        for match in () if "|" in line else _STEPS.finditer(line):
+            stated = int(match[1] or match[2])
+            steps = {name: value for name, each in configs.items() if is_number(value := each.value(_STEPS_KEYS))}
+            if steps and stated not in steps.values():
+                file, value = next(iter(steps.items()))
+                place = Place(number, match.start() + 1)
+                yield Problem(place, f"{match[0]!r}, but {file} has {value:g} steps")
 
 
 def _differences(stated: Mapping[str, Any], config: Config, base: BaseValues | None) -> list[str]:
@@ -298,7 +361,7 @@ def every_row_has_a_configuration(subject: LintedDocument) -> Iterator[Problem]:
         yield Problem(subject.start, message, severity="warning")
     if not configs.configs:
         raise NotChecked(f"no configuration in {configs.path}")
-    unknown, base = "", subject.base
+    unknown, unread, base = "", None, subject.base
     for row in subject.rows:
         if row.topology is None or not subject.is_of_case(row):
             continue
@@ -313,6 +376,10 @@ def every_row_has_a_configuration(subject: LintedDocument) -> Iterator[Problem]:
             yield Problem(row.label.place, f"there is no configuration {wanted}; there are {names}")
             continue
         switched = [_switch(config, subject, row.precision) for config in found]
+        keys = [key for config in found for key in config.values if _SWITCH_AFFIXES.sub("", key) in _REDUCED]
+        if line := next(filter(None, (config.unread_line(keys) for config in found)), None):
+            unread = line
+            continue
         place = row.cells["precision"].place if "precision" in row.cells else row.label.place
         if row.precision in _REDUCED and not any(state is not False for state in switched):
             yield Problem(place, f"no configuration for {row.shape} sets {row.precision}: {names}")
@@ -323,6 +390,7 @@ def every_row_has_a_configuration(subject: LintedDocument) -> Iterator[Problem]:
             yield Problem(place, f"fp32, but {sets}: {names}")
         elif None in switched and row.precision in _REDUCED:
             unknown = row.precision
+    _need_read([unread])
     if unknown:
         raise NotChecked(f"neither the configurations nor a base configuration have a switch for {unknown}")
 

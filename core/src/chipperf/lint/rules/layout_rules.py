@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from chipperf.documents.case_document import CaseDocument
     from chipperf.documents.markdown import Markdown
 
 _LINK: Final = re.compile(r"!?\[([^\[\]]*)\]\([^()]*\)")
@@ -53,7 +54,15 @@ _TO_BE_SET: Final = re.compile(
 )
 _COMMAND: Final = re.compile(r"\s*(?:\w+=\S+ )*(?:python|bash|sh|torchrun|deepspeed|docker|pip)\d?\s")
 _OPTION: Final = re.compile(r"\s*--\w")
+_VALUE_WITH_COMMENT: Final = re.compile(r"\s*(?:export\s+)?([A-Za-z_]\w*)=[^\s\"'#]+(#\S*[\u3400-\u9fff].*)")
+_BLANK_BEHIND_BACKSLASH: Final = re.compile(r"\\[ \t]+$")
 _SCHEME: Final = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*:|//")
+_SOURCES: Final = (".cfg", ".json", ".py", ".sh", ".toml", ".txt", ".yaml", ".yml")
+_LINES: Final = re.compile(r"L\d+(?:C\d+)?(?:-L\d+(?:C\d+)?)?")
+"""Anchor of lines in a source on GitHub."""
+
+_ENVIRONMENT: Final = ("environment", "hardware", "software")
+_NOT_MEASURED: Final = ("configuration", "config_file", "precision", "fix_hp", "target")
 
 
 @rule(
@@ -77,6 +86,8 @@ def links_resolve(subject: LintedDocument) -> Iterator[Problem]:
             continue
         if not anchor:
             continue
+        if target.suffix.casefold() in _SOURCES and not _LINES.fullmatch(anchor):
+            yield Problem(link.place, f"{address} is no page with headings such as {'#' + anchor!r}")
         page = target / "README.md" if os.path.isdir(target) else target
         anchors = _page_anchors(page) if address else _anchors(subject.document.markdown)
         if anchors is not None and unquote(anchor).casefold() not in anchors:
@@ -141,6 +152,13 @@ def instructions_can_be_followed(subject: LintedDocument) -> Iterator[Problem]:
         if isinstance(block, markdown.Table) or block.kind != "code":
             continue
         lines = subject.document.markdown.lines[block.place.line - 1 : block.last_line]
+        for number, line in enumerate(lines, start=block.place.line):
+            if comment := _VALUE_WITH_COMMENT.match(line):
+                message = f"{comment[2]!r} is a part of the value of {comment[1]}: a comment begins behind a blank"
+                yield Problem(Place(number, comment.start(2) + 1), message)
+            if blank := _BLANK_BEHIND_BACKSLASH.search(line):
+                message = f"a blank behind \\ ends the command {line.strip()!r}, which is to go on"
+                yield Problem(Place(number, blank.start() + 1), message)
         for number, (before, line) in enumerate(pairwise(lines), start=block.place.line + 1):
             goes_on = before.rstrip().endswith("\\") or _OPTION.match(before)
             if _OPTION.match(line) and _COMMAND.match(before) and not goes_on:
@@ -178,7 +196,7 @@ def _content(path: Path) -> str:
     fix="import the report and render it anew: perf report import",
 )
 def layout_is_the_current_one(subject: LintedDocument) -> Iterator[Problem]:
-    """The performance table has the columns of the current layout, and those that the general table refers to."""
+    """The performance table has the layout's columns below a heading, and the general table explains each of them."""
     document = subject.document
     if not document.headers:
         raise NotChecked("there is no performance table")
@@ -191,21 +209,42 @@ def layout_is_the_current_one(subject: LintedDocument) -> Iterator[Problem]:
         lacking = []
     if lacking:
         yield Problem(subject.start, f"the performance table has no column {', '.join(lacking)}")
+    above = [heading for heading in document.markdown.headings if heading.place < subject.start]
+    if above and wording.heading_kind(above[-1].text) in _ENVIRONMENT:
+        message = f"the performance table stands below the heading {above[-1].text!r}, with none for the results"
+        yield Problem(subject.start, message)
     yield from _general_table_fits(subject)
 
 
 def _general_table_fits(subject: LintedDocument) -> Iterator[Problem]:
     document = subject.document
     headers = {wording.normal(wording.without_unit(cell.text)) for cell in document.header_cells}
-    for row in document.general.values():
-        named = wording.refers_to_column(row.value.text)
+    measured = {header.place for header in document.header_cells}
+    tables = (block for block in document.markdown.blocks if isinstance(block, markdown.Table))
+    others = [table for table in tables if table.header[0].place not in measured]
+    for label, value in (row[:2] for table in others for row in table.rows if len(row) > 1):
+        named = wording.refers_to_column(value.text)
         name = wording.without_unit(named) if named else ""
         if named and wording.normal(name) not in headers:
             header = document.headers.get(wording.column_name(name) or "")
             rest = f", where it is {header.text!r}" if header else ""
-            message = f"{row.label.text} refers to {name!r}, which the performance table lacks{rest}"
-            yield Problem(row.value.place, message)
+            message = f"{label.text} refers to {name!r}, which the performance table lacks{rest}"
+            yield Problem(value.place, message)
     lacking = [label for key, label in _GENERAL.items() if key not in document.general]
     if document.general and lacking:
         place = next(iter(document.general.values())).label.place
         yield Problem(place, f"the general table has no row for the {', '.join(lacking)}")
+    if document.general:
+        yield from _unexplained_columns(document, others)
+
+
+def _unexplained_columns(document: CaseDocument, others: list[markdown.Table]) -> Iterator[Problem]:
+    """Yield the measured columns that no table besides the performance tables mentions."""
+    rows = (row for table in others for row in (table.header, *table.rows))
+    mentioned = " ".join(wording.normal(cell.text) for row in rows for cell in row)
+    for text, header in {header.text: header for header in reversed(document.header_cells)}.items():
+        column, name = wording.column_name(text), wording.normal(wording.without_unit(text))
+        # Of several results the general table's row on results explains one.
+        explained = column in document.general and (column != "quality" or header == document.headers["quality"])
+        if name and column not in _NOT_MEASURED and not explained and name not in mentioned:
+            yield Problem(header.place, f"the general table has no row for {text!r}, so that its meaning is not told")

@@ -43,6 +43,8 @@ _FIRST_KERNELS: Final = {"18.04": (4, 15), "20.04": (5, 4), "22.04": (5, 15), "2
 
 _UBUNTU: Final = re.compile(r"ubuntu\D{0,3}(\d\d\.04)", re.IGNORECASE)
 _KERNEL: Final = re.compile(r"(\d{1,3})\.(\d{1,3})\.\d{1,3}")
+_SIZE: Final = re.compile(r"\d+(?:\.\d+)?b(?![a-z])")
+_CASE_OF_COMMAND: Final = re.compile(r"\bcase_name[= ]\"?([A-Za-z0-9][\w.-]{0,99})")
 _VENDOR_DIRECTORY: Final = re.compile(r"\btraining/(\w+)/[\w./-]*")
 
 
@@ -133,7 +135,8 @@ def _spellings(subject: LintedDocument, vendor: str) -> Iterator[Problem]:
     for ways in written.values():
         apart: list[str] = []
         for way in sorted(ways, key=len):
-            if not any(re.search(rf"(?<![^\W_]){re.escape(short)}(?![^\W_])", way) for short in apart):
+            # Letters before a name are those of its maker: MXC500 is no other spelling of C500.
+            if not any(re.search(rf"(?:^|[\W_])[a-z]*{re.escape(short)}(?![^\W_])", way) for short in apart):
                 apart.append(way)
         if len(apart) > 1:
             message = f"one card is written {' and '.join(repr(ways[way][0]) for way in apart)}"
@@ -177,10 +180,21 @@ def document_is_of_the_directorys_case(subject: LintedDocument) -> Iterator[Prob
     if subject.benchmark:
         yield from _framework_of(subject, subject.benchmark)
         yield from _dataset_of(subject, subject.benchmark)
+    yield from _commands_of(subject, directory)
+    sections = {row.section: row for row in reversed(subject.rows) if not subject.is_of_case(row)}
+    for section, first in sections.items():
+        yield Problem(first.label.place, f"the rows of {section!r} are of another case than {directory!r}")
     row = subject.document.general.get("model")
     if row is None:
         raise NotChecked("no general table that names the case")
     own, stated = wording.normal(directory), wording.normal(row.value.text)
+    size = _SIZE.search(directory.casefold())
+    if stated != own and wording.normal(re.sub("[*×]", "x", row.value.text)) == own:
+        message = f"model {row.value.text!r} is written {directory!r} in the directory"
+        yield Problem(row.value.place, message, severity="warning")
+    elif size and stated and own.startswith(stated) and not _SIZE.search(stated):
+        message = f"model {row.value.text!r} is of no size; the directory is {directory!r}"
+        yield Problem(row.value.place, message, severity="warning")
     beside = subject.path.absolute().parents[1]
     cases = {wording.normal(case) for case in (*installed_cases(), *_cases_of_directories(beside))}
     if stated in cases and stated != own and not own.startswith(stated):
@@ -189,8 +203,21 @@ def document_is_of_the_directorys_case(subject: LintedDocument) -> Iterator[Prob
         )
 
 
+def _commands_of(subject: LintedDocument, directory: str) -> Iterator[Problem]:
+    """Yield the commands that run another case than the directory's."""
+    for number, line in enumerate(subject.document.markdown.lines, start=1):
+        match = _CASE_OF_COMMAND.search(line)
+        if match and wording.normal(match[1]) != wording.normal(directory):
+            place = Place(number, match.start(1) + 1)
+            yield Problem(place, f"the command runs {match[1]!r}; the directory is {directory!r}", severity="warning")
+
+
 def _framework_of(subject: LintedDocument, benchmark: Path) -> Iterator[Problem]:
     directory, framework = subject.case_directory.name, benchmark.name
+    stated = case_of_directory(subject.path)
+    if stated and stated != benchmark.parent.name and directory != benchmark.parent.name:
+        message = f"the directory is called {directory}, the benchmark {benchmark.parent.name}: nothing finds it"
+        yield Problem(subject.start, message)
     if directory == benchmark.parent.name:
         message = f"the directory is not called {directory}-{framework}, so that nothing runs the case from it"
         yield Problem(subject.start, message)

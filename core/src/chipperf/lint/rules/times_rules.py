@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote
@@ -20,7 +21,7 @@ from chipperf.records.files import open_regular
 from chipperf.records.plausibility import Rate, in_order, rate
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Hashable, Iterator, Mapping
 
     from chipperf.documents.case_document import DocumentRow
 
@@ -34,6 +35,9 @@ _CURVE: Final = re.compile(r"收敛|曲线|curve|convergence", re.IGNORECASE)
 _STEPS: Final = re.compile(r"(?<![a-z])steps?(?![a-z])|步", re.IGNORECASE)
 _EPOCHS: Final = re.compile(r"(?<![a-z])epochs?(?![a-z])|轮", re.IGNORECASE)
 _REPEATS: Final = re.compile(r"seed|种子|\d\s*次|repeats?|\d\s+runs", re.IGNORECASE)
+_CHANGES_UTILIZATION: Final = re.compile("flops|mpe|seq", re.IGNORECASE)
+"""Settings that change how much is computed for each token, or the peak that it is compared with."""
+
 _DATA_SUFFIXES: Final = (".csv", ".json", ".jsonl", ".tsv")
 
 
@@ -44,7 +48,7 @@ _DATA_SUFFIXES: Final = (".csv", ".json", ".jsonl", ".tsv")
     fix="read the numbers from the run's log again",
 )
 def throughputs_are_ordered(subject: LintedDocument) -> Iterator[Problem]:
-    """``p_core`` is at least ``p_train``, that at least ``p_whole``, and training is part of the end-to-end time."""
+    """``p_core`` is at least ``p_train``, that at least ``p_whole``, and time and utilization agree with them."""
     spreads = _spreads(subject)
     for row in subject.rows:
         for fast, slow in (("p_core", "p_train"), ("p_train", "p_whole")):
@@ -52,6 +56,7 @@ def throughputs_are_ordered(subject: LintedDocument) -> Iterator[Problem]:
             if upper and lower and not in_order(upper, lower):
                 yield Problem(row.cells[fast].place, f"{fast} {upper.value:g} is less than {slow} {lower.value:g}")
     yield from _lost_time(subject)
+    yield from _utilization(subject)
     yield from subject.implausible("times", "throughputs", "order")
 
 
@@ -90,6 +95,38 @@ def _lost_time(subject: LintedDocument) -> Iterator[Problem]:
         if share > _LOST_SHARE and share > _LOST_FACTOR * max(least, 0.01):
             message = f"evaluation takes {share:.0%} of the time here and {least:.0%} in another row"
             yield Problem(place, message, severity="warning")
+
+
+def _utilization(subject: LintedDocument) -> Iterator[Problem]:
+    """Yield rows whose utilization per throughput is another than that of most rows of the card and the workload."""
+    groups: dict[Hashable, list[tuple[float, float, DocumentRow]]] = defaultdict(list)
+    for row in subject.rows:
+        note = row.topology.note if row.topology else ""
+        workload = tuple(part for part in (row.text("fix_hp") or "").split() if _CHANGES_UTILIZATION.search(part))
+        tokens, mfu = _written(row, "tokens"), _written(row, "mfu")
+        if tokens and mfu and tokens[0] > 0 and mfu[0] > 0:
+            least, most = mfu[0] / tokens[1], mfu[1] / tokens[0]
+            groups[row.section, row.card, note, row.precision, workload].append((least, most, row))
+    for rows in groups.values():
+        for index, (least, most, row) in enumerate(rows):
+            apart = [other for low, high, other in rows if low > most or high < least]
+            # Of two rows that contradict each other, either one may be wrong.
+            if len(apart) * 2 > len(rows) or (len(rows) == 2 and apart and index):
+                said = f"MFU {row.text('mfu')} at {row.text('tokens')} token/p/s"
+                other = f"{apart[0].text('mfu')} at {apart[0].text('tokens')}"
+                message = f"{said} is not in proportion to {other} in row {apart[0].label.text!r}"
+                yield Problem(row.cells["mfu"].place, message, severity="warning")
+
+
+def _written(row: DocumentRow, column: str) -> tuple[float, float] | None:
+    """Return between which values a written number lies, rounded or cut off after its last digit."""
+    text = row.known(column)
+    value = cells.number(text.rstrip("%％ "))
+    if value is None:
+        return None
+    unit = 10.0 ** -len(text.rstrip("%％ ").partition(".")[2])
+    scale = 0.01 if value > 1 and column == "mfu" else 1
+    return (value - unit) * scale, (value + unit) * scale
 
 
 @rule(
@@ -151,24 +188,43 @@ def results_below_target_say_so(subject: LintedDocument) -> Iterator[Problem]:
     if all(row.target is None for row in subject.rows):
         subject.need_reference_dataset()
         subject.need_target()
-    results = [(row, met) for row in subject.rows if (met := subject.meets_target(row)) is not None]
-    missing = [row for row, met in results if not met]
-    said = list(sentences(subject.document.markdown)) if missing else []
+    missing = [row for row in subject.rows if subject.meets_target(row) is False]
+    asked = subject.asked_target()
+    missed = []
     for row in missing:
         metric, goal, result = row.headers["quality"], subject.goal_of(row), row.quality
-        if goal is None or result is None:
-            continue
-        only_row = len(missing) == 1
-        lower = subject.lower_is_better(row)
+        stated = f"{asked.value:g} of {subject.need_base().origin}" if asked else f"{row.text('target')} beside it"
+        if goal is not None and result is not None:
+            missed.append((row, metric, goal, result, stated))
+    missed += _further_results_missed(subject, missing)
+    said = list(sentences(subject.document.markdown)) if missed else []
+    for row, metric, goal, result, stated in missed:
+        only_row = len({id(each[0]) for each in missed}) == 1
+        lower = subject.lower_is_better(metric)
         if any(says_below(each, row.shape, metric, goal, result, only_row=only_row, lower=lower) for each in said):
             continue
-        target = f"{row.text('target')} beside it"
-        if asked := subject.asked_target():
-            target = f"{asked.value:g} of {subject.need_base().origin}"
         cell = row.cells["quality"]
         side = "above" if lower else "below"
-        yield Problem(cell.place, f"{cell.text} is {side} the target {target}, without a word")
+        yield Problem(cell.place, f"{cell.text} is {side} the target {stated}, without a word")
     yield from subject.implausible("result")
+
+
+def _further_results_missed(
+    subject: LintedDocument, missing: list[DocumentRow]
+) -> Iterator[tuple[DocumentRow, str, float, float, str]]:
+    """Yield the rows whose second or later result misses its target, unless the first one misses its own."""
+    for row in subject.rows if subject.base and subject.case is None else ():
+        names, texts = (text.split("&&")[1:] for text in (row.headers.get("quality", ""), row.known("quality")))
+        for name, text in zip(names, texts, strict=True) if len(names) == len(texts) and row not in missing else ():
+            found = subject.base.targets_called(name) if subject.base else []
+            is_fraction = wording.is_fraction(wording.quality_kind(name))
+            result = cells.quality(text.strip(), is_fraction=is_fraction)
+            if len(found) == 1 and result is not None:
+                target = found[0].value / 100 if is_fraction and found[0].value > 1 else found[0].value
+                sign = -1 if wording.lower_is_better(name) else 1
+                if result * sign < target * sign:
+                    stated = f"{found[0].value:g} of {found[0].key} in the base configuration"
+                    yield row, name.strip(), target, result, stated
 
 
 @rule(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 from chipperf.documents import cells
 from chipperf.documents.markdown import Place
 from chipperf.documents.topology import bracketed_shapes, cards_said
+from chipperf.lint.configs import BATCH_SIZE_KEYS
 from chipperf.lint.rule import LintedDocument, NotChecked, Problem, rule
 from chipperf.records.columns import THROUGHPUTS
 from chipperf.records.scaling import MAX_EFFICIENCY, efficiency
@@ -33,6 +34,8 @@ _DEGREES_OF_CARDS: Final = ("TP", "PP", "DP", "CP")
 """Kinds of parallelism that multiply to the number of cards; others, such as EP, divide one of them."""
 
 _PARALLELISM: Final = re.compile(r"(?<![A-Za-z0-9])(?:[TPDCE]P\d+){3,}")
+_FORMAT_OF_DEGREES: Final = re.compile(r"(?:格式为|format:?)\s*((?:[TPDCES]P[a-z]){2,})")
+_DEGREE: Final = re.compile(r"[A-Z]P")
 _EXAMPLE: Final = re.compile(r"例如|如：|such as|e\.g\.|example", re.IGNORECASE)
 _SPLIT: Final = re.compile(
     r"模型并行|张量并行|流水线?并行|(?:model|tensor|pipeline)[- ]parallel|\bZeRO\b|shard(?:ed|ing)|global[_ ]?batch",
@@ -52,7 +55,7 @@ _GIB: Final = 2**30
     fix="let words and brackets say the same",
 )
 def words_match_the_topology(subject: LintedDocument) -> Iterator[Problem]:
-    """A row's words, its topology in brackets and its parallelism say the same."""
+    """A row's words, its topology in brackets and its parallelism say the same, in the form that the text gives."""
     for row in subject.rows:
         topology = row.topology
         if topology is None:
@@ -65,6 +68,9 @@ def words_match_the_topology(subject: LintedDocument) -> Iterator[Problem]:
             machines, cards = topology.words
             meant = f"{counted(machines, 'machine')} with {counted(cards, 'card')}"
             yield Problem(row.label.place, f"{topology.phrase!r} is {meant}, in brackets stands {row.shape}")
+        elif topology.phrase[:1].isdigit() and row.label.text.partition(topology.phrase)[0][-1:].isdigit():
+            message = f"row {row.label.text!r} runs {topology.card!r} and {topology.phrase!r} together"
+            yield Problem(row.label.place, message, severity="warning")
         elif not topology.words and (
             said := [count for count in cards_said(row.label.text) if not _may_be(count, topology)]
         ):
@@ -75,6 +81,23 @@ def words_match_the_topology(subject: LintedDocument) -> Iterator[Problem]:
             cell = row.cells["parallel"]
             yield Problem(cell.place, f"{cell.text!r} is for {used} cards, the row has {row.card_count}")
     yield from _parallelism_in_text(subject)
+    yield from _parallelism_unlike_its_format(subject)
+
+
+def _parallelism_unlike_its_format(subject: LintedDocument) -> Iterator[Problem]:
+    """Yield parallelism of other kinds than the general table says that a cell has."""
+    said = next(
+        (match[1] for line in subject.document.markdown.lines if (match := _FORMAT_OF_DEGREES.search(line))), ""
+    )
+    wanted = set(_DEGREE.findall(said))
+    for row in subject.rows if wanted else ():
+        kinds = cells.degrees(row.known("parallel")).keys()
+        if kinds and kinds != wanted:
+            lacking, more = ", ".join(sorted(wanted - kinds)), ", ".join(sorted(kinds - wanted))
+            parts = [f"lacks {lacking}" if lacking else "", f"has {more} beyond it" if more else ""]
+            cell = row.cells["parallel"]
+            message = f"{cell.text!r} {' and '.join(filter(None, parts))}; the general table says {said!r}"
+            yield Problem(cell.place, message, severity="warning")
 
 
 def _parallelism_in_text(subject: LintedDocument) -> Iterator[Problem]:
@@ -131,7 +154,10 @@ def several_machines_say_all_cards(subject: LintedDocument) -> Iterator[Problem]
     fix="state the batch size of each row in fix_hp",
 )
 def memory_does_not_depend_on_topology(subject: LintedDocument) -> Iterator[Problem]:
-    """Rows that state the same hyperparameters and precision use about the same memory per card."""
+    """Rows that state the same hyperparameters and precision use about the same memory per card.
+
+    Rows whose configurations set one batch size are not compared, because it does not explain what differs.
+    """
     if split := next((match for line in subject.document.markdown.lines if (match := _SPLIT.search(line))), None):
         raise NotChecked(f"memory depends on the number of cards: {split[0]}")
     groups: dict[Hashable, list[tuple[int, DocumentRow]]] = defaultdict(list)
@@ -142,6 +168,9 @@ def memory_does_not_depend_on_topology(subject: LintedDocument) -> Iterator[Prob
     for rows in groups.values():
         least, lower = min(rows, key=lambda each: each[0])
         most, higher = max(rows, key=lambda each: each[0])
+        sizes = [{config.value(BATCH_SIZE_KEYS) for config in subject.configs_of(row)} for row in (lower, higher)]
+        if sizes[0] == sizes[1] and sizes[0] not in (set(), {None}):
+            continue
         if least and most > least * _MEMORY_TOLERANCE:
             yield Problem(
                 higher.cells["mem"].place,

@@ -1,0 +1,117 @@
+"""``perf runs`` and ``perf show``: what runs there are, and what a run measured."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import typer
+
+from chipperf.cli.command_options import JSON_OPTION
+from chipperf.cli.output import note, print_json, print_table
+from chipperf.languages import ENGLISH, in_language
+
+if TYPE_CHECKING:
+    from chipperf.errors import RecordError
+    from chipperf.records.rows import Value
+    from chipperf.records.store import StoredRecord
+    from chipperf.web.board import PageCell
+
+State = Literal["running", "completed", "failed", "interrupted", "killed"]
+
+_TITLES = ("created (UTC)", "state", "case", "row", "p_core", "verdict", "run")
+
+
+def runs(
+    directories: list[Path] = typer.Argument(
+        ..., help="Directories with runs in them, at any depth.", metavar="DIR..."
+    ),
+    case: str | None = typer.Option(None, "--case", help="Only runs of this case."),
+    vendor: str | None = typer.Option(None, "--vendor", help="Only this vendor's runs."),
+    state: State | None = typer.Option(None, "--state", help="Only runs in this state."),
+    verdict: str | None = typer.Option(None, "--verdict", help="Only runs with this verdict, for example converged."),
+    topology: str | None = typer.Option(None, "--topology", help="Only runs on it, for example 1x8."),
+    precision: str | None = typer.Option(None, "--precision", help="Only runs that requested it."),
+    as_json: bool = JSON_OPTION,
+) -> None:
+    """List the runs below directories, the newest first: when, state, case, row of a report, verdict.
+
+    Records that cannot be read are named on standard error; the others are listed.
+
+    Example: perf runs runs --case resnet50 --state completed
+    """
+    from chipperf.records.rows import as_row, load
+
+    problems: list[RecordError] = []
+    found = {each.sha256: each for directory in directories for each in load(directory, on_problem=problems.append)}
+    options = {"case": case, "vendor": vendor, "state": state, "topology": topology, "precision": precision}
+    wanted = {key: value for key, value in {**options, "verdict": verdict}.items() if value is not None}
+    rows = [(as_row(each), each) for each in found.values()]
+    chosen = [row for row in rows if all(row[0][key] == value for key, value in wanted.items())]
+    chosen.sort(key=lambda row: str(row[0]["created_at"]), reverse=True)
+    for problem in problems:
+        note(f"not readable: {problem.message}")
+    if as_json:
+        faults = [problem.message for problem in problems]
+        print_json({"runs": [_json(row) for row, _ in chosen], "problems": faults})
+    elif chosen:
+        print_table(_TITLES, [_cells(row, stored) for row, stored in chosen])
+    if not chosen:
+        note(_why_none([row for row, _ in rows], wanted))
+
+
+def show(
+    run: Path = typer.Argument(..., help="Directory of a run, or its record.json.", metavar="RUN"),
+    as_json: bool = JSON_OPTION,
+) -> None:
+    """Show one run: its values, what did not work, environment, precision, dataset and settings.
+
+    Example: perf show runs/demo
+    """
+    from chipperf.records.rows import as_row
+    from chipperf.records.store import read_stored
+    from chipperf.web.board import COLUMNS, summarize
+    from chipperf.web.details import describe
+
+    stored = read_stored(run)
+    if as_json:
+        print_json(_json(as_row(stored)))
+        return
+    board = summarize(stored.record, digest=stored.sha256)
+    facts = [(heading.title, cell) for heading, cell in zip(COLUMNS, board.cells, strict=True)]
+    print_table(("run", str(stored.file)), [_fact(*fact) for fact in facts])
+    for section in describe(stored.record):
+        typer.echo()
+        print_table((str(section.title), ""), [_fact(fact.name, fact.value) for fact in section.facts])
+        if section.omitted:
+            typer.echo(f"and {section.omitted} more")
+
+
+def _fact(name: object, cell: PageCell) -> tuple[str, str]:
+    text = in_language(cell.text, ENGLISH)
+    return in_language(name, ENGLISH), f"{text} ({cell.reason})" if cell.reason and cell.reason not in text else text
+
+
+def _cells(row: dict[str, Value], stored: StoredRecord) -> tuple[object, ...]:
+    from chipperf.documents.format import number
+    from chipperf.report.row import configuration_name
+
+    created, rate, failure = row["created_at"], row["p_core_samples_per_s"], row["failure"]
+    when = f"{created:%Y-%m-%d %H:%M}" if isinstance(created, datetime) else ""
+    state = f"{row['state']} ({failure})" if failure else row["state"]
+    speed = number(rate) if isinstance(rate, float) else "-"
+    place = stored.file.parent
+    name, verdict = configuration_name(stored.record), str(row["verdict"]).replace("_", " ")
+    return when, state, row["case"], name, speed, verdict, place
+
+
+def _json(row: dict[str, Value]) -> dict[str, Any]:
+    return {key: value.isoformat() if isinstance(value, datetime) else value for key, value in row.items()}
+
+
+def _why_none(rows: list[dict[str, Value]], wanted: dict[str, str]) -> str:
+    if not rows:
+        return "there are no runs"
+    there = [f"{key} {', '.join(sorted({str(row[key]) for row in rows}))}" for key in wanted]
+    return f"of {len(rows)} runs none is such; there are: {'; '.join(there)}"
