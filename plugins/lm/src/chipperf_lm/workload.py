@@ -96,7 +96,8 @@ class GptWorkload(HostWorkload["GptHyperparameters"]):
     def loss(self, model: torch.nn.Module, batch: Tokens) -> torch.Tensor:
         """Return the mean cross entropy of the tokens, in nats."""
         tokens, targets = batch
-        return cross_entropy(model(tokens).flatten(0, 1), targets.flatten(), ignore_index=_NO_TARGET)
+        # Of half precision, a sum over the vocabulary would lose too much.
+        return cross_entropy(model(tokens).flatten(0, 1).float(), targets.flatten(), ignore_index=_NO_TARGET)
 
     def evaluate(
         self, model: torch.nn.Module, collectives: Collectives, autocast: Callable[[], AbstractContextManager[object]]
