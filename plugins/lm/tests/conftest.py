@@ -13,9 +13,6 @@ from support import run_perf
 if TYPE_CHECKING:
     from pathlib import Path
 
-STEPS = 12
-
-
 @pytest.fixture(scope="session")
 def tokens(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Sixty-four sequences of 32 bytes for training, and two and a half for evaluation; not to be written to."""
@@ -30,7 +27,7 @@ def run(tokens: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("run") / "gpt2"
     ended = run_perf(
         *("train", "gpt2", "--vendor", "cpu", "--preset", "tiny", "--data", tokens, "--out", out),
-        *("--max-steps", STEPS, "--set", "accumulate_steps=2", "--no-device-check"),
+        *("--max-steps", 12, "--set", "accumulate_steps=2", "--no-device-check"),
     )
     assert ended.returncode == 0, ended.stderr
     return out
