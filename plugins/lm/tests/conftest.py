@@ -13,6 +13,7 @@ from support import run_perf
 if TYPE_CHECKING:
     from pathlib import Path
 
+
 @pytest.fixture(scope="session")
 def tokens(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Sixty-four sequences of 32 bytes for training, and two and a half for evaluation; not to be written to."""
