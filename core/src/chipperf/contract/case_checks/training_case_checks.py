@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 _MOST_RANKS: Final = 3
 _STEPS: Final = 2
-"""Optimizer steps before and after an interruption."""
+"""Optimizer steps before and after an interruption, of one batch each."""
 
 _SEED: Final = 7
 _EVALUATION_TOLERANCE: Final = 1e-5
@@ -102,20 +102,19 @@ def resumed_training_is_the_same(subject: PluginUnderTest) -> None:
 
     from chipperf.train.preparation import generator_states, restore_generators
 
-    h = _hyperparameters(subject)
     whole = _Training(subject)
-    whole.train(0, _STEPS)
+    whole.train(0)
     saved = io.BytesIO()
     torch.save({**whole.state(), "generators": generator_states(subject.device)}, saved)
-    whole.train(_STEPS, _STEPS)
+    whole.train(_STEPS)
     saved.seek(0)
     state = torch.load(saved, weights_only=True)
     resumed = _Training(subject)
     resumed.model.load_state_dict(state["model"])
     resumed.optimizer.load_state_dict(state["optimizer"])
-    resumed.open(_STEPS * h.accumulate_steps)
+    resumed.open(_STEPS)
     restore_generators(state["generators"], subject.device)
-    resumed.train(_STEPS, _STEPS)
+    resumed.train(_STEPS)
     found, expected = resumed.state(), whole.state()
     for part in ("model", "optimizer"):
         require(_content(found[part]) == _content(expected[part]), f"after a resumption the {part} has other bits")
@@ -226,7 +225,6 @@ class _Training:
     """One model with its optimizer and batches, as a run of one rank trains it."""
 
     def __init__(self, subject: PluginUnderTest) -> None:
-        self._subject = subject
         self.workload = _workload(subject, Rank())
         self.model = _model(subject, self.workload)
         self.optimizer = self.workload.build_optimizer(self.model)
@@ -235,12 +233,11 @@ class _Training:
     def open(self, first_batch: int) -> None:
         """Begin with a batch of the first epoch, which is read before training draws a random number."""
         batches = self.workload.epoch_batches(0, first_batch)
-        self._batches = iter([*islice(batches, 2 * _STEPS * _hyperparameters(self._subject).accumulate_steps)])
+        self._batches = iter([*islice(batches, 2 * _STEPS)])
 
-    def train(self, first: int, steps: int) -> None:
-        for step in range(first, first + steps):
-            for _ in range(_hyperparameters(self._subject).accumulate_steps):
-                self.step(self.workload.to_device(next(self._batches)), step)
+    def train(self, first: int) -> None:
+        for step in range(first, first + _STEPS):
+            self.step(self.workload.to_device(next(self._batches)), step)
 
     def step(self, batch: Batch, step: int) -> None:
         import torch
@@ -282,9 +279,11 @@ def _seed(subject: PluginUnderTest) -> None:
 
 def _content(value: object) -> str:
     """Return what is equal for equal tensors and numbers in equal places."""
+    import torch
+
     from chipperf.train.model_changes import digest
 
-    return repr([digest(each) if hasattr(each, "dtype") else each for each in _leaves(value)])
+    return repr([digest(torch.as_tensor(each)) if hasattr(each, "dtype") else each for each in _leaves(value)])
 
 
 def _leaves(value: object) -> Iterator[Any]:
