@@ -7,6 +7,9 @@ $(if $(filter $(VERSIONS),newest lowest),,$(error VERSIONS is newest or lowest, 
 VENV := .venv$(addprefix -,$(filter-out newest,$(VERSIONS)))
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+DEMO := $(VENV)/.demo
+# Package index with builds of torch for the CPU alone, for `make demo`: a fraction of the size of the ordinary ones.
+TORCH_INDEX :=
 PLUGINS := $(sort $(dir $(wildcard plugins/*/pyproject.toml)))
 PROJECTS := core/pyproject.toml $(addsuffix pyproject.toml,$(PLUGINS))
 INSTALL_newest = $(BIN)/python -m pip install --disable-pip-version-check
@@ -15,7 +18,7 @@ INSTALL_lowest = $(INSTALL_newest) uv && \
 	$(BIN)/uv pip install --python $(BIN)/python --resolution lowest-direct --no-build
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format bench card docs mutants faults
+.PHONY: help setup demo test lint format bench card docs site mutants faults
 
 help:
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -23,24 +26,29 @@ help:
 setup: $(INSTALLED) ## install core, plugins and development tools into .venv
 
 # A machine on which somebody tries this is seldom idle: threads that spin while they wait would make it many times slower.
-demo: $(INSTALLED) ## train MobileNetV2 on the CPU with sample data and write its report, in minutes
+demo: $(DEMO) ## train MobileNetV2 on the CPU and write its report, in minutes; TORCH_INDEX=URL of builds of torch for the CPU
+	@echo 'training MobileNetV2 on the CPU with sample data, until it meets its target: minutes'
 	@run=demo/run-$$(date +%Y%m%d-%H%M%S) && \
 	OMP_WAIT_POLICY=passive $(BIN)/perf train mobilenetv2 --vendor cpu --preset demo --out $$run && \
-	$(BIN)/perf report $$run --lang zh --out demo/report.zh.md && \
-	$(BIN)/perf report $$run --lang en --out demo/report.en.md && \
-	printf '\nreport:  demo/report.zh.md  demo/report.en.md\nrecord:  %s/record.json\n' $$run
+	$(BIN)/perf report $$run --quiet --lang zh --out demo/report.zh.md && \
+	$(BIN)/perf report $$run --quiet --lang en --out demo/report.en.md && \
+	printf 'reports: demo/report.zh.md  demo/report.en.md\n'
 
 # One process more than the two cores that are asked for: tests that wait for a time-out leave theirs to others.
 # Without bytecode, each of the hundreds of processes would compile what it imports.
 test: $(INSTALLED) ## run all tests; PYTEST_ARGS="-m 'not slow'" leaves out the slow ones
 	env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
-lint: $(INSTALLED) ## check style, types, the direction of imports and the hosted workflow
+DOCUMENTS := README.md CONTRIBUTING.md SECURITY.md CHANGELOG.md changelog.d docs $(addsuffix README.md,$(PLUGINS))
+
+lint: $(INSTALLED) ## check style, types, spelling, the direction of imports, the hosted workflow and the Dockerfiles
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy core/src $(addsuffix src,$(PLUGINS)) benchmarks card
 	$(BIN)/lint-imports --no-cache --no-logo
+	$(BIN)/codespell -D - -D docs/words.txt $(DOCUMENTS)
 	$(BIN)/zizmor --offline --no-progress --strict-collection .github
+	$(BIN)/hadolint docker/*
 
 format: $(INSTALLED) ## put style right
 	$(BIN)/ruff check --fix .
@@ -59,14 +67,36 @@ mutants: $(INSTALLED) ## hold every broken plugin to the contract; GENERATED_ARG
 faults: $(INSTALLED) ## disturb real runs in every known way and print what came of each as a table
 	PYTHONPATH=tests:tests/accelerator $(BIN)/python -m faults.table
 
-docs: $(INSTALLED) ## write the generated pages again
+docs: $(INSTALLED) ## write the generated pages again, then build the site
 	for script in docs/generate_*.py; do $(BIN)/python $$script || exit 1; done
+	$(MAKE) site
+
+site: $(INSTALLED) ## build the documentation as a site into build/docs/site; a dead link or missing translation fails
+	$(INSTALL_newest) --quiet -r docs/requirements.txt
+	$(BIN)/python docs/build_site.py build/docs
+
+define VENV_MADE
+@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+{ echo 'chipperf needs Python 3.10 or newer: make PYTHON=/path/to/python3.12'; exit 1; }
+@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV) || \
+{ echo 'could not make $(VENV): on Debian and Ubuntu, apt install python3-venv'; exit 1; }
+endef
 
 $(INSTALLED): $(PROJECTS) requirements-dev.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
-	{ echo 'chipperf needs Python 3.10 or newer: make PYTHON=/path/to/python3.12'; exit 1; }
-	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV) || \
-	{ echo 'could not make $(VENV): on Debian and Ubuntu, apt install python3-venv'; exit 1; }
+	$(VENV_MADE)
 	@echo 'installing into $(VENV); torch is large: this takes minutes, once'
 	$(INSTALL_$(VERSIONS)) -e './core[train]' $(addprefix -e ./,$(PLUGINS)) -r requirements-dev.txt
+	@touch $@
+
+# Into the same place as `make setup`, which then adds the rest. The sizes are those of torch 2.14 for Linux.
+ORDINARY := 3.1 GB to download and 5.7 GB on disk, most of it CUDA; TORCH_INDEX=URL names an index of builds for the CPU
+$(DEMO): core/pyproject.toml
+	$(VENV_MADE)
+	@mkdir -p demo
+	@$(BIN)/python -c 'import torch' 2>/dev/null && echo 'looking whether $(VENV) has what training needs' || \
+	printf '%s\n' 'installing torch and chipperf into $(VENV), once: 5 to 10 minutes; pip writes to demo/install.log' \
+	'$(if $(TORCH_INDEX),torch comes from $(TORCH_INDEX): 0.3 GB to download,$(ORDINARY))'
+	@{ $(if $(TORCH_INDEX),$(INSTALL_newest) --index-url $(TORCH_INDEX) torch torchvision &&) \
+	$(INSTALL_newest) -e './core[train]'; } >demo/install.log 2>&1 || \
+	{ tail -n 20 demo/install.log; echo 'the installation failed; demo/install.log has all of it'; exit 1; }
 	@touch $@

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from chipperf.plugin.hookspecs import ObserverSpecs, VendorSpecs
+from marked_list import prose
 from promises import RULES, hooks_of, items_of, prose_of, returned_types, section_of
 
 if TYPE_CHECKING:
@@ -80,10 +81,10 @@ def _section(function: Callable[..., object]) -> str:
     returns = "Returns nothing." if annotation == "None" else f"Returns `{annotation}`."
     parts = [
         f"### `{function.__name__}({', '.join(list(signature.parameters)[1:])})`",
-        _markdown(prose_of(docstring)),
+        prose(prose_of(docstring)),
         f"```python\n{example_of(function)}```",
         _list("Arguments", docstring, "Args"),
-        " ".join([returns, *_markdown(section_of(docstring, "Returns")).split()]),
+        " ".join([returns, *prose(section_of(docstring, "Returns")).split()]),
         _list("Raises", docstring, "Raises"),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -91,17 +92,12 @@ def _section(function: Callable[..., object]) -> str:
 
 def _type(each: type) -> str:
     docstring = inspect.getdoc(each) or ""
-    parts = [f"### `{each.__name__}`", _markdown(prose_of(docstring)), _list("Fields", docstring, "Attributes")]
+    parts = [f"### `{each.__name__}`", prose(prose_of(docstring)), _list("Fields", docstring, "Attributes")]
     return "\n\n".join(parts) + "\n"
 
 
-def _markdown(text: str) -> str:
-    without_roles = re.sub(r":(?:class|data|meth|func):`~?([^`]*)`", r"`\1`", text)
-    return without_roles.replace("``", "`")
-
-
 def _list(title: str, docstring: str, heading: str) -> str:
-    items = [re.sub(r"^(\w+): ", r"* `\1`: ", _markdown(item)) for item in items_of(docstring, heading)]
+    items = [re.sub(r"^(\w+): ", r"* `\1`: ", prose(item)) for item in items_of(docstring, heading)]
     return "\n".join([f"{title}:\n", *items]) if items else ""
 
 

@@ -30,6 +30,11 @@ def with_lists(page: Path, script: str, lists: Mapping[str, str]) -> str:
     return content
 
 
+def prose(text: str) -> str:
+    """Return a docstring's text as Markdown: Sphinx' roles and literals become code."""
+    return re.sub(r":(?:class|data|meth|func|mod):`~?([^`]*)`", r"`\1`", text).replace("``", "`")
+
+
 def markdown(text: str) -> str:
     """Return a docstring's text for a cell of a table."""
-    return text.replace("``", "`").replace("|", "\\|")
+    return prose(text).replace("|", "\\|")

@@ -18,7 +18,7 @@ from chipperf.bundle import bundle_check
 from chipperf.bundle.manifest import name_problem
 from chipperf.bundle.signature import SIGNATURE
 from chipperf.cli.main import app
-from chipperf.errors import CheckFailed, PerfError
+from chipperf.errors import CheckFailed, PerfError, UsageError
 from chipperf.records.store import read_record
 from chipperf.run.events import window_value
 from hypothesis import HealthCheck, given, settings
@@ -154,6 +154,25 @@ def test_records_alone_are_a_bundle(published, bundle):
     assert perf("bundle", "check", bundle).exception is None
 
 
+def test_a_document_is_packed_as_it_is(published, bundle):
+    document = published.directory / "limits.json"
+    document.write_text("{}")
+    packed = perf("bundle", published.record("first"), "--document", document, "--out", bundle)
+    assert packed.exception is None
+    assert members(bundle)["documents/1/limits.json"] == b"{}"
+    assert perf("bundle", "check", bundle).exception is None
+    write(bundle, members(bundle) | {"documents/1/limits.json": b"[]"})
+    assert "its SHA-256 differs" in refusal(bundle)
+
+
+def test_a_document_of_another_kind_is_not_packed(published, bundle):
+    document = published.directory / "run.sh"
+    document.write_text("true")
+    result = perf("bundle", published.record("first"), "--document", document, "--out", bundle)
+    assert isinstance(result.exception, UsageError)
+    assert "with a name of .json, .png" in result.exception.message
+
+
 def test_a_report_that_differs_is_not_packed(published, bundle):
     before = bundle.read_bytes()
     published.edit(published.page, "| 4475 |", "| 4476 |")
@@ -248,6 +267,7 @@ def test_a_file_that_nobody_would_check_is_refused(bundle, name, problem):
         (lambda manifest: manifest["runs"][1].update(record="runs/first/record.json"), "records: a name occurs twice"),
         (lambda manifest: manifest["runs"][0].update(record="runs/first/events.jsonl"), "is not the record of"),
         (lambda manifest: manifest["reports"].append("reports/1/README.md"), "reports: a name occurs twice"),
+        (lambda manifest: manifest.update(documents=["runs/first/events.jsonl"]), "is not below documents"),
         (lambda manifest: manifest.update(reports=[]), "belongs to no run and no report"),
         (lambda manifest: manifest.update(reports=["runs/first/events.jsonl"]), "is not below reports"),
         (lambda manifest: manifest.update(schema_version=3), "schema_version: Input should be less than"),

@@ -18,8 +18,10 @@ if TYPE_CHECKING:
 @pytest.fixture
 def invoke(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Invoke:
     monkeypatch.chdir(tmp_path)
-    for name in ("PERF_DEBUG", "PERF_VENDOR"):
-        monkeypatch.delenv(name, raising=False)
+    monkeypatch.delenv("PERF_VENDOR", raising=False)
+    # Set, so that what -v and -q set ends with the test.
+    for name in ("PERF_DEBUG", "PERF_QUIET"):
+        monkeypatch.setenv(name, "")
 
     def run(*arguments: object) -> Ended:
         monkeypatch.setattr(sys, "argv", ["perf", *(str(argument) for argument in arguments)])

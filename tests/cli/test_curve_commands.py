@@ -204,7 +204,7 @@ def test_compare_says_which_axis_it_took_and_why(invoke: Invoke, run: Callable[.
         (("--curve", "loss", "--out", "/proc/c.svg"), 1, "cannot write /proc/c.svg"),
         (("--curve", "loss", "--axis", "time"), 2, "no time axis"),
         (("other",), 2, "the records are of several datasets: imagenet2012 1, other 1"),
-        (("none",), 1, "no record at none"),
+        (("none",), 2, "no record at none"),
         (("empty", "--curve", "accuracy"), 2, "run empty has too few evaluations for a curve: 0"),
     ],
 )

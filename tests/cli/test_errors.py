@@ -27,9 +27,9 @@ TRAIN = ("train", "mobilenetv2", "--vendor", "cpu")
         ((*TRAIN, "--set", "epochs=1"), 2, "sets 'epochs', which case mobilenetv2 locks", "--max-epochs"),
         ((*TRAIN, "--set", "lr=fast"), 2, "hyperparameter 'lr' cannot be 'fast'", "perf cases mobilenetv2"),
         ((*TRAIN, "--config", "none.toml"), 2, "cannot read none.toml: No such file or directory", "--config"),
-        ((*TRAIN, "--data", "none"), 1, "the dataset directory none does not exist", "--data"),
+        ((*TRAIN, "--data", "none"), 2, "the dataset directory none does not exist", "--data"),
         (("cases", "resnet5"), 2, "did you mean 'resnet50'?", "installed cases"),
-        (("report", "none"), 1, "no record at none", "perf train"),
+        (("report", "none"), 2, "no record at none", "perf train"),
         (("data", "check", "resnet5", "."), 2, "did you mean 'resnet50'?", "installed cases"),
     ],
 )
@@ -120,6 +120,6 @@ def test_record_of_a_newer_version(invoke: Invoke, tmp_path: Path) -> None:
 
     ended = invoke("report", tmp_path)
 
-    assert ended.code == 1
+    assert ended.code == 2
     assert "has schema_version 9; this chipperf reads up to 2" in ended.err
     assert "chipperf 4.0" in ended.err

@@ -122,11 +122,10 @@ def test_data_check_of_a_directory_of_another_size(invoke: Invoke, image_folder:
     assert "perf: error: " in ended.err
 
 
-@pytest.mark.parametrize("layout", ["none", "empty", "no-classes"])
+@pytest.mark.parametrize("layout", ["empty", "no-classes"])
 def test_data_check_of_a_directory_that_is_none(invoke: Invoke, tmp_path: Path, layout: str) -> None:
     directory = tmp_path / layout
-    if layout != "none":
-        directory.mkdir()
+    directory.mkdir()
     if layout == "no-classes":
         (directory / "train").mkdir()
         (directory / "val").mkdir()

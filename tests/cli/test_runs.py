@@ -91,7 +91,7 @@ def test_what_cannot_be_read_is_named_and_the_others_are_listed(invoke: Invoke, 
 def test_a_directory_that_is_not_there_is_an_error(invoke: Invoke) -> None:
     ended = invoke("runs", "misspelled")
 
-    assert ended.code == 1
+    assert ended.code == 2
     assert "there is no misspelled" in ended.err
 
 
@@ -116,6 +116,6 @@ def test_what_is_no_run_is_an_error_in_one_line(invoke: Invoke, three: None, pat
     Path("runs/bad/record.json").write_text("[]", encoding="utf-8")
     ended = invoke("show", path)
 
-    assert ended.code == 1
+    assert ended.code == 2
     assert ended.err.startswith("perf: error: ")
     assert "Traceback" not in ended.err

@@ -220,6 +220,45 @@ def test_ended_program_writes_what_it_found(contract, vendor, tmp_path, monkeypa
     assert found.line in ended.out
 
 
+@pytest.mark.usefixtures("few_checks")
+def test_ended_program_goes_on_where_it_was(contract, vendor, tmp_path, monkeypatch):
+    path = tmp_path / "conformance.json"
+    run, ran = Runner.run, []
+
+    def noted(self, check):
+        ran.append(check.id)
+        return run(self, check)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Runner, "run", lambda self, check: run(self, check) if check.id == PASSING else sys.exit(143))
+        contract("run", "--vendor", vendor, "--level", "0", "--statement", path)
+    monkeypatch.setattr(Runner, "run", noted)
+
+    ended = contract("run", "--vendor", vendor, "--level", "0", "--statement", path, "--resume")
+
+    found = Statement.model_validate_json(path.read_text(encoding="utf-8"))
+    assert ran == [FAILING]
+    assert {result.check: result.verdict for result in found.results} == {PASSING: "passed", FAILING: "failed"}
+    assert ended.code == 4
+
+
+@pytest.mark.usefixtures("few_checks")
+@pytest.mark.parametrize("field", ["vendor", "distribution_version", "contract_version", "chipperf_version"])
+def test_statement_of_another_plugin_is_not_continued(contract, vendor, tmp_path, field):
+    path = tmp_path / "conformance.json"
+    contract("run", "--vendor", vendor, "--level", "0", "--statement", path)
+    content = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps({**content, field: "another"}), encoding="utf-8")
+
+    ended = contract("run", "--vendor", vendor, "--level", "0", "--statement", path, "--resume")
+
+    assert (ended.code, "is of another plugin or version" in ended.error) == (2, True)
+
+
+def test_resuming_needs_a_statement(contract, vendor):
+    assert contract("run", "--vendor", vendor, "--level", "0", "--resume").code == 2
+
+
 def test_full_disk_hides_no_result_and_keeps_the_old_statement(contract, vendor, small_disk):
     path = small_disk / "conformance.json"
     path.write_text("old")

@@ -21,6 +21,9 @@ _SMALLER = {
     "perf train": "--vendor cpu --preset tiny --max-steps 14 --repeat 1 --data {data}",
     "perf suite": "--dry-run",
     "perf suite --resume": "--out begun",
+    "perf limits": "--nproc 1",
+    "perf qualify --vendor": "--dry-run",
+    "perf qualify --out": "--help",
     "perf data check": "--any-size",
     "perf data sample --out": "--train-per-class 2 --val-per-class 1",
 }

@@ -6,6 +6,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from translations import slugs
+
 ROOT = Path(__file__).parents[2]
 README, README_ZH = ROOT / "README.md", ROOT / "README.zh-CN.md"
 TOML_PAGE = ROOT / "docs" / "training.md"
@@ -17,6 +19,7 @@ LINKED_PAGES = (
         for name in ("CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "changelog.d/README.md", "core/README.md")
     ),
     *sorted(ROOT.glob("plugins/*/README.md")),
+    *sorted((ROOT / "docs" / "zh").glob("*.md")),
 )
 
 _BLOCK = re.compile(r"^(?P<marker><!-- needs: .* -->\n+)?```(?P<language>\w*)\n(?P<code>.*?)^```$", re.M | re.S)
@@ -61,9 +64,7 @@ def perf_commands() -> list[Command]:
 
 def anchors(page: Path) -> set[str]:
     """Return the fragments that the page's headings can be linked by."""
-    text = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.M | re.S)
-    headings = re.findall(r"^#+ (.+)$", text, re.M)
-    return {re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
+    return set(slugs(page.read_text(encoding="utf-8")))
 
 
 def links(page: Path) -> list[str]:

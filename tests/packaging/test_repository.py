@@ -1,5 +1,6 @@
 """What the repository keeps for its contributors fits the Makefile, the distributions and the changelog."""
 
+import os
 import re
 import sys
 
@@ -38,8 +39,8 @@ def test_script_exists(command):
     assert (ROOT / command).stat().st_mode & 0o111
 
 
-def test_workflow_tests_and_lints():
-    assert {command.split()[1] for command in COMMANDS if command.startswith("make ")} == {"lint", "test"}
+def test_workflow_tests_and_lints_and_builds_the_site():
+    assert {command.split()[1] for command in COMMANDS if command.startswith("make ")} == {"lint", "site", "test"}
 
 
 def test_workflow_has_every_python_and_both_versions_of_the_dependencies():
@@ -89,3 +90,81 @@ def test_next_section_of_the_changelog_has_every_fragment():
 
     for path in (ROOT / "changelog.d").glob("+*.md"):
         assert " ".join(path.read_text(encoding="utf-8").split()) in " ".join(draft.split()), path.name
+
+
+def test_distributions_need_no_symbolic_links():
+    """An archive may be extracted without them; what is installed is then installed from the text of a link."""
+    tracked = run("git", "ls-files", "--stage", "core", "plugins", cwd=ROOT).stdout.splitlines()
+
+    assert tracked
+    assert [line for line in tracked if line.startswith("120000")] == []
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "docker").iterdir()), ids=lambda file: file.name)
+def test_dockerfile_copies_and_installs_what_there_is(file):
+    text = file.read_text(encoding="utf-8")
+    copied = re.findall(r"^COPY (\S+) /src/(\S+)$", text, re.MULTILINE)
+    extras = re.findall(r"/src/core\[([\w,-]+)\]", text)
+    project = tomllib.loads((ROOT / "core" / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    unignored = set(re.findall(r"^!(\S+)$", (ROOT / ".dockerignore").read_text(encoding="utf-8"), re.MULTILINE))
+
+    assert {source for source, _ in copied} <= unignored
+    assert [source for source, target in copied if source != target or not (ROOT / source).is_dir()] == []
+    assert extras
+    assert {extra for names in extras for extra in names.split(",")} <= set(project["optional-dependencies"])
+    assert [name for name in re.findall(r"/src/plugins/([a-z]+)", text) if not (ROOT / "plugins" / name).is_dir()] == []
+
+
+STUB = """#!/bin/sh
+case "$*" in *"-m pip"*) for line in $(seq 40); do echo "pip says $line"; done; exit ${FAILS:-0};; esac
+case "$*" in *"import torch"*) exit 1;; esac
+echo "perf $*"
+"""
+
+
+@pytest.fixture
+def make_demo(tmp_path):
+    """Run ``make demo`` with a pip that prints 40 lines and installs nothing."""
+    (tmp_path / "core").mkdir()
+    (tmp_path / "Makefile").write_text(MAKEFILE, encoding="utf-8")
+    (tmp_path / "core" / "pyproject.toml").touch()
+    programs = tmp_path / ".venv" / "bin"
+    programs.mkdir(parents=True)
+    for name in ("python", "pip", "perf"):
+        (programs / name).write_text(STUB, encoding="utf-8")
+        (programs / name).chmod(0o755)
+
+    def run_make(*arguments, check=True, **variables):
+        environment = {"PATH": os.environ["PATH"], **variables}
+        return run("make", "demo", *arguments, cwd=tmp_path, env=environment, check=check).stdout
+
+    return run_make
+
+
+def test_demo_says_size_and_time_first_and_keeps_pip_quiet(make_demo, tmp_path):
+    first, again = make_demo().splitlines(), make_demo()
+
+    assert "5 to 10 minutes; pip writes to demo/install.log" in first[0]
+    assert "GB to download" in first[1]
+    assert first[-1].startswith("reports: ")
+    assert "pip says 40" in (tmp_path / "demo" / "install.log").read_text(encoding="utf-8")
+    assert not any("pip says" in line for line in first)
+    assert "install" not in again
+
+
+def test_demo_shows_the_end_of_an_installation_that_failed(make_demo):
+    shown = make_demo(check=False, FAILS="7")
+
+    assert "pip says 40" in shown
+    assert "pip says 9\n" not in shown
+    assert "the installation failed; demo/install.log has all of it" in shown
+    assert "training" not in shown
+
+
+def test_demo_installs_no_development_tools_and_torch_from_the_index_that_is_named():
+    plain = run("make", "-n", "-B", "demo", cwd=ROOT).stdout
+    named = run("make", "-n", "-B", "demo", "TORCH_INDEX=https://index.example/cpu", cwd=ROOT).stdout
+
+    assert "requirements-dev" not in plain
+    assert "--index-url https://index.example/cpu torch torchvision" in named
+    assert "--index-url" not in plain

@@ -1,6 +1,8 @@
 """docs/plugin-guide.md: its package is built from its own blocks, and its claims are tried."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,7 @@ from chipperf import (
 from chipperf.errors import PluginLoadError, VendorHookError
 from chipperf.plugin import installed, selection
 from chipperf.plugin.session import bind
+from support import run_perf
 
 try:
     import tomllib
@@ -41,6 +44,24 @@ def install(plugins):
         return installed.find_vendor(name)
 
     return install
+
+
+@pytest.mark.slow  # Builds a wheel, and every check of level 0 has a new interpreter.
+def test_the_package_passes_level_0_of_the_contract(tmp_path):
+    package = tmp_path / "chipperf-acme" / "src" / "chipperf_acme"
+    package.mkdir(parents=True)
+    for file in re.findall(r"^  (\S+)$", GUIDE, re.MULTILINE):
+        (package.parents[1] / file).write_text("Apache-2.0\n" if file == "LICENSE" else "", encoding="utf-8")
+    (package.parents[1] / "pyproject.toml").write_text(PYPROJECT, encoding="utf-8")
+    (package / "__init__.py").write_text(MODULE, encoding="utf-8")
+    site = tmp_path / "site"
+    install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-build-isolation", "--no-deps"]
+    subprocess.run([*install, "--target", site, package.parents[1]], check=True)
+
+    ended = run_perf("contract", "run", "--vendor", "acme", "--level", 0, PYTHONPATH=str(site))
+
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert re.search(r"contract \S+ · L0 (\d+)/\1$", ended.stdout.strip()), ended.stdout
 
 
 def test_the_files_of_a_vendor_are_read(tmp_path):

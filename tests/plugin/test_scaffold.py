@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
+import venv
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+import yaml
 from chipperf.cli import main as program
 from chipperf.errors import UsageError, VendorHookError
 from chipperf.plugin import installed, scaffold
@@ -18,7 +21,7 @@ from chipperf.plugin.scaffold import NewPlugin, create_plugin
 from chipperf.plugin.session import bind
 from chipperf.plugin.types import Capability, Rank
 from jinja2 import UndefinedError
-from plugin_environment import PluginEnvironment
+from plugin_environment import PluginEnvironment, inheriting_variables
 from support import fill, run_perf
 from typer.testing import CliRunner
 
@@ -416,3 +419,27 @@ def test_tests_of_a_plugin_fail_with_the_check_that_failed(tmp_path, environment
 
     assert ended.returncode == 1
     assert re.search(r"^A2 +L0 +FAILED", ended.stdout, re.MULTILINE), ended.stdout
+
+
+@pytest.mark.slow  # Builds core and the plugin, and checks level 0.
+def test_workflow_of_a_new_plugin_is_green_when_it_is_copied_out(tmp_path):
+    """Its steps are run as they are, with a core from this tree, and what that requires is there."""
+    project = tmp_path / "copied"
+    create_plugin(NewPlugin(name="copiedchip", title="Copiedchip", device_type="copiedchip"), project)
+    workflow = yaml.safe_load((project / ".github" / "workflows" / "test.yml").read_text(encoding="utf-8"))
+    job = workflow["jobs"]["test"]
+    core = tomllib.loads((ROOT / "core" / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    source = core["urls"]["Source"].replace("/tree/main/core", "@main#subdirectory=core")
+    assert job["env"]["CHIPPERF"] == f"chipperf[contract] @ git+{source}"
+    venv.create(tmp_path / "venv", with_pip=True)
+    variables = inheriting_variables(tmp_path) | {
+        "CHIPPERF": f"chipperf[contract] @ {(ROOT / 'core').as_uri()}",
+        "PATH": f"{tmp_path / 'venv' / 'bin'}:{os.environ['PATH']}",
+        # Nothing is downloaded; 0 means without isolation.
+        "PIP_NO_INDEX": "1",
+        "PIP_NO_BUILD_ISOLATION": "0",
+    }
+
+    for step in (step["run"] for step in job["steps"] if "run" in step):
+        ended = subprocess.run(["bash", "-ec", step], cwd=project, env=variables, capture_output=True, text=True)
+        assert ended.returncode == 0, step + ended.stdout + ended.stderr

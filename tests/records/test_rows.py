@@ -7,12 +7,13 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 import warnings
 from datetime import datetime, timezone
 
 import pytest
 from chipperf import records
-from chipperf.errors import RecordError
+from chipperf.errors import RecordError, UnusableRecord
 from chipperf.records.columns import COLUMNS
 from factory import UNKNOWN, make_record
 
@@ -55,7 +56,7 @@ def test_what_is_no_record_is_named_and_the_others_are_returned(tmp_path, conten
     rows = records.table([tmp_path], on_problem=problems.append)
 
     assert [stored.record.run_id for stored in loaded] == [row["run_id"] for row in rows] == ["a"]
-    assert [type(problem) for problem in problems] == [RecordError]
+    assert [type(problem) for problem in problems] == [UnusableRecord]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         records.load(tmp_path / "a")
@@ -117,13 +118,17 @@ def test_rows_have_the_same_keys_and_plain_values(tmp_path):
     }
 
 
-def test_date_without_a_zone_is_utc(tmp_path):
+def test_date_without_a_zone_is_utc(tmp_path, monkeypatch):
+    monkeypatch.setenv("TZ", "Asia/Shanghai")
+    time.tzset()
     file = write(tmp_path / "a")
     content = json.loads(file.read_text(encoding="utf-8"))
     file.write_text(json.dumps(content | {"created_at": "2026-01-01T12:00:00"}), encoding="utf-8")
     write(tmp_path / "b", created_at="2026-01-01T12:00:00+08:00")
 
     assert [f"{row['created_at']:%H:%M %Z}" for row in records.table([tmp_path])] == ["12:00 UTC", "04:00 UTC"]
+    monkeypatch.undo()
+    time.tzset()
 
 
 def test_reading_imports_neither_torch_nor_the_command_line():

@@ -226,7 +226,7 @@ def test_a_damaged_state_is_named(suite: FakeTraining, text: str) -> None:
 
     process = suite.perf("suite", "suite.toml", "--out", "out", "--resume")
 
-    assert process.returncode == 1
+    assert process.returncode == 2
     assert "perf: error: cannot read out/suite.json: " in process.stderr
     assert "Traceback" not in process.stderr
 

@@ -72,7 +72,7 @@ def test_a_long_suite_shows_the_runs_around_the_current_one(tmp_path: Path) -> N
         [state.runs[place].state, state.runs[place].planned.name] for place in range(44, 53)
     ]
     assert lines[4].endswith("after 1m30s: no [bold] memory")
-    assert "training  step 3/9  12.3 samples/s" in lines[6]
+    assert "training  step 3 of 9  12.3 samples/s" in lines[6]
     assert lines[10].strip() == "47 more"
     assert lines[11].startswith("48 of 100 completed, 1 failed")
 

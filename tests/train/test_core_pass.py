@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from chipperf.records.schema import MINIMUM_WINDOWS
+from chipperf.records.schema import MINIMUM_WINDOWS, Missing
 from chipperf.train.core_pass import DIAGNOSTIC_STEPS
 from tiny_training import make_training
 
@@ -78,3 +78,28 @@ def test_diagnostic_pass_gives_every_phase_its_own_time(monkeypatch: pytest.Monk
     assert (breakdown.backward_s, breakdown.optimizer_s) == (0, 0)
     assert breakdown.step.p50_s == pytest.approx(1.25)
     assert breakdown.slowdown == pytest.approx(1.25)
+
+
+def test_arithmetic_and_gradients_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    training = make_training(monkeypatch)
+
+    training.measure_core()
+
+    # Three features in one linear layer; and two parameters for each in batch statistics, a weight for each, a bias.
+    assert training.state.forward_flops == 2 * 3
+    assert training.state.gradient_bytes == 4 * (3 + 3 + 3 + 1)
+
+
+def test_operator_that_cannot_be_counted_costs_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    training = make_training(monkeypatch)
+
+    def refuse(**options: Any) -> Any:
+        raise NotImplementedError
+
+    monkeypatch.setattr("torch.utils.flop_counter.FlopCounterMode", refuse)
+
+    training.measure_core()
+
+    assert training.state.core is not None
+    assert isinstance(training.state.forward_flops, Missing)
+    assert training.state.forward_flops.missing == "failed"

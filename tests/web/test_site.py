@@ -271,7 +271,9 @@ def test_many_records_stay_bounded(tmp_path, monkeypatch):
     run_pages = list((tmp_path / "site" / "runs").iterdir())
 
     assert (made.runs, made.uncharted, len(run_pages)) == (300, 298, 300)
-    assert index.count("<tr data-record") == 180
+    boards, trends = index.split('<section class="trends">')
+    assert (boards.count("<tr data-record"), trends.count("<tr data-record")) == (180, 30)
+    assert "Older runs that only the picture shows: 150." in trends
     assert "because a page has only so many rows: 120." in index
     assert len(index) < 600_000
     assert sum("<svg" in page.read_text(encoding="utf-8") for page in run_pages) == 2

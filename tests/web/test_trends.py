@@ -58,7 +58,7 @@ def test_a_difference_within_the_tolerance_is_no_step():
 
 
 def test_small_differences_that_lead_away_are_a_step_from_the_first():
-    assert steps(9000.0, 8880.0, 8760.0, 8640.0) == [[], [], [("lower", "01")], []]
+    assert steps(9000.0, 8860.0, 8720.0, 8580.0) == [[], [], [("lower", "01")], []]
 
 
 def test_runs_that_did_not_complete_are_in_no_trend():

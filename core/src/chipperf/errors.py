@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 import time
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
@@ -14,15 +15,22 @@ if TYPE_CHECKING:
     from pydantic import ValidationError
 
 
+DOCUMENTATION = "https://github.com/chipperf/chipperf/blob/main/docs"
+"""Address of the directory of the documentation."""
+
+
 class PerfError(Exception):
-    """Base class of all errors that are shown to the user: what happened to whom or where, and as a hint what to do."""
+    """Base class of all errors that are shown to the user: what happened to whom or where, and as a hint what to do.
+
+    A hint that names a page, such as ``docs/lint.md``, gets the page's address: who installed a wheel has no ``docs``.
+    """
 
     exit_code = 1
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
         super().__init__(message)
         self.message = message
-        self.hint = hint
+        self.hint = hint and with_addresses(hint)
 
 
 class UsageError(PerfError):
@@ -69,6 +77,14 @@ class RecordError(PerfError):
     """A run's record cannot be read or written."""
 
 
+class MissingDataset(DataError, UsageError):
+    """The directory of a dataset does not exist, or is none."""
+
+
+class UnusableRecord(RecordError, UsageError):
+    """A record or another file of a run, which the user named, does not exist or cannot be understood."""
+
+
 class DocumentError(UsageError):
     """A document or log cannot be read, or has no content that chipperf understands."""
 
@@ -104,10 +120,27 @@ class Undecided(PerfError):
     exit_code = 5
 
 
+_VERY_NEAR = 0.8
+
+_PAGE = re.compile(r"(?<![\w/])docs/([\w-]+\.(?:md|json))")
+
+
+def with_addresses(text: str) -> str:
+    """Return a text with the addresses of the pages of the documentation that it names."""
+    return _PAGE.sub(rf"{DOCUMENTATION}/\1", text)
+
+
 def did_you_mean(name: str, known: Iterable[str], likeness: float = 0.6) -> str:
-    """Return `` (did you mean 'x'?)`` for the known name nearest to ``name``, or an empty string if none is near."""
-    nearest = difflib.get_close_matches(name, sorted(known), n=1, cutoff=likeness)
-    return f" (did you mean {nearest[0]!r}?)" if nearest else ""
+    """Return `` (did you mean 'x'?)`` for the known name nearest to ``name``, or an empty string if none is near.
+
+    Who mistypes a name seldom mistypes its first letter: a name with another one has to be very near, because a device
+    ``xpu`` is no ``cpu``.
+    """
+    for nearest in difflib.get_close_matches(name, sorted(known), n=3, cutoff=likeness):
+        ratio = difflib.SequenceMatcher(None, nearest, name).ratio()
+        if nearest[:1] == name[:1] or ratio >= _VERY_NEAR:
+            return f" (did you mean {nearest!r}?)"
+    return ""
 
 
 def first_fault(error: ValidationError) -> str:

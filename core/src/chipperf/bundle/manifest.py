@@ -22,11 +22,14 @@ CHECKSUMS: Final = "SHA256SUMS"
 """The same checksums for ``sha256sum --check``."""
 RUNS: Final = "runs"
 REPORTS: Final = "reports"
+DOCUMENTS: Final = "documents"
 
 FILES_OF_A_RUN: Final = (*EVIDENCE, "logs/*.failure.json", "sources.json")
 """Files that are packed with a record, if they exist. Plans, progress and checkpoints only serve to resume a run."""
 LINKED_FILES: Final = (".csv", ".png", ".svg")
 """Files that are packed with a report that links them: points and pictures, which ``perf verify`` checks."""
+DOCUMENT_FILES: Final = (".json", ".png")
+"""Documents: limits, statements and certificates with their pictures. Only their checksums are checked."""
 
 _LONGEST_NAME: Final = 400
 
@@ -49,7 +52,8 @@ class BundledRun(StrictModel):
 class BundleManifest(StrictModel):
     """Content of the bundle's first file.
 
-    ``runs`` and ``reports`` name their files in the archive. ``files`` are all but the manifest and the checksums,
+    ``runs``, ``reports`` and ``documents`` name their files in the archive. Documents are packed as they are: limits,
+    certificates, statements. ``files`` are all but the manifest and the checksums,
     ordered by name.
     """
 
@@ -59,6 +63,7 @@ class BundleManifest(StrictModel):
     metrics_version: Annotated[int, Field(ge=1, le=METRICS_VERSION)] = METRICS_VERSION
     runs: Annotated[list[BundledRun], Field(min_length=1)]
     reports: list[str]
+    documents: list[str] = []
     files: list[BundledFile]
 
 
@@ -96,6 +101,7 @@ def problems(manifest: BundleManifest) -> Iterator[str]:
         "runs": [run.run_id for run in manifest.runs],
         "records": records,
         "reports": manifest.reports,
+        "documents": manifest.documents,
     }
     for what, listed in lists.items():
         if len(set(listed)) < len(listed):
@@ -103,7 +109,7 @@ def problems(manifest: BundleManifest) -> Iterator[str]:
     for name in sorted(names):
         if problem := name_problem(name):
             yield f"{name!r}: {problem}"
-    for name in (*records, *manifest.reports):
+    for name in (*records, *manifest.reports, *manifest.documents):
         if name not in names:
             yield f"{name!r} is not among the files"
     run_directories = {PurePosixPath(record).parent for record in records}
@@ -114,7 +120,10 @@ def problems(manifest: BundleManifest) -> Iterator[str]:
     for report in manifest.reports:
         if not _is_below(report, REPORTS):
             yield f"{report!r} is not below {REPORTS}, in a directory"
-    for name in sorted(names):
+    for document in manifest.documents:
+        if not _is_below(document, DOCUMENTS) or not document.endswith(DOCUMENT_FILES):
+            yield f"{document!r} is not below {DOCUMENTS}, in a directory, with a name of {', '.join(DOCUMENT_FILES)}"
+    for name in sorted(names - set(manifest.documents)):
         path = PurePosixPath(name)
         if path.parent not in report_directories and run_directories.isdisjoint(path.parents):
             yield f"{name!r} belongs to no run and no report"

@@ -15,6 +15,7 @@ from urllib.parse import unquote
 
 from chipperf.bundle.manifest import (
     CHECKSUMS,
+    DOCUMENTS,
     FILES_OF_A_RUN,
     LINKED_FILES,
     MANIFEST,
@@ -29,7 +30,7 @@ from chipperf.bundle.manifest import (
 )
 from chipperf.bundle.signature import SIGNATURE, sign
 from chipperf.documents.markdown import parse, read_text
-from chipperf.errors import RecordError, UsageError
+from chipperf.errors import UnusableRecord, UsageError
 from chipperf.records.checkpoints import digest_of
 from chipperf.records.store import RECORD_NAME, read_stored
 from chipperf.report.curve_files import is_plain_name
@@ -37,11 +38,17 @@ from chipperf.report.provenance import provenance_file
 from chipperf.run.directory import RunDirectory
 
 
-def pack(runs: Sequence[Path], reports: Sequence[Path], out: Path, key: Path | None = None) -> BundleManifest:
-    """Write an archive of runs and reports, signed with the ssh key ``key`` if there is one, and return its manifest.
+def pack(
+    runs: Sequence[Path],
+    reports: Sequence[Path],
+    out: Path,
+    key: Path | None = None,
+    documents: Sequence[Path] = (),
+) -> BundleManifest:
+    """Write an archive, signed with the ssh key ``key`` if there is one, and return its manifest.
 
-    ``runs`` are directories of runs, or their records. Each report is packed with its provenance and the files that it
-    links. An existing archive is replaced.
+    ``runs`` are directories of runs, or their records; ``documents`` are packed as they are. Each report is packed with
+    its provenance and the files that it links. An existing archive is replaced.
 
     Raises:
         UsageError: A run is still running or is named twice, ``out`` cannot be written, or ``key`` cannot sign.
@@ -51,10 +58,12 @@ def pack(runs: Sequence[Path], reports: Sequence[Path], out: Path, key: Path | N
     files: dict[str, Path] = {}
     bundled_runs = [_add_run(run, files) for run in runs]
     bundled_reports = [_add_report(number, report, files) for number, report in enumerate(reports, start=1)]
+    named = {f"{DOCUMENTS}/{number}/{path.name}": path for number, path in enumerate(documents, start=1)}
+    files |= named
     if link := next((path for path in files.values() if path.is_symlink()), None):
         raise UsageError(f"{link} is a link, and a bundle holds files", hint="replace it by a copy of its file")
     described = [_described(name, path) for name, path in sorted(files.items())]
-    manifest = BundleManifest(runs=bundled_runs, reports=bundled_reports, files=described)
+    manifest = BundleManifest(runs=bundled_runs, reports=bundled_reports, documents=list(named), files=described)
     if problem := next(problems(manifest), None):
         raise UsageError(f"cannot pack these files: {problem}", hint="rename the file or the run's directory")
     head = {MANIFEST: manifest_bytes(manifest), CHECKSUMS: checksums_bytes(manifest)}
@@ -113,7 +122,7 @@ def _described(name: str, path: Path) -> BundledFile:
     try:
         return BundledFile(name=name, **digest_of(path).model_dump())
     except OSError as error:
-        raise RecordError(f"cannot read {path}: {error.strerror}") from error
+        raise UnusableRecord(f"cannot read {path}: {error.strerror}") from error
 
 
 def _write(path: Path, head: Mapping[str, bytes], manifest: BundleManifest, files: Mapping[str, Path]) -> None:

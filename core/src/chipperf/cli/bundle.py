@@ -8,13 +8,13 @@ from tempfile import TemporaryDirectory
 import typer
 
 from chipperf.cli.command_groups import group_with_default
-from chipperf.cli.command_options import JSON_OPTION
+from chipperf.cli.command_options import JSON_OPTION, complete_runs
 from chipperf.cli.output import note, print_json, require_directory
 from chipperf.cli.verify import verify_reports
 from chipperf.errors import CheckFailed, RecordError
 from chipperf.visible import counted
 
-_TEMPLATES = typer.Option(None, "--templates", help="The --templates that the reports were made with.")
+_TEMPLATES = typer.Option(None, "--templates", help="The --templates that the reports were made with.", exists=True)
 
 # "perf bundle RUN..." is short for "perf bundle pack RUN...".
 app = typer.Typer(cls=group_with_default("pack"), help="Pack runs and reports for submission, or check a bundle.")
@@ -22,9 +22,14 @@ app = typer.Typer(cls=group_with_default("pack"), help="Pack runs and reports fo
 
 @app.command("pack")
 def pack_runs(
-    runs: list[Path] = typer.Argument(..., help="Directories of runs, or their record.json.", metavar="RUN..."),
+    runs: list[Path] = typer.Argument(
+        ..., help="Directories of runs, or their record.json.", metavar="RUN...", autocompletion=complete_runs
+    ),
     reports: list[Path] = typer.Option(
         [], "--report", help="Report on these runs, with what lies beside it; may be repeated.", metavar="README"
+    ),
+    documents: list[Path] = typer.Option(
+        [], "--document", help="File to pack as it is: limits, a certificate; may be repeated.", metavar="FILE"
     ),
     out: Path = typer.Option(..., "--out", help="Archive to write: FILE.tar.gz."),
     templates: Path | None = _TEMPLATES,
@@ -44,7 +49,7 @@ def pack_runs(
         [str(difference) for result in results for difference in result.differences],
         hint="render the report again, of these runs and their baselines: perf report --out",
     )
-    manifest = pack(runs, reports, out, sign)
+    manifest = pack(runs, reports, out, sign, documents)
     size_bytes = sum(file.size_bytes for file in manifest.files)
     typer.echo(
         f"wrote {out}: {len(manifest.runs)} runs, {len(manifest.reports)} reports, {len(manifest.files)} files, "
@@ -57,7 +62,10 @@ def check(
     bundle: Path = typer.Argument(..., help="Archive that 'perf bundle' wrote.", metavar="FILE"),
     templates: Path | None = _TEMPLATES,
     signers: Path | None = typer.Option(
-        None, "--signers", help="Require a signature of one of these: an ssh file of allowed signers.", metavar="FILE"
+        None,
+        "--signers",
+        help="Require a signature of one of these: an ssh file of allowed signers.",
+        metavar="FILE",
     ),
     as_json: bool = JSON_OPTION,
 ) -> None:

@@ -9,7 +9,7 @@ import typer
 from chipperf.cases.base import Case
 from chipperf.cases.registry import case_names, find_case
 from chipperf.cli.command_groups import group_with_default
-from chipperf.cli.command_options import JSON_OPTION
+from chipperf.cli.command_options import JSON_OPTION, complete_cases
 from chipperf.cli.output import print_json, print_table
 from chipperf.errors import PluginError
 
@@ -21,7 +21,9 @@ app = typer.Typer(
 
 @app.command("show")
 def show(
-    name: str = typer.Argument("", help="A case, to list its hyperparameters.", metavar="[CASE]"),
+    name: str = typer.Argument(
+        "", help="A case, to list its hyperparameters.", metavar="[CASE]", autocompletion=complete_cases
+    ),
     as_json: bool = JSON_OPTION,
 ) -> None:
     """List the cases, or one case's hyperparameters with their roles and base values.

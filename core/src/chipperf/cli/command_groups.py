@@ -2,14 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from functools import cache
+import re
+from collections.abc import Mapping, Sequence
+from functools import cache, partial
 from pkgutil import resolve_name
-from textwrap import shorten
-from typing import Any
+from typing import Any, Final
 
 import typer
 from typer.core import TyperGroup
+
+from chipperf.cli.command_options import common_options
+
+_UNCUT: Final = 10**6
+"""Width that every summary fits into."""
+
+_TYPE_OF_MANY: Final = re.compile(r" <list\[\w+\]>")
+
+
+def _write_options(command: Any, ctx: Any, formatter: Any) -> None:
+    """Write arguments and options below the titles of their panels, in the order of their declaration."""
+
+    def panel(parameter: Any) -> str:
+        kind = "Arguments" if parameter.param_type_name == "argument" else "Options"
+        return getattr(parameter, "rich_help_panel", None) or kind
+
+    sections: dict[str, list[Any]] = {}
+    for parameter in command.get_params(ctx):
+        sections.setdefault(panel(parameter), []).append(parameter.get_help_record(ctx))
+    for title, records in sections.items():
+        with formatter.section(title):
+            # The dots behind an argument's name say that there may be several.
+            formatter.write_dl([(_TYPE_OF_MANY.sub("", names), text) for names, text in filter(None, records)])
 
 
 @cache
@@ -22,27 +45,47 @@ def import_command(name: str, place: str) -> Any:
     else:
         app.command(name)(found)
     # get_group makes a group: typer would turn a single command into the program itself, without its name.
-    return typer.main.get_group(app).commands[name]
+    command = typer.main.get_group(app).commands[name]
+    _complete_command(command)
+    return command
 
 
-def lazy_group(places: Mapping[str, tuple[str, str]]) -> type[TyperGroup]:
-    """Return the class of a group with these commands: places as in :func:`import_command`, and summaries."""
+def _complete_command(command: Any) -> None:
+    """Give a command and all below it the common options and a help that is neither cut nor in Python's words."""
+    command.params.extend(common_options())
+    # A short help of its own is not cut.
+    command.short_help = command.get_short_help_str(_UNCUT)
+    parts = getattr(command, "commands", {})
+    if not parts:
+        command.format_options = partial(_write_options, command)
+    for part in parts.values():
+        _complete_command(part)
+
+
+def lazy_group(places: Mapping[str, tuple[str, str]], purposes: Mapping[str, Sequence[str]]) -> type[TyperGroup]:
+    """Return the class of a group that imports its commands on demand.
+
+    Args:
+        places: Places as in :func:`import_command`, and summaries, by the names of the commands.
+        purposes: Names of the commands by the titles under which the help lists them.
+    """
 
     class LazyGroup(TyperGroup):
         def __init__(self, **settings: Any) -> None:
             super().__init__(**settings)
             # Only the names, which typer suggests for an unknown one.
             self.commands = dict.fromkeys(places)  # type: ignore[assignment]
+            self.params.extend(common_options())
 
         def get_command(self, ctx: typer.Context, cmd_name: str) -> Any:  # type: ignore[override]
             return import_command(cmd_name, places[cmd_name][0]) if cmd_name in places else None
 
         def format_commands(self, ctx: typer.Context, formatter: Any) -> None:  # type: ignore[override]
-            """Write names and summaries. Nothing is imported for them."""
-            width = formatter.width - 6 - max(map(len, places))
-            rows = [(name, shorten(summary, width, placeholder="...")) for name, (_, summary) in places.items()]
-            with formatter.section("Commands"):
-                formatter.write_dl(rows)
+            """Write names and summaries by purpose. Nothing is imported for them."""
+            widest = max(map(len, places))
+            for purpose, names in purposes.items():
+                with formatter.section(purpose):
+                    formatter.write_dl([(name.ljust(widest), places[name][1]) for name in names])
 
     return LazyGroup
 

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import typer
 
-from chipperf.cli.command_options import JSON_OPTION, language_option
+from chipperf.cli.command_options import JSON_OPTION, complete_runs, language_option
 from chipperf.cli.output import note, note_fonts, print_json, print_table, require_directory, write_file
 from chipperf.compare.comparison import Comparison, compare_columns, compare_curves
 from chipperf.compare.comparison_formats import (
@@ -59,6 +59,7 @@ def compare(
         ...,
         help="Directories of runs or of their repeats, record.json files, and reports (README.md).",
         metavar="RUN...",
+        autocompletion=complete_runs,
     ),
     output: ComparisonFormat | None = typer.Option(
         None, "--format", help="How the comparison is written. [by the ending of --out, table without]"

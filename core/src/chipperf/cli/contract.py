@@ -13,19 +13,19 @@ from pathlib import Path
 from typing import Any, Final
 
 import typer
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+import chipperf
 from chipperf.cases.base import SampleSize
 from chipperf.cases.registry import case_names, find_case
-from chipperf.cli.command_options import JSON_OPTION, PRECISION_OPTION
-from chipperf.cli.live import run_progress
-from chipperf.cli.output import print_json, print_table
+from chipperf.cli.command_options import JSON_OPTION, complete_cases, complete_vendors, precision_option
+from chipperf.cli.live import run_progress, terminal
+from chipperf.cli.output import is_quiet, print_json, print_table, tell
 from chipperf.contract.certificate import Certificate, write_plot
-from chipperf.contract.check import LEVELS, Check, all_checks, case_checks, find_check
-from chipperf.contract.check_runner import CheckResult, Runner
+from chipperf.contract.check import CONTRACT_VERSION, LEVELS, Check, all_checks, case_checks, find_check
+from chipperf.contract.check_runner import CheckResult, Runner, Status
 from chipperf.contract.isolation import ForkServer
-from chipperf.contract.statement import Statement, judge, make_statement
+from chipperf.contract.statement import Statement, Verdict, judge, make_statement
 from chipperf.contract.waivers import Waiver, read_waivers
 from chipperf.errors import CheckFailed, PluginError, UsageError
 from chipperf.plugin import installed, selection
@@ -33,13 +33,26 @@ from chipperf.plugin.installed import PluginEntry
 from chipperf.plugin.session import bind
 from chipperf.plugin.types import EnvironmentSettings, Rank
 from chipperf.precisions import precision_of
-from chipperf.records.files import write_atomically
+from chipperf.records.files import read_model, write_atomically
 from chipperf.report.figures import require_matplotlib
 
 app = typer.Typer(no_args_is_help=True, help="Check a vendor plugin, or a case, against the contract.")
 
 _CERTIFY_TIMEOUT_S: Final = 24 * 3600.0
 """Only a device that hangs needs longer. The user can interrupt earlier."""
+
+_ENDED: Final = "the program was ended before"
+
+_STATUSES: Final[Mapping[Verdict, Status]] = {
+    "passed": "passed",
+    "unexpected_pass": "passed",
+    "failed": "failed",
+    "waived": "failed",
+    "advisory": "failed",
+    "not_applicable": "not_applicable",
+    "not_run": "not_run",
+}
+"""What a check came to, of how it was judged."""
 
 _MARKS = {
     "passed": "ok",
@@ -54,12 +67,20 @@ _MARKS = {
 
 @app.command("certify")
 def certify(
-    vendor: str = typer.Option(..., "--vendor", help="Vendor plugin to certify."),
-    case: list[str] = typer.Option([], "--case", help="Only this case; may be repeated. [all]"),
+    vendor: str = typer.Option(..., "--vendor", autocompletion=complete_vendors, help="Vendor plugin to certify."),
+    case: list[str] = typer.Option(
+        [], "--case", metavar="CASE", autocompletion=complete_cases, help="Only this case; may be repeated. [all]"
+    ),
     size: SampleSize = typer.Option("tiny", "--size", help="Size of the samples: tiny, or real as in the benchmark."),
     steps: int = typer.Option(20, "--steps", min=1, help="Optimizer steps to compare."),
-    precision: str = PRECISION_OPTION,
-    data: Path = typer.Option(None, "--data", help="Dataset directory of the case; a generated sample if not given."),
+    precision: str = precision_option(),
+    data: Path = typer.Option(
+        None,
+        "--data",
+        help="Dataset directory of the case; a generated sample if not given.",
+        exists=True,
+        file_okay=False,
+    ),
     out: Path = typer.Option(..., "--out", help="Directory for equivalence.json and equivalence.png."),
 ) -> None:
     """Certify that the first steps of training follow the CPU reference in fp32.
@@ -70,8 +91,8 @@ def certify(
     Example: perf contract certify --vendor cpu --case mobilenetv2 --out certificate
     """
     names = [find_case(name).name for name in case] or list(case_names())
-    if data is not None and (len(names) != 1 or not data.is_dir()):
-        raise UsageError("--data names the directory of one case's dataset", hint="give one --case and a directory")
+    if data is not None and len(names) != 1:
+        raise UsageError("--data names the directory of one case's dataset", hint="give one --case")
     require_matplotlib("contract")
     entry = selection.select_vendor(vendor).entry
     try:
@@ -92,7 +113,7 @@ def certify(
     write_plot(certificate, out / "equivalence.png")
     for comparison in certificate.comparisons:
         typer.echo(comparison.summary)
-    typer.echo(f"wrote {out / 'equivalence.json'} and {out / 'equivalence.png'}", err=True)
+    tell(f"wrote {out / 'equivalence.json'} and {out / 'equivalence.png'}")
     if not certificate.within:
         raise CheckFailed(
             f"{entry} does not follow the CPU reference in {precision}",
@@ -160,7 +181,7 @@ def case(
     if strangers := wanted - {check.id for check in checks}:
         raise UsageError(f"{', '.join(sorted(strangers))} checks a plugin", hint="'perf contract list --cases'")
     with Runner(installed.find_vendor("cpu"), timeout_factor=timeout_factor, case=found.name) as runner:
-        results, end = _carry_out(runner, checks, {}, quiet=as_json)
+        results, end = _carry_out(runner, checks, {}, {}, quiet=as_json)
     failed = [result for result in results if result.status in ("failed", "not_run")]
     if as_json:
         rows = [{"check": each.check.id, "status": each.status, "message": each.message} for each in results]
@@ -193,13 +214,18 @@ def _print_results(results: Sequence[CheckResult]) -> None:
 
 @app.command("run")
 def run(
-    vendor: str = typer.Option(..., "--vendor", help="Vendor plugin to check."),
+    vendor: str = typer.Option(..., "--vendor", autocompletion=complete_vendors, help="Vendor plugin to check."),
     level: int = typer.Option(
         None, "--level", min=0, max=3, help="Highest level: 0 static, 1 device, 2 training, 3 distributed. [all]"
     ),
-    only: list[str] = typer.Option([], "--check", help="Run only this check, for example M4; may be repeated."),
+    only: list[str] = typer.Option(
+        [], "--check", metavar="CHECK", help="Run only this check, for example M4; may be repeated."
+    ),
     waivers: Path = typer.Option(None, "--waivers", help="Checks known to fail, as TOML."),
     statement: Path = typer.Option(None, "--statement", help="Write the conformance statement to this file, as JSON."),
+    resume: bool = typer.Option(
+        False, "--resume", help="Keep the results in --statement, of a run that was ended, and do the rest."
+    ),
     timeout_factor: float = typer.Option(1.0, "--timeout-factor", min=0.1, help="Multiply every check's time limit."),
     as_json: bool = JSON_OPTION,
 ) -> None:
@@ -217,15 +243,15 @@ def run(
     # Before the checks take minutes.
     if statement and (statement.is_dir() or not os.access(statement.absolute().parent, os.W_OK)):
         raise UsageError(f"cannot write {statement}", hint="name a file in a directory that exists and is yours")
+    kept = _kept(statement, entry) if resume else {}
     # When a scheduler ends the job, the checks' files must be removed, and what was found must stay.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     with Runner(entry, timeout_factor=timeout_factor) as runner:
-        results, end = _carry_out(runner, checks, known_failures, quiet=as_json)
+        results, end = _carry_out(runner, checks, known_failures, kept, quiet=as_json)
         reached = max(result.check.level for result in results)
         readiness = runner.readiness if reached else runner.static_readiness
     highest = max(check.level for check in checks)
-    ended = "the program was ended before"
-    results += [CheckResult(check=check, status="not_run", message=ended) for check in checks[len(results) :]]
+    results += [CheckResult(check=check, status="not_run", message=_ENDED) for check in checks[len(results) :]]
     report = make_statement(entry, readiness, results, known_failures, level=None if only else highest)
     if as_json:
         typer.echo(report.model_dump_json(indent=2))
@@ -244,6 +270,26 @@ def run(
         raise PluginError(f"level {highest} was asked for and did not run: {reason}")
 
 
+def _kept(statement: Path | None, entry: PluginEntry) -> dict[str, CheckResult]:
+    """Return the results of a run that was ended, by check; none if it left no statement."""
+    if statement is None:
+        raise UsageError("--resume belongs to --statement", hint="name the statement of the run that was ended")
+    if not statement.exists():
+        return {}
+    found = read_model(Statement, statement, hint="begin again without --resume")
+    here = (entry.name, entry.distribution, entry.version, CONTRACT_VERSION, chipperf.__version__)
+    there = (found.vendor, found.distribution, found.distribution_version, found.contract_version)
+    if here != (*there, found.chipperf_version):
+        raise UsageError(f"{statement} is of another plugin or version", hint="begin again without --resume")
+    return {
+        each.check: CheckResult(
+            check=find_check(each.check), status=_STATUSES[each.verdict], message=each.message, seconds=each.seconds
+        )
+        for each in found.results
+        if each.message != _ENDED
+    }
+
+
 def _chosen(only: list[str], level: int | None) -> list[Check]:
     if only and level is not None:
         raise UsageError("--check and --level exclude each other", hint="give one of the two")
@@ -256,18 +302,30 @@ def _chosen(only: list[str], level: int | None) -> list[Check]:
 
 
 def _carry_out(
-    runner: Runner, checks: Sequence[Check], waivers: Mapping[str, Waiver], *, quiet: bool
+    runner: Runner,
+    checks: Sequence[Check],
+    waivers: Mapping[str, Waiver],
+    kept: Mapping[str, CheckResult],
+    *,
+    quiet: bool,
 ) -> tuple[list[CheckResult], SystemExit | None]:
-    """Run checks, and return the results up to a signal that ends the program, with what it ends with."""
+    """Run checks, and return the results up to a signal that ends the program, with what it ends with.
+
+    ``kept`` are the results of an earlier run, by check.
+    """
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     results: list[CheckResult] = []
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=True, disable=quiet or not console.is_terminal) as progress:
+    console = terminal()
+    is_hidden = quiet or is_quiet() or not console.is_terminal
+    # Checks run in processes of their own, so nothing else is printed meanwhile.
+    with Progress(
+        *columns, console=console, transient=True, disable=is_hidden, redirect_stdout=False, redirect_stderr=False
+    ) as progress:
         task = progress.add_task("checking", total=len(checks))
         for number, check in enumerate(checks, 1):
             progress.update(task, description=f"{check.id} {check.summary}"[:60])
             try:
-                result = runner.run(check)
+                result = kept.get(check.id) or runner.run(check)
             except SystemExit as end:
                 if not results:
                     raise
@@ -277,7 +335,7 @@ def _carry_out(
             # In a log the bar would only be noise, and silence of minutes looks like a hang.
             if not (quiet or console.is_terminal):
                 mark = _MARKS[judge(result, waivers.get(check.id)).verdict]
-                typer.echo(f"{number}/{len(checks)} {check.id} {mark} {result.seconds:.1f} s", err=True)
+                tell(f"{number}/{len(checks)} {check.id} {mark} {result.seconds:.1f} s")
     return results, None
 
 

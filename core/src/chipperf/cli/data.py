@@ -9,9 +9,10 @@ from pathlib import Path
 import typer
 
 from chipperf.cases.registry import find_case
-from chipperf.cli.command_options import JSON_OPTION
+from chipperf.cli.command_options import JSON_OPTION, complete_cases
 from chipperf.cli.live import counting_progress
 from chipperf.cli.output import print_json
+from chipperf.data.dataset_files import require_directory
 from chipperf.errors import CheckFailed, UsageError
 
 app = typer.Typer(help="Generate sample datasets and check real ones.", no_args_is_help=True, rich_markup_mode=None)
@@ -20,7 +21,7 @@ app = typer.Typer(help="Generate sample datasets and check real ones.", no_args_
 @app.command()
 def sample(
     out: Path | None = typer.Option(None, "--out", help="Directory that holds datasets; the cache if not given."),
-    case: str = typer.Option("resnet50", "--case", help="Case that the data is for."),
+    case: str = typer.Option("resnet50", "--case", autocompletion=complete_cases, help="Case that the data is for."),
     classes: int | None = typer.Option(None, min=2, help="Classification: number of classes, 10 if not given."),
     train_per_class: int | None = typer.Option(
         None, min=1, help="Classification: training images of each class, 100 if not given."
@@ -53,7 +54,7 @@ def sample(
 
 @app.command()
 def check(
-    case: str = typer.Argument(..., help="Case that the data is for."),
+    case: str = typer.Argument(..., help="Case that the data is for.", autocompletion=complete_cases),
     directory: Path = typer.Argument(..., help="Directory with the training and evaluation split."),
     full: bool = typer.Option(False, "--full", help="Read every sample completely; of an image, not only its header."),
     any_size: bool = typer.Option(False, "--any-size", help="Accept other sizes than the reference dataset's."),
@@ -69,6 +70,7 @@ def check(
             f"case {case} brings no check of its data",
             hint="'perf train' reports the first fault of the data that it meets",
         )
+    require_directory(directory, "name the directory of a dataset")
     with counting_progress("reading the data") as advance:
         report = data.check(directory, None if any_size else data.reference, full=full, progress=advance)
     if as_json:

@@ -18,7 +18,7 @@ import chipperf
 from chipperf.cases.registry import ENTRY_POINT_GROUP as CASE_GROUP
 from chipperf.cli.command_options import JSON_OPTION
 from chipperf.cli.output import print_json
-from chipperf.errors import PluginError, did_you_mean
+from chipperf.errors import DOCUMENTATION, PluginError, did_you_mean
 from chipperf.plugin import installed
 from chipperf.plugin.installed import PluginEntry
 from chipperf.plugin.probe_process import PROBE_TIMEOUT_S, ask_all
@@ -66,6 +66,8 @@ def _print(findings: Mapping[str, Any]) -> None:
             typer.echo(f"  {name}: {value}")
     for warning in findings["warnings"]:
         typer.echo(f"\nwarning: {warning}")
+    typer.echo(f"\nhow to install: {DOCUMENTATION}/installing.md")
+    typer.echo(f"how to write a plugin: {DOCUMENTATION}/plugin-guide.md")
 
 
 def _examine(compute: bool) -> dict[str, Any]:
@@ -82,7 +84,10 @@ def _examine(compute: bool) -> dict[str, Any]:
         for name in sorted({name for name in names if names.count(name) > 1})
     ]
     if find_spec("torch") is None:
-        warnings.append("torch is not installed: 'perf train' needs the vendor's own build of it, or chipperf[train]")
+        warnings.append(
+            "torch is not installed: 'perf train' needs the vendor's own build of it, or chipperf[train], see "
+            f"{DOCUMENTATION}/installing.md"
+        )
     warnings += _metadata_warnings()
     for vendor in vendors:
         settings = vendor["visible_devices"]

@@ -8,7 +8,7 @@ from pathlib import Path
 import typer
 
 from chipperf.cases.registry import find_case
-from chipperf.cli.command_options import typed_parameters
+from chipperf.cli.command_options import complete_cases, typed_parameters
 from chipperf.cli.train import train
 from chipperf.errors import RecordError, UsageError
 from chipperf.launch.slurm import batch_script, submit
@@ -25,13 +25,17 @@ _NOT_UNDERSTOOD: type[Exception] = typer.BadParameter.__bases__[0]
 
 @app.command("slurm")
 def slurm(
-    words: list[str] = typer.Argument(..., help="Cases; then, after --, options of 'perf train'.", metavar="CASE..."),
+    words: list[str] = typer.Argument(
+        ..., help="Cases; then, after --, options of 'perf train'.", metavar="CASE...", autocompletion=complete_cases
+    ),
     nodes: int = typer.Option(1, "--nodes", min=1, help="Machines."),
     nproc: int = typer.Option(1, "--nproc", min=1, help="Worker processes on each machine, one per device."),
     partition: str | None = typer.Option(None, "--partition", help="Slurm's partition."),
     time: str | None = typer.Option(None, "--time", help="Longest time of the job, as sbatch takes it."),
     gres: str | None = typer.Option(None, "--gres", help="Devices of each machine, as sbatch takes it: gpu:8."),
-    sbatch: list[str] = typer.Option([], "--sbatch", help="Any other option, --sbatch=--account=NAME; repeatable."),
+    sbatch: list[str] = typer.Option(
+        [], "--sbatch", metavar="OPTION", help="Any other option, --sbatch=--account=NAME; repeatable."
+    ),
     directory: Path = typer.Option(Path("runs"), "--directory", help="Where runs and log go; seen by all machines."),
     dry_run: bool = typer.Option(False, "--dry-run", help="Print the script, and submit nothing."),
 ) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import sys
 from collections.abc import Mapping
@@ -13,8 +12,9 @@ from typing import TYPE_CHECKING, Literal
 import typer
 
 from chipperf.cli.command_groups import group_with_default
-from chipperf.cli.command_options import JSON_OPTION
+from chipperf.cli.command_options import JSON_OPTION, complete_cases, complete_runs, complete_vendors
 from chipperf.cli.output import note, print_json, require_directory, write_file
+from chipperf.cli.streams import is_colored
 from chipperf.errors import CheckFailed, UsageError
 from chipperf.visible import counted
 
@@ -41,15 +41,25 @@ def check(
     paths: list[Path] = typer.Argument(
         None, help="Case documents, directories that hold some, or - for standard input.", metavar="PATH..."
     ),
-    vendor: str | None = typer.Option(None, "--vendor", help="Whose reports they are, if they do not tell."),
-    case: str | None = typer.Option(None, "--case", help="Which case they are on, if they do not tell."),
+    vendor: str | None = typer.Option(
+        None, "--vendor", autocompletion=complete_vendors, help="Whose reports they are, if they do not tell."
+    ),
+    case: str | None = typer.Option(
+        None, "--case", autocompletion=complete_cases, help="Which case they are on, if they do not tell."
+    ),
     config: Path | None = typer.Option(None, "--config", help="Configurations of the runs. [config beside each file]"),
-    against: list[Path] = typer.Option([], "--against", help="Run behind the reports; may be repeated."),
-    cards: list[Path] = typer.Option([], "--cards", help="File with further names of vendors and cards, as TOML."),
+    against: list[Path] = typer.Option(
+        [], "--against", metavar="RUN", autocompletion=complete_runs, help="Run behind the reports; may be repeated."
+    ),
+    cards: list[Path] = typer.Option(
+        [], "--cards", metavar="FILE", help="File with further names of vendors and cards, as TOML."
+    ),
     stdin_filename: Path | None = typer.Option(None, "--stdin-filename", help="Where standard input would be saved."),
-    select: list[str] = typer.Option([], "--select", help="Check only these rules, for example L04,L12."),
-    extend_select: list[str] = typer.Option([], "--extend-select", help="Check these rules too."),
-    ignore: list[str] = typer.Option([], "--ignore", help="Do not check these rules."),
+    select: list[str] = typer.Option(
+        [], "--select", metavar="RULES", help="Check only these rules, for example L04,L12."
+    ),
+    extend_select: list[str] = typer.Option([], "--extend-select", metavar="RULES", help="Check these rules too."),
+    ignore: list[str] = typer.Option([], "--ignore", metavar="RULES", help="Do not check these rules."),
     isolated: bool = typer.Option(False, "--isolated", help="Leave chipperf.toml and pyproject.toml aside."),
     fix: bool = typer.Option(False, "--fix", help="Correct what is safe to correct, and check what is left."),
     diff: bool = typer.Option(False, "--diff", help="Only show what --fix would change."),
@@ -214,8 +224,7 @@ def _show(result: Result, form: str, output_file: Path | None) -> None:
     from chipperf.lint.text_formats import Screen, written
 
     on_terminal = output_file is None and sys.stdout.isatty()
-    color = output_file is None and not os.environ.get("NO_COLOR")
-    color = color and bool(os.environ.get("FORCE_COLOR") or (on_terminal and os.environ.get("TERM") != "dumb"))
+    color = output_file is None and is_colored(sys.stdout)
     width = shutil.get_terminal_size().columns if on_terminal else _WIDTH if form == "full" else None
     if form in FORMATS:
         _write(FORMATS[form](result), output_file)

@@ -12,13 +12,19 @@ import typer
 
 import chipperf
 from chipperf.cli.command_groups import lazy_group
+from chipperf.cli.output import print_error
 from chipperf.cli.streams import Output
 from chipperf.errors import PerfError, UsageError, missing_package
 
 # Modules of this package with the commands. The summaries stand here too, so that a list of commands imports none.
 COMMANDS = {
     "train": ("train:train", "Train a case and write its record, or continue a run that stopped."),
+    "limits": ("limits:limits", "Measure products, memory, host links and the all-reduce of this machine's cards."),
     "suite": ("suite:suite", "Run a matrix of case, precision, topology and repeats."),
+    "qualify": (
+        "qualify:qualify",
+        "Prove what a vendor's plugin and cards do: checks, limits, runs, reports and a bundle, in a budget.",
+    ),
     "compare": ("compare:compare", "Compare runs of one case on one dataset: vendors, precisions, topologies."),
     "runs": (
         "runs:runs",
@@ -65,16 +71,34 @@ COMMANDS = {
     "contract": ("contract:app", "Check a vendor plugin, or a case, against the contract."),
 }
 
+PURPOSES = {
+    "Train": ("train", "suite", "launch", "data", "cases"),
+    "Report and compare": ("report", "compare", "runs", "show", "site"),
+    "Check and prove": ("lint", "verify", "bundle", "withhold", "reveal"),
+    "Plugins and this machine": ("doctor", "plugins", "contract", "record-tools"),
+}
+"""Titles under which the help lists the commands."""
+
+EXIT_CODES = {
+    0: "success",
+    1: "a run failed or was stopped",
+    2: "an option, path, file or setting cannot be used",
+    3: "a plugin, device or the environment is at fault",
+    4: "a check found faults",
+    5: "a check is undecided",
+}
+"""What the exit code of every command means."""
+
 app = typer.Typer(
     name="perf",
-    cls=lazy_group(COMMANDS),
-    epilog="Example: perf train mobilenetv2 --vendor cpu --preset demo && perf report runs/* --lang en",
+    cls=lazy_group(COMMANDS, PURPOSES),
+    epilog="Example: perf train mobilenetv2 --vendor cpu --preset demo && perf report runs --lang en\n\n"
+    f"Exit codes: {'; '.join(f'{code} {meaning}' for code, meaning in EXIT_CODES.items())}.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     # Without color, click removes a terminal's sequences from foreign texts, which are to be seen.
-    context_settings={"color": True},
+    context_settings={"color": True, "help_option_names": ["-h", "--help"], "max_content_width": 120},
 )
 
 
@@ -92,10 +116,9 @@ def perf(
 
 
 def main() -> NoReturn:
-    """Run the program and exit.
+    """Run the program and exit with one of :data:`EXIT_CODES`.
 
-    Exit codes: 0 success, 1 the run failed, 2 usage, 3 plugin or environment, 4 a check found faults, 5 a check is
-    undecided. An error is one line and a hint; ``PERF_DEBUG=1`` adds the traceback.
+    An error is one line and a hint; ``PERF_DEBUG=1`` adds the traceback.
     """
     _prepare_process()
     sys.stdout, sys.stderr = cast("TextIO", Output(sys.stdout)), cast("TextIO", Output(sys.stderr, may_lose=True))
@@ -141,7 +164,5 @@ def _prepare_process() -> None:
 def _fail(error: PerfError) -> NoReturn:
     if os.environ.get("PERF_DEBUG"):
         traceback.print_exc()
-    typer.echo(f"perf: error: {error.message}", err=True, color=True)
-    if error.hint:
-        typer.echo(f"  hint: {error.hint}", err=True, color=True)
+    print_error(error.message, error.hint)
     sys.exit(error.exit_code)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import typer
 
+from chipperf.cli.streams import is_colored
 from chipperf.errors import UsageError
 from chipperf.languages import Language
 from chipperf.records.files import write_atomically
@@ -16,6 +19,9 @@ from chipperf.visible import visible
 
 _UNLIMITED: Final = 10**6
 """Width in which no table wraps."""
+
+
+HTML_ENDINGS: Final = (".html", ".htm")
 
 
 def print_json(value: object) -> None:
@@ -41,9 +47,34 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     console.print(table)
 
 
+def tell(text: str) -> None:
+    """Print on standard error what is neither result nor error, unless the user wants it quiet."""
+    if not is_quiet():
+        typer.echo(text, err=True)
+
+
+def is_quiet() -> bool:
+    """Return whether the user wants results, warnings and errors only."""
+    return bool(os.environ.get("PERF_QUIET"))
+
+
 def note(text: str) -> None:
     """Print a note on standard error."""
-    typer.echo(f"note: {text}", err=True)
+    tell(f"note: {text}")
+
+
+def print_error(message: str, hint: str | None = None) -> None:
+    """Print an error and its hint on standard error, with a colored label where there are colors."""
+    label = "perf: error:"
+    if is_colored(sys.stderr):
+        # Colors pass unescaped where rich writes; the message is escaped.
+        file = getattr(sys.stderr, "rich_proxied_file", sys.stderr)
+        typer.echo(typer.style(label, fg="red", bold=True), file=file, nl=False, color=True)
+        typer.echo(f" {message}", err=True, color=True)
+    else:
+        typer.echo(f"{label} {message}", err=True, color=True)
+    if hint:
+        typer.echo(f"  hint: {hint}", err=True, color=True)
 
 
 def note_fonts(drawn: Language, wanted: Language, unwritten: Sequence[int]) -> None:
@@ -57,13 +88,23 @@ def note_fonts(drawn: Language, wanted: Language, unwritten: Sequence[int]) -> N
         note(f"the picture has no names for these curves, no font was found for them: {', '.join(map(str, unwritten))}")
 
 
-def require_directory(out: Path | None) -> None:
-    """Check, before any work is done, that the directory of an output file, if any, exists, or raise a UsageError."""
-    if out is not None and not out.parent.is_dir():
+def require_directory(out: Path | None, *, is_html: bool = False) -> None:
+    """Check, before any work is done, that the directory of an output file, if any, exists, or raise a UsageError.
+
+    A name that says HTML is refused for what is none: a browser would show it as one paragraph.
+    """
+    if out is None:
+        return
+    if not is_html and out.suffix.casefold() in HTML_ENDINGS:
+        raise UsageError(
+            f"{out} would not be HTML",
+            hint="choose another ending; perf report --format html and perf site write pages",
+        )
+    if not out.parent.is_dir():
         raise UsageError(f"{out.parent} is not a directory", hint="create it, or write elsewhere")
 
 
 def write_file(out: Path, content: str | bytes) -> None:
     """Replace a file atomically, and name it on standard error."""
     write_atomically(out, content)
-    typer.echo(f"wrote {out}", err=True)
+    tell(f"wrote {out}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import asdict
 from pathlib import Path
 
@@ -50,4 +51,5 @@ def new(
     project = directory / plugin.distribution
     for file in create_plugin(plugin, project):
         typer.echo(project / file)
-    typer.echo(f"next: pip install -e '{project.absolute()}[test]' && perf contract run --vendor {name} --level 0")
+    install = shlex.join(["pip", "install", "-e", f"{project.absolute()}[test]"])
+    typer.echo(f"next: {install} && perf contract run --vendor {name} --level 0")

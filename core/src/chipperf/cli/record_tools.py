@@ -10,6 +10,7 @@ from pathlib import Path
 
 import typer
 
+from chipperf.cli.command_options import complete_vendors
 from chipperf.errors import CheckFailed, UsageError
 from chipperf.hardware import run_tool
 from chipperf.plugin import installed
@@ -22,7 +23,7 @@ _UUID = r"[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}"
 
 
 def record_tools(
-    vendor: str = typer.Argument(..., help="Vendor whose tools to run."),
+    vendor: str = typer.Argument(..., help="Vendor whose tools to run.", autocompletion=complete_vendors),
     out: Path = typer.Option(..., "--out", help="Directory to write; must be new or empty."),
 ) -> None:
     """Run a vendor's query tools and keep their output, with UUIDs, serial numbers and the host's name replaced.

@@ -8,7 +8,7 @@ from pathlib import Path
 import typer
 
 from chipperf.cli.command_options import typed_parameters
-from chipperf.cli.output import print_table
+from chipperf.cli.output import print_table, tell
 from chipperf.documents.document_identity import installed_cases
 from chipperf.documents.format import in_unit, marker
 from chipperf.errors import TrainingError, UsageError
@@ -49,7 +49,7 @@ def repeat_training(context: typer.Context, options: TrainOptions, *, count: int
         for name, seed in seeds.items():
             if sequence.interrupted:
                 break
-            typer.echo(f"{name} of {count}: seed {seed}", err=True)
+            tell(f"{name} of {count}: seed {seed}")
             code = sequence.run([*TRAIN_COMMAND, case, *same, f"--seed={seed}", f"--out={root / name}"])
             if code is None:
                 break

@@ -10,15 +10,15 @@ from typing import Literal
 import typer
 
 from chipperf.cli.command_groups import group_with_default
-from chipperf.cli.command_options import language_option
-from chipperf.cli.output import note, note_fonts, require_directory, write_file
+from chipperf.cli.command_options import complete_cases, complete_runs, complete_vendors, language_option
+from chipperf.cli.output import HTML_ENDINGS, note, note_fonts, require_directory, tell, write_file
 from chipperf.cli.report_import import import_documents
-from chipperf.errors import UsageError
+from chipperf.errors import RecordError, UsageError
 from chipperf.languages import Language
 from chipperf.plugin import installed
 from chipperf.records.files import write_atomically
 from chipperf.records.schema import Record
-from chipperf.records.store import read_stored
+from chipperf.records.store import RECORD_NAME, find_records, read_record, read_stored
 from chipperf.report.beside import runs_beside
 from chipperf.report.curve_files import make_curve_files
 from chipperf.report.provenance import describe_page, provenance_file
@@ -37,13 +37,29 @@ app.command("import")(import_documents)
 
 @app.command("render")
 def report(
-    runs: list[Path] = typer.Argument(..., help="Directories of runs, or their record.json.", metavar="RUN..."),
+    runs: list[Path] = typer.Argument(
+        ...,
+        help="Runs, their record.json, or directories with runs in them.",
+        metavar="RUN...",
+        autocompletion=complete_runs,
+    ),
     baseline: list[Path] = typer.Option(
-        [], "--baseline", help="Run to compare the convergence curves with; may be repeated.", metavar="RUN"
+        [],
+        "--baseline",
+        help="Run to compare the convergence curves with; may be repeated.",
+        metavar="RUN",
+        autocompletion=complete_runs,
     ),
     lang: str = language_option("Language of the report; a page has all and shows this one first."),
-    report_format: Literal["md", "html"] = typer.Option(
-        "md", "--format", help="md: the vendor's case document. html: a page of any runs, for any browser."
+    case: str | None = typer.Option(None, "--case", help="Only runs of this case.", autocompletion=complete_cases),
+    vendor: str | None = typer.Option(
+        None, "--vendor", help="Only runs of this vendor.", autocompletion=complete_vendors
+    ),
+    report_format: Literal["md", "html"] | None = typer.Option(
+        None,
+        "--format",
+        help="md: the vendor's case document. html: a page of any runs, for any browser. "
+        "[by the ending of --out, md without]",
     ),
     out: Path | None = typer.Option(
         None,
@@ -54,10 +70,16 @@ def report(
 ) -> None:
     """Render the vendor report of one case from the records of its runs, or a web page of any runs.
 
-    Example: perf report runs/* --lang zh --out README.md && perf report runs/* --format html --out report.html
+    A directory that is no run stands for all runs below it.
+
+    Example: perf report runs --case resnet50 --lang zh --out README.md && perf report runs --out report.html
     """
-    require_directory(out)
-    if report_format == "html":
+    is_html = report_format == "html" or (
+        report_format is None and out is not None and out.suffix.casefold() in HTML_ENDINGS
+    )
+    require_directory(out, is_html=is_html)
+    runs = _chosen(runs, case, vendor)
+    if is_html:
         if baseline:
             raise UsageError("a page shows all runs alike and has no --baseline", hint="name the run among the others")
         html = _web_page(runs, lang, templates)
@@ -103,7 +125,28 @@ def report(
     write_atomically(provenance_file(out), provenance.model_dump_json(indent=1) + "\n")
     write_atomically(out, page.text)
     for path in (*written, provenance_file(out), out):
-        typer.echo(f"wrote {path}", err=True)
+        tell(f"wrote {path}")
+
+
+def _chosen(paths: Sequence[Path], case: str | None, vendor: str | None) -> list[Path]:
+    """Return the runs of a case and a vendor, ``None`` for any, among these and those below directories."""
+    chosen: list[Path] = []
+    for path in paths:
+        below = [] if not path.is_dir() or (path / RECORD_NAME).exists() else sorted(find_records(path))
+        for each in below or [path]:
+            try:
+                record = read_record(each)
+            except RecordError as error:
+                if not below:
+                    raise
+                note(f"left out: {error.message}")
+                continue
+            if case in (None, record.case.name) and vendor in (None, record.vendor.name):
+                chosen.append(each.parent if below else each)
+    if not chosen:
+        wanted = " ".join(f"{name} {value}" for name, value in (("--case", case), ("--vendor", vendor)) if value)
+        raise UsageError(f"no run is left with {wanted}", hint="leave the option out to see what there is")
+    return chosen
 
 
 def _web_page(runs: Sequence[Path], lang: Language, templates: Path | None) -> str:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
-from chipperf.cli.command_options import JSON_OPTION
+from chipperf.cli.command_options import JSON_OPTION, complete_cases, complete_vendors
 from chipperf.cli.output import note, print_json, print_table
 from chipperf.documents.card_names import read_card_names
 from chipperf.errors import CheckFailed, UsageError
@@ -34,11 +35,17 @@ def import_documents(
         metavar="PATH...",
     ),
     out: Path = typer.Option(Path("imported"), "--out", help="Directory in which each record gets a directory."),
-    vendor: str | None = typer.Option(None, "--vendor", help="Whose they are, if they do not tell."),
-    case: str | None = typer.Option(None, "--case", help="Which case they are on, if they do not tell."),
+    vendor: str | None = typer.Option(
+        None, "--vendor", autocompletion=complete_vendors, help="Whose they are, if they do not tell."
+    ),
+    case: str | None = typer.Option(
+        None, "--case", autocompletion=complete_cases, help="Which case they are on, if they do not tell."
+    ),
     topology: str | None = typer.Option(None, "--topology", help="Of a log: machines x cards per machine, as 1x8."),
     precision: str | None = typer.Option(None, "--precision", help="Of a log: precision of the run."),
-    cards: list[Path] = typer.Option([], "--cards", help="File with further names of vendors and cards, as TOML."),
+    cards: list[Path] = typer.Option(
+        [], "--cards", metavar="FILE", help="File with further names of vendors and cards, as TOML."
+    ),
     as_json: bool = JSON_OPTION,
 ) -> None:
     """Import hand-written case documents and logs as records, every value with its line and column.
@@ -65,8 +72,8 @@ def import_documents(
     else:
         _print(results, placed)
         if any(path.is_dir() for path in files) and (records := [each for of_file in placed for each in of_file]):
-            one_case = re.sub(r"-\d+-\d+x\d+-.*", "-*", str(records[0][0]))
-            note(f"a report has one case: perf report {one_case}")
+            command = shlex.join(["perf", "report", str(out), "--case", records[0][1].case.name])
+            note(f"a report has one case and one vendor: {command} --vendor {records[0][1].vendor.name}")
     _require_all(results)
 
 

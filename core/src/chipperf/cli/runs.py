@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import typer
 
-from chipperf.cli.command_options import JSON_OPTION
+from chipperf.cli.command_options import JSON_OPTION, complete_cases, complete_runs, complete_vendors
 from chipperf.cli.output import note, print_json, print_table
 from chipperf.languages import ENGLISH, in_language
 
@@ -27,8 +27,10 @@ def runs(
     directories: list[Path] = typer.Argument(
         ..., help="Directories with runs in them, at any depth.", metavar="DIR..."
     ),
-    case: str | None = typer.Option(None, "--case", help="Only runs of this case."),
-    vendor: str | None = typer.Option(None, "--vendor", help="Only this vendor's runs."),
+    case: str | None = typer.Option(None, "--case", autocompletion=complete_cases, help="Only runs of this case."),
+    vendor: str | None = typer.Option(
+        None, "--vendor", autocompletion=complete_vendors, help="Only this vendor's runs."
+    ),
     state: State | None = typer.Option(None, "--state", help="Only runs in this state."),
     verdict: str | None = typer.Option(None, "--verdict", help="Only runs with this verdict, for example converged."),
     topology: str | None = typer.Option(None, "--topology", help="Only runs on it, for example 1x8."),
@@ -62,7 +64,9 @@ def runs(
 
 
 def show(
-    run: Path = typer.Argument(..., help="Directory of a run, or its record.json.", metavar="RUN"),
+    run: Path = typer.Argument(
+        ..., help="Directory of a run, or its record.json.", metavar="RUN", autocompletion=complete_runs
+    ),
     as_json: bool = JSON_OPTION,
 ) -> None:
     """Show one run: its values, what did not work, environment, precision, dataset and settings.

@@ -8,7 +8,7 @@ import typer
 
 from chipperf.cli.command_options import language_option
 from chipperf.cli.live import counting_progress
-from chipperf.cli.output import note
+from chipperf.cli.output import note, tell
 from chipperf.report.figures import has_matplotlib
 from chipperf.web.site_files import build_site
 
@@ -27,8 +27,8 @@ def site(
 
     Example: perf site runs --out site
     """
-    with counting_progress("making pages") as tell:
-        made = build_site(directory, out, language=lang, user_templates=templates, tell=tell)
+    with counting_progress("making pages") as advance:
+        made = build_site(directory, out, language=lang, user_templates=templates, tell=advance)
     for problem in made.problems[:_SHOWN_PROBLEMS]:
         note(f"not readable: {problem.place}: {problem.message}")
     if len(made.problems) > _SHOWN_PROBLEMS:
@@ -39,4 +39,4 @@ def site(
         note("no charts, matplotlib is not installed: pip install 'chipperf[plot]'")
     elif made.uncharted:
         note(f"pages of runs without charts, because there are so many: {made.uncharted}")
-    typer.echo(f"wrote {made.index}, pages of runs: {made.runs}", err=True)
+    tell(f"wrote {made.index}, pages of runs: {made.runs}")

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Callable
 from typing import Any, TextIO
 
 from chipperf.errors import PluginError
 from chipperf.visible import visible
+
+
+def is_colored(stream: TextIO) -> bool:
+    """Return whether a stream gets colors: on a terminal or with ``FORCE_COLOR``, but not with ``NO_COLOR``."""
+    if os.environ.get("NO_COLOR"):
+        return False
+    return bool(os.environ.get("FORCE_COLOR") or (stream.isatty() and os.environ.get("TERM") != "dumb"))
 
 
 class Output:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping
 from contextlib import nullcontext
-from functools import partial
 from pathlib import Path
 
 import typer
 
 from chipperf.cli.command_options import JSON_OPTION, typed_parameters
 from chipperf.cli.live import describe_end, suite_progress
-from chipperf.cli.output import note, print_json, print_table
+from chipperf.cli.output import note, print_json, print_table, tell
 from chipperf.cli.repeat import shown
 from chipperf.errors import TrainingError, UsageError
 from chipperf.launch.sequence import ProcessSequence, require_torch
@@ -75,7 +74,6 @@ def suite(
     sequence = ProcessSequence()
     if machine is not None and machine.node_rank > 0:
         with sequence.stopping_at_signals():
-            tell = partial(typer.echo, err=True)
             follower = Follower(machine, plan, directory)
             codes = follower.follow(sequence, resume=resume, retry_failed=retry_failed, tell=tell)
         _require_joined(codes, machine, interrupted=sequence.interrupted)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -9,9 +10,16 @@ from pathlib import Path
 import typer
 
 from chipperf.cases.config import parse_assignments
-from chipperf.cli.command_options import PRECISION_OPTION, typed_parameters
+from chipperf.cli.command_options import (
+    complete_cases,
+    complete_runs,
+    complete_vendors,
+    precision_option,
+    typed_parameters,
+)
 from chipperf.cli.live import counting_progress, run_progress
-from chipperf.durations import parse_duration
+from chipperf.cli.output import print_error, tell
+from chipperf.durations import format_duration, parse_duration
 from chipperf.errors import UsageError
 from chipperf.launch.job import Job, JobResult, plan_job, plan_resumed_job, process_start_s, run_job
 from chipperf.launch.launcher_info import LauncherInfo, find_launcher
@@ -19,7 +27,7 @@ from chipperf.launch.options import TrainOptions
 from chipperf.plugin.selection import Selection
 from chipperf.precisions import precision_of
 from chipperf.records.columns import columns_of
-from chipperf.records.schema import Failure, Limits, Missing, Record, Setting
+from chipperf.records.schema import Failure, Limits, Missing, Record, Setting, TimeToTarget
 from chipperf.run.directory import RunDirectory
 from chipperf.run.plan import DEFAULT_HANG_TIMEOUT_S, RunPlan
 
@@ -27,56 +35,115 @@ _PLACE_OPTIONS = ("--nnodes", "--nproc", "--node-rank", "--rdzv")
 """Options that are needed again to resume a run on several machines, because they tell where the launchers meet."""
 
 
+_TRAINED, _MACHINES, _LENGTH = "What is trained", "Where it runs", "How long it trains"
+_SAFETY = "Evaluations, checkpoints and failures"
+"""Titles of the sections of the help."""
+
+
 def train(
     context: typer.Context,
-    case: str = typer.Argument(None, help="What to train; 'perf cases' lists it.", show_default=False),
-    data: Path | None = typer.Option(None, "--data", help="Dataset directory; the generated sample if not given."),
-    vendor: str | None = typer.Option(None, "--vendor", help="Vendor, or 'auto'; else the variable PERF_VENDOR."),
-    precision: str = PRECISION_OPTION,
-    preset: str = typer.Option("full", "--preset", help="A preset of the case; 'full' is the benchmark."),
-    nproc: int = typer.Option(1, "--nproc", min=1, help="Worker processes on each machine, one per device."),
-    nnodes: int = typer.Option(1, "--nnodes", min=1, help="Machines; start the same command on each."),
+    case: str = typer.Argument(
+        None, help="What to train; 'perf cases' lists it.", show_default=False, autocompletion=complete_cases
+    ),
+    data: Path | None = typer.Option(
+        None, "--data", rich_help_panel=_TRAINED, help="Dataset directory; the generated sample if not given."
+    ),
+    vendor: str | None = typer.Option(
+        None,
+        "--vendor",
+        rich_help_panel=_TRAINED,
+        autocompletion=complete_vendors,
+        help="Vendor, or 'auto'; else the variable PERF_VENDOR.",
+    ),
+    precision: str = precision_option(rich_help_panel=_TRAINED),
+    preset: str = typer.Option(
+        "full", "--preset", rich_help_panel=_TRAINED, help="A preset of the case; 'full' is the benchmark."
+    ),
+    nproc: int = typer.Option(
+        1, "--nproc", rich_help_panel=_MACHINES, min=1, help="Worker processes on each machine, one per device."
+    ),
+    nnodes: int = typer.Option(
+        1, "--nnodes", rich_help_panel=_MACHINES, min=1, help="Machines; start the same command on each."
+    ),
     node_rank: int | None = typer.Option(
-        None, "--node-rank", min=0, envvar="SLURM_NODEID", help="Which of the machines this is, counted from 0."
+        None,
+        "--node-rank",
+        rich_help_panel=_MACHINES,
+        min=0,
+        envvar="SLURM_NODEID",
+        help="Which of the machines this is, counted from 0.",
     ),
     rendezvous: str | None = typer.Option(
-        None, "--rdzv", metavar="HOST:PORT", help="Where the machines meet: a free port of the first one."
+        None,
+        "--rdzv",
+        rich_help_panel=_MACHINES,
+        metavar="HOST:PORT",
+        help="Where the machines meet: a free port of the first one.",
     ),
-    max_epochs: int | None = typer.Option(None, "--max-epochs", min=1, help="Stop after so many epochs."),
-    max_steps: int | None = typer.Option(None, "--max-steps", min=1, help="Stop after so many optimizer steps."),
+    max_epochs: int | None = typer.Option(
+        None, "--max-epochs", rich_help_panel=_LENGTH, min=1, help="Stop after so many epochs."
+    ),
+    max_steps: int | None = typer.Option(
+        None, "--max-steps", rich_help_panel=_LENGTH, min=1, help="Stop after so many optimizer steps."
+    ),
     budget: str | None = typer.Option(
-        None, "--budget", help="Stop training in time, for example after 90s, 30m or 2h; measuring passes follow."
+        None,
+        "--budget",
+        rich_help_panel=_LENGTH,
+        help="Stop training in time, for example after 90s, 30m or 2h; measuring passes follow.",
     ),
-    assignments: list[str] = typer.Option([], "--set", help="Hyperparameter as key=value; repeatable."),
-    config: Path | None = typer.Option(None, "--config", help="TOML file with [hyperparameters] and [environment]."),
-    seed: int | None = typer.Option(None, "--seed", min=0, help="The same as --set seed=N."),
+    assignments: list[str] = typer.Option(
+        [], "--set", rich_help_panel=_TRAINED, metavar="KEY=VALUE", help="A hyperparameter; repeatable."
+    ),
+    config: Path | None = typer.Option(
+        None, "--config", rich_help_panel=_TRAINED, help="TOML file with [hyperparameters] and [environment]."
+    ),
+    seed: int | None = typer.Option(None, "--seed", rich_help_panel=_TRAINED, min=0, help="The same as --set seed=N."),
     repeat: int = typer.Option(
-        1, "--repeat", min=1, help="Run so many times, with the seed and the numbers after it, in OUT/repeat-1, ..."
+        1,
+        "--repeat",
+        rich_help_panel=_LENGTH,
+        min=1,
+        help="Run so many times, with the seed and the numbers after it, in OUT/repeat-1, ...",
     ),
     device_check: bool = typer.Option(
-        True, "--device-check/--no-device-check", help="Let every card finish a small kernel first; a CPU needs none."
+        True,
+        "--device-check/--no-device-check",
+        rich_help_panel=_SAFETY,
+        help="Let every card finish a small kernel first; a CPU needs none.",
     ),
     evaluate_every: int | None = typer.Option(
         None,
         "--evaluate-every",
+        rich_help_panel=_SAFETY,
         min=0,
         help="Evaluate also every so many steps, not only after epochs; --set evaluate_every_steps=N.",
     ),
     checkpoint_every: int | None = typer.Option(
         None,
         "--checkpoint-every",
+        rich_help_panel=_SAFETY,
         min=0,
         help="Write a checkpoint also every so many steps, not only after epochs; --set checkpoint_every_steps=N.",
     ),
     keep_checkpoints: int | None = typer.Option(
-        None, "--keep-checkpoints", min=1, help="How many checkpoints stay; --set keep_checkpoints=N. [2]"
+        None,
+        "--keep-checkpoints",
+        rich_help_panel=_SAFETY,
+        min=1,
+        help="How many checkpoints stay; --set keep_checkpoints=N. [2]",
     ),
     max_restarts: int = typer.Option(
-        0, "--max-restarts", min=0, help="Start processes that died again, from the newest checkpoint, so many times."
+        0,
+        "--max-restarts",
+        rich_help_panel=_SAFETY,
+        min=0,
+        help="Start processes that died again, from the newest checkpoint, so many times.",
     ),
     hang_timeout_s: float = typer.Option(
         DEFAULT_HANG_TIMEOUT_S,
         "--hang-timeout",
+        rich_help_panel=_SAFETY,
         min=0,
         metavar="SECONDS",
         help="End a run in which nothing happens for so long, with the stacks of all ranks in their logs; 0 is never.",
@@ -84,9 +151,14 @@ def train(
     resume: Path | None = typer.Option(
         None,
         "--resume",
+        rich_help_panel=_SAFETY,
+        metavar="RUN",
+        autocompletion=complete_runs,
         help="Directory of a run that stopped: continue it as it was planned; --data says where its data are now.",
     ),
-    out: Path | None = typer.Option(None, "--out", help="Directory of this run; must not hold a run yet."),
+    out: Path | None = typer.Option(
+        None, "--out", rich_help_panel=_TRAINED, help="Directory of this run; must not hold a run yet."
+    ),
 ) -> None:
     """Train a case and write its record, or continue a run that stopped.
 
@@ -150,7 +222,8 @@ def _resume(
     changing = [option for option in typed if option not in allowed]
     if changing:
         raise UsageError(
-            f"{', '.join(changing)} cannot change a run that has begun", hint=f"perf train --resume {path} is enough"
+            f"{', '.join(changing)} cannot change a run that has begun",
+            hint=f"{shlex.join(['perf', 'train', '--resume', str(path)])} is enough",
         )
     job = plan_resumed_job(path, case=case, data=data, launcher=launcher, started_s=started_s)
     if job is None:
@@ -164,21 +237,21 @@ class _Terminal:
 
     def vendor_selected(self, selection: Selection) -> None:
         if selection.origin == "auto":
-            typer.echo(f"using {selection.entry}: {selection.probe.reason}", err=True)
+            tell(f"using {selection.entry}: {selection.probe.reason}")
 
     def notice(self, text: str) -> None:
-        typer.echo(text, err=True)
+        tell(text)
 
     def preparing_sample(self) -> AbstractContextManager[Callable[[int, int], None]]:
         return counting_progress("no --data given: preparing the sample dataset")
 
     def started(self, plan: RunPlan, directory: RunDirectory) -> None:
-        typer.echo(f"run {plan.run_id} in {directory.path}", err=True)
+        tell(f"run {plan.run_id} in {directory.path}")
 
     def resumed(self, plan: RunPlan, directory: RunDirectory, warnings: Sequence[str]) -> None:
         for warning in warnings:
             typer.echo(f"warning: {warning}", err=True)
-        typer.echo(f"run {plan.run_id} in {directory.path}, resumed from {plan.checkpoint}", err=True)
+        tell(f"run {plan.run_id} in {directory.path}, resumed from {plan.checkpoint}")
 
     def training(self, plan: RunPlan, directory: RunDirectory) -> AbstractContextManager[None]:
         return run_progress(directory.progress, plan.case)
@@ -192,33 +265,61 @@ def _run(job: Job) -> None:
     if result.record is not None:
         _print_summary(result.record)
         typer.echo(f"record: {result.directory.record}")
-        typer.echo(f"report: perf report {result.directory.path} --lang zh")
+        typer.echo(f"report: {shlex.join(['perf', 'report', str(result.directory.path), '--lang', 'zh'])}")
 
 
 def _print_failure(result: JobResult, failure: Failure) -> None:
     who = "" if failure.rank is None else f"rank {failure.rank}: "
-    lines = [f"perf: error: {who}{failure.message}"]
     if result.record is None:
-        lines.append("  the record is written by the first machine")
+        print_error(f"{who}{failure.message}")
+        lines = ["  the record is written by the first machine"]
     else:
-        lines += [f"  hint: {failure.hint}"] if failure.hint else []
+        print_error(f"{who}{failure.message}", failure.hint)
+        lines = []
         lines.append(f"  the record of the {result.status.state} run is {result.directory.record}")
         if result.checkpoint_step is not None:
-            again = f"perf train --resume {result.directory.path}"
+            again = shlex.join(["perf", "train", "--resume", str(result.directory.path)])
             lines.append(f"  to continue after step {result.checkpoint_step}: {again}")
     typer.echo("\n".join(lines), err=True)
 
 
 def _print_summary(record: Record) -> None:
+    typer.echo(f"{'ended':>12}  {_why_ended(record)}")
     for column in columns_of("summary"):
         value, windows = column.value(record), column.throughput(record)
         if isinstance(value, Missing):
             text = f"{value.missing}: {value.reason}"
-        elif windows is None:
-            text = f"{value:.4g}{' samples/s' if column.unit == 'samples/s' else ''}"
+        elif column.unit == "fraction":
+            text = f"{value:.2%}"
         else:
-            text = f"{value:.4g} samples/s, IQR {windows.iqr:.2g}, {len(windows.windows)} windows"
-        name = record.case.metric if column.unit == "fraction" else column.field.rpartition(".")[2]
+            spread = f", IQR {windows.iqr:.2g} {column.unit}, {len(windows.windows)} windows" if windows else ""
+            text = f"{value:.4g} {column.unit}{spread}"
+        name = record.case.metric if column.unit == "fraction" else column.field.rpartition(".")[2].removesuffix("_s")
         typer.echo(f"{name:>12}  {text}")
     for warning in record.warnings:
         typer.echo(f"warning: {warning}", err=True)
+
+
+def _why_ended(record: Record) -> str:
+    """Return why a completed run trained no further, and whether it met its target."""
+    metrics, limits, target = record.metrics, record.limits, record.case.target
+    if isinstance(target, Missing):
+        verdict = "there is no target on this dataset"
+    elif isinstance(metrics.time_to_target, TimeToTarget):
+        met = metrics.time_to_target
+        return f"target {target:.2%} met in epoch {met.epoch:g}, after {met.seconds:.4g} s of training"
+    else:
+        verdict = f"target {target:.2%} not met"
+    if limits.budget_s is not None and not isinstance(metrics.projected_train_seconds, Missing):
+        cause = f"the budget of {format_duration(limits.budget_s)} is used up"
+    elif limits.max_steps is not None and metrics.steps == limits.max_steps:
+        cause = f"--max-steps {limits.max_steps} reached"
+    elif (
+        limits.max_epochs is not None
+        and not isinstance(metrics.epochs, Missing)
+        and metrics.epochs >= limits.max_epochs
+    ):
+        cause = f"--max-epochs {limits.max_epochs} reached"
+    else:
+        cause = "all epochs trained"
+    return f"{cause}; {verdict}"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from chipperf.cli.command_options import JSON_OPTION
+from chipperf.cli.command_options import JSON_OPTION, complete_runs
 from chipperf.cli.output import note, print_json
 from chipperf.errors import CheckFailed
 from chipperf.visible import counted
@@ -25,9 +25,16 @@ def verify(
         ..., "--runs", help="Directory below which the runs' records are looked for; may be repeated.", metavar="DIR"
     ),
     baseline: list[Path] = typer.Option(
-        [], "--baseline", help="Run whose curve a report shows that has no provenance beside it.", metavar="RUN"
+        [],
+        "--baseline",
+        help="Run whose curve a report shows that has no provenance beside it.",
+        metavar="RUN",
+        autocompletion=complete_runs,
+        exists=True,
     ),
-    templates: Path | None = typer.Option(None, "--templates", help="The --templates that the report was made with."),
+    templates: Path | None = typer.Option(
+        None, "--templates", help="The --templates that the report was made with.", exists=True
+    ),
     as_json: bool = JSON_OPTION,
 ) -> None:
     """Make reports again from the records they name, and show every cell and line that differs.

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
 import typer
 
-from chipperf.cli.command_options import JSON_OPTION
-from chipperf.cli.output import note, print_json, print_table
+from chipperf.cli.command_options import JSON_OPTION, complete_runs
+from chipperf.cli.output import note, print_json, print_table, tell
 from chipperf.errors import CheckFailed, UsageError
 from chipperf.records import withholding
 from chipperf.records.schema import Record
@@ -21,17 +22,27 @@ _LONGEST_VALUE = 60
 
 
 def withhold(
-    run: Path = typer.Argument(..., help="Directory of a run, or its record.json.", metavar="RUN"),
-    fields: list[str] = typer.Option(..., "--field", help="Value to withhold, for example metrics.p_core; repeatable."),
+    run: Path = typer.Argument(
+        ..., help="Directory of a run, or its record.json.", metavar="RUN", autocompletion=complete_runs
+    ),
+    fields: list[str] = typer.Option(
+        ..., "--field", metavar="FIELD", help="Value to withhold, for example metrics.p_core; repeatable."
+    ),
     reason: str = typer.Option(..., "--reason", help="Why; reports show it."),
     out: Path = typer.Option(..., "--out", help="New directory for the record that may be published."),
     ratio_to: Path | None = typer.Option(
-        None, "--ratio-to", help="Comparable run; the values' ratios to its values are published.", metavar="RUN"
+        None,
+        "--ratio-to",
+        help="Comparable run; the values' ratios to its values are published.",
+        metavar="RUN",
+        autocompletion=complete_runs,
     ),
     secrets: Path | None = typer.Option(
         None, "--secrets", help="New private file for values and salts. [RUN/NAME_OF_OUT.secrets.json]"
     ),
-    keep: list[str] = typer.Option([], "--keep", help="Publish this value although it tells another; repeatable."),
+    keep: list[str] = typer.Option(
+        [], "--keep", metavar="FIELD", help="Publish this value although it tells another; repeatable."
+    ),
 ) -> None:
     """Make a record that withholds values and commits to them, and a private file that proves them later.
 
@@ -63,11 +74,17 @@ def withhold(
 
 
 def reveal(
-    run: Path = typer.Argument(..., help="Directory of the published record, or the record.", metavar="RUN"),
+    run: Path = typer.Argument(
+        ..., help="Directory of the published record, or the record.", metavar="RUN", autocompletion=complete_runs
+    ),
     secrets: Path = typer.Option(..., "--secrets", help="Private file of 'perf withhold', or a part of it."),
-    fields: list[str] = typer.Option([], "--field", help="Only this value; repeatable."),
+    fields: list[str] = typer.Option([], "--field", metavar="FIELD", help="Only this value; repeatable."),
     ratio_to: Path | None = typer.Option(
-        None, "--ratio-to", help="Run to which ratios were published, to check them.", metavar="RUN"
+        None,
+        "--ratio-to",
+        help="Run to which ratios were published, to check them.",
+        metavar="RUN",
+        autocompletion=complete_runs,
     ),
     ratio_secrets: Path | None = typer.Option(
         None, "--ratio-secrets", help="Private file of that run, where its record withholds the values, too."
@@ -108,15 +125,15 @@ def reveal(
         raise CheckFailed("; ".join(wrong), hint="ask for the values of this very record")
     if out is not None:
         withholding.write_secrets(out, content)
-        typer.echo(f"wrote {out}", err=True)
+        tell(f"wrote {out}")
 
 
 def _shown(value: Any) -> str:
-    """Return a value as one short text. A throughput is shown by its median, and long texts are cut."""
+    """Return a value as one text. A throughput is shown by its median, and on a terminal long texts are cut."""
     if isinstance(value, dict) and "median" in value:
         value = value["median"]
     text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= _LONGEST_VALUE else f"{text[: _LONGEST_VALUE - 3]}..."
+    return text if len(text) <= _LONGEST_VALUE or not sys.stdout.isatty() else f"{text[: _LONGEST_VALUE - 3]}..."
 
 
 def _comparable(run: Path | None, record: Record) -> Record | None:

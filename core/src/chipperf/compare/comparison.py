@@ -52,7 +52,7 @@ class ComparedValue:
         repeats: Number of runs.
         windows: Number of measurement windows of all repeats.
         ratio: Ratio to the first column's value; ``None`` if one of the two is missing, the first is 0, or the metric
-            is a quality, whose ratio has no meaning.
+            is a quality or a share, whose ratio has no meaning.
         interval: Confidence interval of the ratio.
         no_interval: The reason if a ratio to another column has no interval.
         verdict: Meaning of the interval for the ratio.
@@ -123,7 +123,9 @@ def compare_columns(columns: Sequence[Side], *, peak_of: PeakOf = lambda record:
                 f"the runs in {column.source} are no repeats: they differ in more than their seed, or share one",
                 hint="name the runs themselves, each is a column then",
             )
-    measures = tuple(_measure(measure, distinct) for measure in columns_of("comparison"))
+    has_limits = any(not isinstance(column.first.machine_limits, Missing) for column in distinct)
+    shown = (column for column in columns_of("comparison") if has_limits or column.kind != "limit")
+    measures = tuple(_measure(measure, distinct) for measure in shown)
     p_train = next(each for each in measures if each.name == "p_train")
     return Comparison(
         case=case,
@@ -180,7 +182,7 @@ def _measure(measure: Column, columns: Sequence[Side]) -> ComparedMeasure:
 
     cells = []
     for place, (known, result) in enumerate(zip(values, results, strict=True)):
-        ratio = None if measure.unit == "fraction" else _ratio(result, results[0])
+        ratio = None if measure.unit in ("fraction", "share") else _ratio(result, results[0])
         found, reason = interval(place) if place and ratio is not None else (None, None)
         spread = [value for value in known if not isinstance(value, Missing)] if len(known) > 1 else []
         windows = sum(len(each.windows) for each in throughputs[place] if each)

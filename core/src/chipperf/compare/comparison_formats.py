@@ -198,7 +198,7 @@ def json_text(comparison: Comparison) -> str:
 
 def _title(measure: ComparedMeasure) -> str:
     unit = "GiB" if measure.unit == "bytes" else measure.unit
-    return measure.name if unit == "fraction" else f"{measure.name} ({unit})"
+    return measure.name if unit in ("fraction", "share") else f"{measure.name} ({unit})"
 
 
 def _cell(cell: ComparedValue, measure: ComparedMeasure, comparison: Comparison) -> str:

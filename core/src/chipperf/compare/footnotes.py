@@ -14,8 +14,9 @@ from chipperf.errors import PluginError
 from chipperf.plugin import installed
 from chipperf.plugin.probe_process import ask
 from chipperf.plugin.types import PeakFlops
+from chipperf.records.limit_shares import Peak
 from chipperf.records.memory_peak import peak_source
-from chipperf.records.plausibility import Peak, check_record, check_scaling
+from chipperf.records.plausibility import check_record, check_scaling
 from chipperf.records.repeats import ENOUGH_REPEATS
 from chipperf.records.schema import UNKNOWN, Missing, Power
 from chipperf.report.comparability import length, setting_text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -76,7 +77,8 @@ def _document(path: Path) -> list[Side]:
         imported = import_document(read_text(path), str(path), names=read_card_names(), path=path)
     except DocumentError as error:
         if error.hint and error.hint.startswith("give it with"):
-            error.hint = f"import it first: perf report import {path} --vendor NAME --case NAME, and name the records"
+            command = shlex.join(["perf", "report", "import", str(path)])
+            error.hint = f"import it first: {command} --vendor NAME --case NAME, and name the records"
         raise
     unknown = len(imported.not_understood)
     return [Side(records=(each.record,), source=str(path), not_understood=unknown) for each in imported.records]

@@ -135,6 +135,16 @@ def full_record(session: Session, case: Case, rank: Rank, resolved: Resolved, nu
         metrics=_specimen(schema.Metrics, number, quality=values.target - number / 1000, best_quality=values.target),
         warnings=["specimen warning"],
         evidence=schema.UNKNOWN,
+        machine_limits=_specimen(
+            schema.LimitsOfRun,
+            number,
+            sha256=f"{number:064x}",
+            created_at=datetime(2026, 1, 1, tzinfo=timezone.utc),
+            # Above what the other numbers of the run need.
+            products_flops_per_s=1e9 + number,
+            peak_flops_per_s=2e9 + number,
+            bus_bytes_per_s=1e12 + number,
+        ),
     )
 
 
@@ -157,6 +167,7 @@ def empty_record(session: Session, case: Case, rank: Rank, resolved: Resolved) -
         "knobs": [],
         "metrics": schema.Metrics.model_validate(schema.all_missing(schema.Metrics, _NOT_RUN)),
         "warnings": [],
+        "machine_limits": _NOT_RUN,
     }
     return full.model_copy(update=changes)
 

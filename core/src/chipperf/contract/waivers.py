@@ -48,7 +48,9 @@ def read_waivers(path: Path) -> dict[str, Waiver]:
     """
     try:
         content = _WaiverFile.model_validate(parse_toml(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}", hint="check --waivers") from error
+    except ValueError as error:
         raise ConfigError(
             f"{path}: {first_fault(error) if isinstance(error, ValidationError) else error}",
             hint="write each waiver as a [[waiver]] table with check, kind and reason, optionally issue and until_api",

@@ -9,15 +9,15 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from chipperf.errors import DataError
+from chipperf.errors import DataError, MissingDataset
 
 
 def require_directory(root: str | os.PathLike[str], hint: str) -> Path:
-    """Return the path of a dataset directory; raises :class:`DataError` if it is not a directory."""
+    """Return the path of a dataset directory; a :class:`MissingDataset` says that it is none."""
     root = Path(root)
     if not root.is_dir():
         what = "is not a directory" if root.exists() else "does not exist"
-        raise DataError(f"data directory {root} {what}", hint=hint)
+        raise MissingDataset(f"the dataset directory {root} {what}", hint=hint)
     return root
 
 

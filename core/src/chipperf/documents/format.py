@@ -142,6 +142,8 @@ def in_unit(
 
     ``as_percent`` and ``round_up`` are for :func:`quality`.
     """
+    if unit == "share":
+        return quality(value, as_percent=True, exact=exact)
     if unit == "fraction":
         return quality(value, as_percent=as_percent, round_up=round_up, exact=exact)
     if unit == "bytes":

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Protocol
 import psutil
 
 from chipperf.cases.registry import find_case
-from chipperf.errors import DataError, TrainingStopped, UsageError
+from chipperf.data.dataset_files import require_directory
+from chipperf.errors import TrainingStopped, UsageError
 from chipperf.launch.channel import SECRET_VARIABLE
 from chipperf.launch.launcher_group import LauncherGroup
 from chipperf.launch.local import INTERRUPTED_STATUS, finish, run_workers
@@ -196,10 +197,8 @@ def plan_resumed_job(
     if record.status.state == "completed":
         return None
     plan = read_plan(directory.plan)
-    root = (data or plan.data_root).resolve()
-    if not root.is_dir():
-        hint = "perf train --resume RUN --data DIR says where the run's data are now"
-        raise DataError(f"the dataset directory {root} does not exist", hint=hint)
+    hint = "perf train --resume RUN --data DIR says where the run's data are now"
+    root = require_directory((data or plan.data_root).resolve(), hint)
     plan = plan.model_copy(update={"data_root": root, "started_s": started_s})
     _require_same_topology(plan, launcher)
     if launcher is None:

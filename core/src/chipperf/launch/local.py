@@ -14,6 +14,8 @@ from chipperf.launch.resume import restart
 from chipperf.launch.watch import DIRECTORY_DELETED, Watch
 from chipperf.records.environment import read_cpu, read_machine
 from chipperf.records.event_metrics import measured_in_events
+from chipperf.records.machine_limits import take_limits
+from chipperf.records.process_files import host_digest
 from chipperf.records.schema import Failure, Missing, NodeResult, Power, Span, Status
 from chipperf.records.store import read_record
 from chipperf.run.directory import rank_log_name
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
     from chipperf.launch.rank_processes import StopSignals
     from chipperf.records.schema import Number
     from chipperf.run.directory import RunDirectory
-    from chipperf.run.plan import RunPlan
+    from chipperf.run.plan import RunPlan, SessionPlan
 
 WORKER_COMMAND = tuple(program("chipperf.train.worker_environment"))
 """Command that starts one rank's worker. Its argument is the run's directory."""
@@ -62,7 +64,7 @@ def run_workers(
     signals.interrupts = False
     restarts_left = plan.max_restarts
     while True:
-        report = _run_session(plan, directory, signals, group, worker)
+        report = run_session(plan, directory, signals, group, worker)
         may_restart = restarts_left > 0 and not signals.requested
         decision, nodes = _decide(plan, directory, group, report, may_restart=may_restart)
         if decision.plan is None:
@@ -76,14 +78,14 @@ def run_workers(
     return decision.status, decision.exit_code
 
 
-def _run_session(
-    plan: RunPlan,
+def run_session(
+    plan: SessionPlan,
     directory: RunDirectory,
     signals: StopSignals,
     group: LauncherGroup | None,
     worker: Sequence[str],
 ) -> LauncherReport:
-    """Let the ranks of this launcher train until they end or are stopped, and return how they ended."""
+    """Let the ranks of this launcher work until they end or are stopped, and return how they ended."""
     processes = _start(plan, group, [*worker, str(directory.path)])
     with Watch(plan, directory, group, processes) as watch:
         died = processes.wait(signals, on_signal=watch.announce_interruption)
@@ -104,7 +106,7 @@ def _run_session(
     return LauncherReport(status=status, exit_code=code, recurs=not _may_restart(status, directory), node=node)
 
 
-def _start(plan: RunPlan, group: LauncherGroup | None, command: Sequence[str]) -> RankProcesses:
+def _start(plan: SessionPlan, group: LauncherGroup | None, command: Sequence[str]) -> RankProcesses:
     """Start the ranks of this launcher. The launcher of rank 0 tells the others where the ranks' store listens."""
     if group is not None and group.launcher.worker is not None:
         ranks = [group.launcher.worker]
@@ -149,7 +151,7 @@ def _may_restart(status: Status, directory: RunDirectory) -> bool:
 
 
 def _node_result(
-    plan: RunPlan, directory: RunDirectory, group: LauncherGroup | None, status: Status
+    plan: SessionPlan, directory: RunDirectory, group: LauncherGroup | None, status: Status
 ) -> NodeResult | None:
     """Return the results of this launcher's machine; ``None`` with one machine or if another launcher returns them."""
     if group is None or plan.topology.nnodes == 1 or not group.launcher.speaks_for_node:
@@ -170,7 +172,7 @@ def _if_completed(status: Status, seconds: float) -> Number:
 
 
 def finish(plan: RunPlan, directory: RunDirectory, status: Status, nodes: list[NodeResult]) -> None:
-    """Write the status and the end-to-end time, which only the launcher knows."""
+    """Write the status and the end-to-end time, which only the launcher knows, and the machine's limits."""
     ended_s = time.monotonic()
     if not directory.plan.exists():
         raise RecordError(
@@ -188,7 +190,16 @@ def finish(plan: RunPlan, directory: RunDirectory, status: Status, nodes: list[N
     if nodes and isinstance(record.metrics.power, Power):
         changes |= measured_everywhere(record.metrics, [node.power for node in nodes])
     metrics = record.metrics.model_copy(update=changes)
-    results = {"status": status, "metrics": metrics, "nodes": nodes, "evidence": directory.evidence()}
+    limits = (
+        take_limits(directory.path, record, host_digest()) if status.state == "completed" else record.machine_limits
+    )
+    results = {
+        "status": status,
+        "metrics": metrics,
+        "nodes": nodes,
+        "machine_limits": limits,
+        "evidence": directory.evidence(),
+    }
     directory.write_record(record.model_copy(update=results))
     directory.release_reserve()
     if status.state == "completed":

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from chipperf.cases.config import ConfigFile, read_config_file, resolve
 from chipperf.cases.registry import find_case
-from chipperf.errors import DataError
+from chipperf.data.dataset_files import require_directory
 from chipperf.precisions import DEFAULT_PRECISION
 from chipperf.records.schema import Limits, Topology
 from chipperf.run.plan import DEFAULT_HANG_TIMEOUT_S
@@ -84,10 +84,8 @@ def check_options(options: TrainOptions) -> CheckedOptions:
     """Check the options as far as this is possible without a vendor; a :class:`PerfError` says what does not fit."""
     case = find_case(options.case)
     file = read_config_file(options.config) if options.config else ConfigFile(hyperparameters={}, environment={})
-    if options.data is not None and not options.data.is_dir():
-        raise DataError(
-            f"the dataset directory {options.data} does not exist", hint="check --data; 'perf data check' explains"
-        )
+    if options.data is not None:
+        require_directory(options.data, "check --data; 'perf data check' explains")
     hyperparameters = partial(
         resolve, case, preset=options.preset, file=file.hyperparameters, command_line=options.settings
     )

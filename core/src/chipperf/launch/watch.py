@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from chipperf.launch.launcher_group import LauncherGroup
     from chipperf.launch.rank_processes import RankProcesses
     from chipperf.run.directory import RunDirectory
-    from chipperf.run.plan import RunPlan
+    from chipperf.run.plan import SessionPlan
 
 LOST_AFTER_S = 20.0
 """Time without a sign of life after which a launcher counts as gone: twenty times the interval."""
@@ -36,7 +36,7 @@ class Watch:
     """
 
     def __init__(
-        self, plan: RunPlan, directory: RunDirectory, group: LauncherGroup | None, processes: RankProcesses
+        self, plan: SessionPlan, directory: RunDirectory, group: LauncherGroup | None, processes: RankProcesses
     ) -> None:
         self.verdict: Failure | None = None
         self._plan = plan

@@ -16,7 +16,7 @@ from chipperf.catalog import Catalog, require_id, summary_of
 from chipperf.documents import cells, wording
 from chipperf.documents.markdown import Located, Place
 from chipperf.documents.topology import parse_config_name
-from chipperf.errors import UsageError
+from chipperf.errors import DOCUMENTATION, UsageError
 from chipperf.lint.configs import base_of_case, base_of_tree, find_benchmark, names_read
 from chipperf.lint.declarations import says_schedule
 from chipperf.records.columns import columns_of
@@ -42,7 +42,7 @@ _MODEL_SIZE: Final = re.compile(r"\d+(?:\.\d+)?b(?![a-z])")
 _MIN_MAJORITY: Final = 2
 
 
-PAGES: Final = "https://github.com/chipperf/chipperf/blob/main/docs/lint"
+PAGES: Final = f"{DOCUMENTATION}/lint"
 """Address of the directory with a page for each rule."""
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
 from chipperf.languages import Phrase, phrase
+from chipperf.records.limit_shares import share_of_bus, share_of_peak, share_of_products
 from chipperf.records.memory_peak import ALLOCATOR_PEAK, DEVICE_PEAK
 from chipperf.records.schema import Missing, Power, Throughput, TimeToTarget
 
@@ -20,20 +21,21 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-Unit = Literal["fraction", "samples/s", "s", "bytes", "J/sample"]
-"""Decides how a value is written and read: a fraction in the case's format for quality, bytes in GiB."""
+Unit = Literal["fraction", "share", "samples/s", "s", "bytes", "J/sample"]
+"""Decides how a value is written and read: a fraction in the case's format for quality, a share in percent, bytes in
+GiB."""
 
-Kind = Literal["time", "throughput", "result", "resource"]
+Kind = Literal["time", "throughput", "result", "resource", "limit"]
 
-Place = Literal["report", "legend", "leaderboard", "comparison", "repeats", "suite", "summary"]
-"""Where a value is shown: a report's performance table, its general table, a page, or the output of a command."""
+Place = Literal["report", "legend", "evidence", "leaderboard", "comparison", "repeats", "suite", "summary"]
+"""Where a value is shown: a report's performance table, its general table, its evidence, a page, or a command."""
 
-_ORDER: Final[tuple[Kind, ...]] = ("throughput", "result", "time", "resource")
+_ORDER: Final[tuple[Kind, ...]] = ("throughput", "result", "time", "resource", "limit")
 _ORDERS: Final[Mapping[Place, tuple[Kind, ...]]] = {
     "report": ("time", "throughput", "result", "resource"),
     "legend": ("resource", "time", "throughput", "result"),
-    "leaderboard": ("result", "time", "throughput", "resource"),
-    "comparison": ("result", "time", "throughput", "resource"),
+    "leaderboard": ("result", "time", "throughput", "resource", "limit"),
+    "comparison": ("result", "time", "throughput", "resource", "limit"),
 }
 """Order of the kinds of values in a place that has its own."""
 
@@ -80,8 +82,8 @@ class Column:
 
     @property
     def higher_is_better(self) -> bool:
-        """True for throughputs and results."""
-        return self.unit in ("samples/s", "fraction")
+        """True for throughputs, results and shares of a limit."""
+        return self.unit in ("samples/s", "fraction", "share")
 
     @property
     def key(self) -> str:
@@ -228,6 +230,33 @@ COLUMNS: Final = (
         field="metrics.power.energy_j",
         shown=("comparison",),
         compute=_energy_per_sample,
+    ),
+    Column(
+        name="mfu",
+        unit="share",
+        kind="limit",
+        field="machine_limits.products_flops_per_s",
+        shown=("evidence", "leaderboard", "comparison"),
+        title=phrase("Share of measured products"),
+        compute=share_of_products,
+    ),
+    Column(
+        name="peak_share",
+        unit="share",
+        kind="limit",
+        field="machine_limits.peak_flops_per_s",
+        shown=("evidence", "comparison"),
+        title=phrase("Share of the data sheet's peak"),
+        compute=share_of_peak,
+    ),
+    Column(
+        name="bus_share",
+        unit="share",
+        kind="limit",
+        field="machine_limits.bus_bytes_per_s",
+        shown=("evidence", "comparison"),
+        title=phrase("Share of measured bus"),
+        compute=share_of_bus,
     ),
 )
 

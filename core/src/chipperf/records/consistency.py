@@ -41,7 +41,18 @@ if TYPE_CHECKING:
     from chipperf.records.schema import Number, Record
 
 Check = Literal[
-    "settings", "epochs", "samples", "mfu", "memory", "times", "throughputs", "order", "scaling", "result", "energy"
+    "settings",
+    "epochs",
+    "samples",
+    "mfu",
+    "memory",
+    "times",
+    "throughputs",
+    "order",
+    "scaling",
+    "result",
+    "energy",
+    "limits",
 ]
 
 CROSS_CHECK_TOLERANCE: Final = 0.02

@@ -8,7 +8,7 @@ import os
 import stat
 from typing import TYPE_CHECKING, BinaryIO, Final, TypeVar
 
-from chipperf.errors import RecordError, distinct_keys, first_fault
+from chipperf.errors import RecordError, UnusableRecord, distinct_keys, first_fault
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -56,16 +56,16 @@ def read_model(model: type[ModelT], file: Path, *, hint: str) -> ModelT:
     """Read a model from a JSON file.
 
     Raises:
-        RecordError: The file cannot be read, or has another form; the message says where, and has the hint.
+        UnusableRecord: The file cannot be read, or has another form; the message says where, and has the hint.
     """
     from pydantic import ValidationError
 
     try:
         return parse_model(model, read_bounded(file))
     except OSError as error:
-        raise RecordError(f"cannot read {file}: {error.strerror}") from error
+        raise UnusableRecord(f"cannot read {file}: {error.strerror}") from error
     except ValidationError as error:
-        raise RecordError(f"{file}: {first_fault(error)}", hint=hint) from error
+        raise UnusableRecord(f"{file}: {first_fault(error)}", hint=hint) from error
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from itertools import chain, pairwise
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from chipperf.languages import Phrase, phrase
 from chipperf.records.columns import WINDOWED
 from chipperf.records.consistency import ORDER_SLACK, contradictions, first_contradictions
+from chipperf.records.limit_shares import Peak, model_flops_utilization, share_of_bus, share_of_products
+from chipperf.records.machine_limits import above_peak
 from chipperf.records.scaling import MAX_EFFICIENCY, pair_efficiency, scaling_identity
 from chipperf.records.schema import Missing, Throughput
 
@@ -22,9 +24,6 @@ if TYPE_CHECKING:
     from chipperf.records.consistency import Check, Relation
     from chipperf.records.schema import Number, Record
 
-_PASSES: Final = 3
-"""Arithmetic of a training step in forward passes: one forward pass, and a backward pass that counts as two."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Implausibility:
@@ -32,14 +31,6 @@ class Implausibility:
 
     check: Check
     text: Phrase
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Peak:
-    """Peak rate of one device at a run's effective precision, and the source of the figure."""
-
-    flops_per_s: float
-    source: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +57,7 @@ def check_record(
         return ()
     used = () if forward_flops is None or peak is None else _mfu(record, forward_flops, peak)
     settings: Iterator[tuple[Check, Phrase]] = (("settings", text) for text in first_contradictions(of_case))
-    found = chain(contradictions(record), settings, _order(record), used)
+    found = chain(contradictions(record), settings, _order(record), used, _limits(record))
     return tuple(Implausibility(check=check, text=_with_short_numbers(text)) for check, text in found)
 
 
@@ -90,14 +81,6 @@ def check_scaling(records: Sequence[Record]) -> Iterator[tuple[Record, Implausib
                 )
                 yield record, Implausibility(check="scaling", text=text)
                 break
-
-
-def model_flops_utilization(rate: float, devices: int, forward_flops: float, peak: Peak) -> float:
-    """Return the fraction of the peak of all devices that a throughput uses, without recomputed arithmetic.
-
-    ``rate`` is samples per second of all devices, ``forward_flops`` the arithmetic of one sample's forward pass.
-    """
-    return rate * forward_flops * _PASSES / (peak.flops_per_s * devices)
 
 
 def in_order(upper: Rate, lower: Rate) -> bool:
@@ -164,3 +147,19 @@ def _mfu(record: Record, forward_flops: float, peak: Peak) -> Iterator[tuple[Che
                     mfu=f"{share:.0%}",
                 ),
             )
+
+
+def _limits(record: Record) -> Iterator[tuple[Check, Phrase]]:
+    """Yield limits above their data sheet, and what the run did beyond a limit of its machine."""
+    limits = record.machine_limits
+    if isinstance(limits, Missing):
+        return
+    precision = record.precision.requested
+    if text := above_peak(limits.products_flops_per_s, limits.peak_flops_per_s, limits.peak_source, precision):
+        yield "limits", text
+    for share, what in (
+        (share_of_products(record), phrase("the machine's measured products")),
+        (share_of_bus(record), phrase("the machine's measured bus bandwidth")),
+    ):
+        if not isinstance(share, Missing) and share > 1:
+            yield "limits", phrase("p_core uses %(share)s of %(limit)s", share=f"{share:.0%}", limit=what)

@@ -8,6 +8,7 @@ network file systems keep locks to one machine; for those, launchers touch their
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import os
 import platform
@@ -107,6 +108,11 @@ def _touched_ns(path: Path) -> int:
             return os.fstat(file.fileno()).st_mtime_ns
     except OSError:
         return 0
+
+
+def host_digest() -> str:
+    """Return a digest that tells this boot of this machine from others, and does not tell its name."""
+    return hashlib.sha256(_boot_id().encode()).hexdigest()
 
 
 def _boot_id() -> str:

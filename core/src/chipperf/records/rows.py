@@ -10,7 +10,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeAlias
 
-from chipperf.errors import RecordError
+from chipperf.errors import RecordError, UnusableRecord
 from chipperf.records.columns import COLUMNS, Unit, completed_value
 from chipperf.records.convergence import lower_is_better, run_verdict
 from chipperf.records.schema import Missing
@@ -46,7 +46,7 @@ def load(path: str | PathLike[str], *, on_problem: Callable[[RecordError], None]
             warning. The others are returned.
 
     Raises:
-        RecordError: There is nothing at ``path``.
+        UnusableRecord: There is nothing at ``path``.
     """
     tell = on_problem or (lambda problem: warnings.warn(problem.message, UnreadableRecord, stacklevel=3))
     found: dict[str, StoredRecord] = {}
@@ -126,7 +126,7 @@ def as_row(stored: StoredRecord) -> dict[str, Value]:
 
 def _files(path: Path, tell: Callable[[RecordError], None]) -> Iterator[Path]:
     if not path.exists():
-        raise RecordError(f"there is no {path}", hint="name a directory with runs in it, at any depth")
+        raise UnusableRecord(f"there is no {path}", hint="name a directory with runs in it, at any depth")
     if not path.is_dir():
         yield path
         return

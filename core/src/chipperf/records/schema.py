@@ -385,8 +385,15 @@ class SkippedSteps(StrictModel):
     by_epoch: dict[int, int] = {}
 
 
+_NOT_COUNTED = Missing(missing="unknown", reason="not counted")
+
+
 class Metrics(StrictModel):
-    """The measured values; ``docs/metrics.md`` defines them."""
+    """The measured values; ``docs/metrics.md`` defines them.
+
+    ``forward_flops`` is the arithmetic of one sample's forward pass as it ran, ``gradient_bytes`` the size of all
+    gradients of the model.
+    """
 
     e2e_time_s: Number = NOT_REACHED
     p_whole: Number = NOT_REACHED
@@ -409,7 +416,9 @@ class Metrics(StrictModel):
     curve: list[EvaluationPoint] = _NO_ITEMS
     restart_windows: list[Window] = []
     rank_steps: list[RankStep] = []
-    skipped_steps: SkippedSteps | Missing = Missing(missing="unknown", reason="not counted")
+    skipped_steps: SkippedSteps | Missing = _NOT_COUNTED
+    forward_flops: Number = _NOT_COUNTED
+    gradient_bytes: Bytes = _NOT_COUNTED
 
 
 class NodeResult(StrictModel):
@@ -441,10 +450,37 @@ class Interruption(StrictModel):
     lost_steps: Annotated[int, Field(ge=0)] | Missing
 
 
-EVIDENCE = ("events.jsonl", "telemetry-node*.jsonl", "logs/*.log")
+LIMITS_NAME = "limits.json"
+"""Name of the file of a machine's measured limits. A run keeps a copy of those that it is shown beside."""
+
+EVIDENCE = ("events.jsonl", LIMITS_NAME, "telemetry-node*.jsonl", "logs/*.log")
 """Patterns of the files of a run's directory that witness its record."""
 
-EvidenceFile = Annotated[str, Field(pattern=r"^(events\.jsonl|telemetry-node\d+\.jsonl|logs/[\w-]+\.log)$")]
+EvidenceFile = Annotated[
+    str, Field(pattern=r"^(events\.jsonl|limits\.json|telemetry-node\d+\.jsonl|logs/[\w-]+\.log)$")
+]
+
+
+class LimitsOfRun(StrictModel):
+    """Measured limits of the machine and day of a run, see :mod:`chipperf.records.machine_limits`.
+
+    ``sha256`` is the digest of their file, ``cards`` the number of the run's cards that have limits. Products and the
+    data sheet's peak are those of all these cards together, at the effective precision; the bus is that of the ranks.
+    """
+
+    limits_id: str
+    sha256: Sha256
+    created_at: datetime
+    cards: Annotated[int, Field(ge=0)]
+    products_flops_per_s: Number
+    peak_flops_per_s: Number
+    peak_source: str = ""
+    bus_bytes_per_s: Number
+
+    @property
+    def matches(self) -> bool:
+        """True if these are limits of the run's cards."""
+        return self.cards > 0
 
 
 class WithheldRatio(StrictModel):
@@ -471,7 +507,8 @@ class Record(StrictModel):
 
     ``remarks`` is the content of an imported document that has no other field, in its order. ``evidence`` has the
     SHA-256 of the run's events, telemetry and logs when it ended, as far as they were on its first machine.
-    ``withheld`` lists the fields that ``perf withhold`` removed.
+    ``machine_limits`` are the measured limits of its cards. ``withheld`` lists the fields that ``perf withhold``
+    removed.
     """
 
     schema_version: Literal[2] = 2
@@ -500,6 +537,7 @@ class Record(StrictModel):
     warnings: list[str] = []
     remarks: list[str] = []
     evidence: dict[EvidenceFile, Sha256] | Missing = UNKNOWN
+    machine_limits: LimitsOfRun | Missing = Missing(missing="not_run", reason="no limits of this machine and day")
     withheld: list[Commitment] = []
 
 

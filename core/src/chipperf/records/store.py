@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
-from chipperf.errors import RecordError, distinct_keys, first_fault
+from chipperf.errors import UnusableRecord, distinct_keys, first_fault
 from chipperf.records.event_metrics import measured_in_events
 from chipperf.records.files import read_bounded
 from chipperf.records.process_files import has_live_process
@@ -65,7 +65,7 @@ def read_stored(path: Path) -> StoredRecord:
         path: A run's directory or its ``record.json``.
 
     Raises:
-        RecordError: There is none, it is not a record, or it was written by a newer chipperf; the message says where.
+        UnusableRecord: There is none, it is not a record, or a newer chipperf wrote it; the message says where.
     """
     file = path / RECORD_NAME if path.is_dir() else path
     try:
@@ -77,9 +77,9 @@ def read_stored(path: Path) -> StoredRecord:
             if below
             else "name a run's directory: 'perf train' prints it"
         )
-        raise RecordError(f"no record at {file}", hint=hint) from error
+        raise UnusableRecord(f"no record at {file}", hint=hint) from error
     except OSError as error:
-        raise RecordError(f"cannot read {file}: {error.strerror}") from error
+        raise UnusableRecord(f"cannot read {file}: {error.strerror}") from error
     return StoredRecord(record=_parse_record(content, file), file=file, sha256=hashlib.sha256(content).hexdigest())
 
 
@@ -87,21 +87,21 @@ def _parse_record(text: bytes, file: Path) -> Record:
     try:
         content = json.loads(text.decode("utf-8"), parse_int=_parse_integer, object_pairs_hook=distinct_keys)
     except UnicodeDecodeError as error:
-        raise RecordError(f"{file} is not a record: byte {error.start} is not UTF-8") from error
+        raise UnusableRecord(f"{file} is not a record: byte {error.start} is not UTF-8") from error
     except json.JSONDecodeError as error:
-        raise RecordError(f"{file}:{error.lineno}:{error.colno}: not JSON: {error.msg}") from error
+        raise UnusableRecord(f"{file}:{error.lineno}:{error.colno}: not JSON: {error.msg}") from error
     except RecursionError as error:
-        raise RecordError(f"{file} is not a record: nested too deeply") from error
+        raise UnusableRecord(f"{file} is not a record: nested too deeply") from error
     except ValueError as error:
-        raise RecordError(f"{file} is not a record: {error}") from error
+        raise UnusableRecord(f"{file} is not a record: {error}") from error
     _require_known_version(file, content)
     hint = "the file was edited or is incomplete"
     try:
         record = Record.model_validate(upgrade(content))
     except ValidationError as error:
-        raise RecordError(f"{file}: {first_fault(error)}", hint=hint) from error
+        raise UnusableRecord(f"{file}: {first_fault(error)}", hint=hint) from error
     if lacking := unstated_field(record):
-        raise RecordError(f"{file}: {lacking}: Field required", hint=hint)
+        raise UnusableRecord(f"{file}: {lacking}: Field required", hint=hint)
     if record.status.state == "running" and not has_live_process(file.parent, thorough=False):
         killed = Failure(failure_class="killed", message="the run's processes are gone and left no result")
         record = record.model_copy(update={"status": Status(state="killed", failure=killed)})
@@ -118,12 +118,12 @@ def _parse_integer(text: str) -> int:
 
 def _require_known_version(file: Path, content: Any) -> None:
     if not isinstance(content, dict) or not isinstance(content.get("schema_version"), int):
-        raise RecordError(f"{file} is not a record: schema_version is missing")
+        raise UnusableRecord(f"{file} is not a record: schema_version is missing")
     for key, known in (("schema_version", SCHEMA_VERSION), ("metrics_version", METRICS_VERSION)):
         written = content.get(key, known)
         if isinstance(written, int) and written > known:
             writer = content.get("chipperf_version", "a newer version")
-            raise RecordError(
+            raise UnusableRecord(
                 f"{file} has {key} {written}; this chipperf reads up to {known}",
                 hint=f"it was written by chipperf {writer}: pip install --upgrade chipperf",
             )

@@ -57,7 +57,7 @@ _TOLD_BY: Final = {
     _BATCH: ".hyperparameters.values.batch_size, train_samples + steps, p_whole + train_seconds + steps, "
     "p_train.windows, p_core.windows, restart_windows",
     ".seed": ".hyperparameters.values.seed",
-    _CARDS: f"{_CARD_NAMES}, rank_steps",
+    _CARDS: f"{_CARD_NAMES}, rank_steps, .machine_limits",
     **dict.fromkeys(_CARD_NAMES.split(", "), f"{_CARDS}, {_CARD_NAMES}, rank_steps"),
 }
 """For each field, the groups of fields that together tell it. The first of a group is withheld with the field.

@@ -11,7 +11,7 @@ from pydantic import Field, ValidationError
 
 import chipperf
 from chipperf.documents.markdown import split_row
-from chipperf.errors import RecordError, first_fault
+from chipperf.errors import UnusableRecord, first_fault
 from chipperf.records.files import parse_model, read_bounded
 from chipperf.records.schema import METRICS_VERSION, SCHEMA_VERSION, Sha256, StrictModel
 from chipperf.records.upgrade import upgrade_field
@@ -132,17 +132,17 @@ def describe_page(
 
 
 def read_provenance(file: Path) -> Provenance:
-    """Read a provenance, with current names of fields; a :class:`RecordError` says where an existing file is wrong."""
+    """Read a provenance, with current names of fields; an :class:`.UnusableRecord` says where a file is wrong."""
     try:
         content = read_bounded(file)
     except FileNotFoundError:
         raise
     except OSError as error:
-        raise RecordError(f"cannot read {file}: {error.strerror}") from error
+        raise UnusableRecord(f"cannot read {file}: {error.strerror}") from error
     try:
         return _upgraded(parse_model(Provenance, content))
     except ValidationError as error:
-        raise RecordError(f"{file}: {first_fault(error)}", hint="render the report again") from error
+        raise UnusableRecord(f"{file}: {first_fault(error)}", hint="render the report again") from error
 
 
 def _upgraded(provenance: Provenance) -> Provenance:

@@ -11,7 +11,7 @@ from chipperf.cases.recorded_settings import check_with_case
 from chipperf.cases.registry import find_case
 from chipperf.documents.format import gib
 from chipperf.durations import format_duration
-from chipperf.errors import RecordError, UsageError
+from chipperf.errors import UnusableRecord, UsageError
 from chipperf.precisions import PRECISIONS
 from chipperf.records.columns import columns_of
 from chipperf.records.convergence import lower_is_better
@@ -228,7 +228,7 @@ def build_view(records: Sequence[Record], *, baseline: Sequence[Record] = ()) ->
 def _require_one_report(records: Sequence[Record], baseline: Sequence[Record]) -> None:
     for record in (*records, *baseline):
         if record.metrics_version != METRICS_VERSION:
-            raise RecordError(
+            raise UnusableRecord(
                 f"run {record.run_id} has metrics version {record.metrics_version}, "
                 f"this chipperf reports version {METRICS_VERSION}",
                 hint=f"report it with the chipperf that wrote it ({record.chipperf_version}), or run it again",
@@ -236,7 +236,9 @@ def _require_one_report(records: Sequence[Record], baseline: Sequence[Record]) -
     if not records:
         raise UsageError("there are no records to report", hint="name one run directory or more")
     for fact in ("cases", "vendors", "case versions", "datasets", "kinds", "metric definitions"):
-        require_same(fact, records, hint="render one report for each, naming only its runs")
+        require_same(
+            fact, records, hint="render one report for each: choose runs with --case and --vendor, or name them"
+        )
 
 
 def build_convergence(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from pathlib import Path
+from typing import Protocol
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -17,6 +18,18 @@ from chipperf.records.schema import HyperparametersRecord, Limits, Topology
 
 DEFAULT_HANG_TIMEOUT_S = 1800.0
 """Default time without progress. It is longer than any work without a progress report, such as compiling kernels."""
+
+
+class SessionPlan(Protocol):
+    """What a launcher needs to know to start ranks and to watch them, of a run or of other work."""
+
+    @property
+    def topology(self) -> Topology:
+        """Machines and processes."""
+
+    @property
+    def hang_timeout_s(self) -> float | None:
+        """Time without progress after which the ranks are ended; ``None`` for no limit."""
 
 
 class RunPlan(BaseModel):

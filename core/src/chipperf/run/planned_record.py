@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import platform
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import chipperf
 from chipperf.languages import in_language
 from chipperf.records import environment as machine
 from chipperf.records.schema import (
     NOT_REACHED,
+    Card,
     CaseRecord,
     Dataset,
     Distribution,
     Environment,
     Metrics,
+    Missing,
     PrecisionRecord,
     Record,
     Status,
@@ -24,13 +26,17 @@ from chipperf.records.schema import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from pydantic import BaseModel
 
     from chipperf.plugin.session import Session
-    from chipperf.plugin.types import Title
+    from chipperf.plugin.types import DeviceInfo, Title
     from chipperf.run.plan import RunPlan
 
 M = TypeVar("M", bound="BaseModel")
+
+UNTOLD: Final = Missing(missing="unknown", reason="the vendor's stack does not tell")
 
 
 def planned_record(plan: RunPlan, session: Session, *, metric: str, lower_is_better: bool = False) -> Record:
@@ -59,7 +65,7 @@ def planned_record(plan: RunPlan, session: Session, *, metric: str, lower_is_bet
         seed=int(plan.hyperparameters.values["seed"]),
         dataset=_not_reached(Dataset, name=plan.data_root.name, fingerprint_method="", is_sample=False),
         loader=NOT_REACHED,
-        environment=machine_environment(plan),
+        environment=machine_environment(plan.stated_environment),
         knobs=[],
         metrics=_not_reached(Metrics),
         warnings=list(plan.warnings),
@@ -84,7 +90,19 @@ def titles(title: Title) -> Titles:
     return Titles(zh=in_language(title, "zh"), en=title.en)
 
 
-def machine_environment(plan: RunPlan) -> Environment:
+def card_record(rank: int, info: DeviceInfo) -> Card:
+    """Return what a record says of a rank's device."""
+    return Card(
+        rank=rank,
+        name=info.name,
+        uuid=info.uuid or UNTOLD,
+        pci_bus_id=info.pci_bus_id or UNTOLD,
+        total_bytes=UNTOLD if info.total_bytes is None else info.total_bytes,
+        part=info.part,
+    )
+
+
+def machine_environment(stated: Mapping[str, str]) -> Environment:
     """Return what is known of this machine without its devices, with what the user stated."""
     facts = _not_reached(
         Environment,
@@ -99,7 +117,7 @@ def machine_environment(plan: RunPlan) -> Environment:
         python=platform.python_version(),
         distributions=machine.read_distributions(),
     )
-    return facts.model_copy(update={**plan.stated_environment, "stated": sorted(plan.stated_environment)})
+    return facts.model_copy(update={**stated, "stated": sorted(stated)})
 
 
 def _not_reached(model: type[M], **known: Any) -> M:

@@ -15,7 +15,7 @@ from typing import Literal
 
 from pydantic import ValidationError
 
-from chipperf.errors import RecordError, UsageError
+from chipperf.errors import RecordError, UnusableRecord, UsageError
 from chipperf.records.checkpoints import newest_complete_step
 from chipperf.records.files import parse_model, read_bounded, write_atomically
 from chipperf.records.repeats import REPEATS_FILE, RepeatedRun, Repeats, summarize_repeats
@@ -187,14 +187,14 @@ class SuiteDirectory:
         return state
 
     def load(self) -> SuiteState | None:
-        """Return the state as last written, ``None`` if there is no suite; a RecordError says why it cannot be read."""
+        """Return the state as last written, ``None`` if there is no suite; an UnusableRecord says what is wrong."""
         try:
             return parse_model(SuiteState, read_bounded(self.state))
         except FileNotFoundError:
             return None
         except (OSError, ValidationError) as error:
             cause = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error.strerror
-            raise RecordError(
+            raise UnusableRecord(
                 f"cannot read {self.state}: {cause}", hint="it was edited or is incomplete; choose another --out"
             ) from error
 

@@ -16,8 +16,9 @@ from pydantic import BeforeValidator, Field, ValidationError
 
 from chipperf.cases.config import ConfigFile, read_config_file, resolve
 from chipperf.cases.registry import find_case
+from chipperf.data.dataset_files import require_directory
 from chipperf.durations import parse_duration
-from chipperf.errors import ConfigError, DataError, PerfError, did_you_mean
+from chipperf.errors import ConfigError, PerfError, did_you_mean
 from chipperf.plugin import installed, selection
 from chipperf.precisions import DEFAULT_PRECISION, Precision
 from chipperf.records.files import read_bounded
@@ -159,7 +160,7 @@ def plan_suite(path: Path) -> SuitePlan:
     """Read a suite's file and expand its matrix, in the order of the file; repeats of a configuration follow each
     other.
 
-    A :class:`ConfigError` or :class:`DataError` names the place of an entry that is wrong or not possible.
+    A :class:`ConfigError` or :class:`.MissingDataset` names the place of an entry that is wrong or not possible.
     """
     file = _read_suite_file(path)
     runs: list[PlannedRun] = []
@@ -216,8 +217,8 @@ def _configuration(
         parse_duration(options.budget, "budget")
     paths = (row.data, options.config)
     data, config = (None if path is None else (root / path.expanduser()).resolve() for path in paths)
-    if data is not None and not data.is_dir():
-        raise DataError(f"the dataset directory {data} does not exist", hint="paths are relative to the suite's file")
+    if data is not None:
+        require_directory(data, "paths are relative to the suite's file")
     file = read_config_file(config) if config else ConfigFile(hyperparameters={}, environment={})
     own = options.set if options.seed is None else options.set | {"seed": options.seed}
     values = resolve(case, preset=options.preset, file=file.hyperparameters, command_line=own).values

@@ -4,7 +4,8 @@ Each of them would disturb the measured loop, so it has a separate pass on the t
 
 * ``p_core`` is the throughput with batches that are already on the device, without the input pipeline;
 * the step breakdown waits for the device after every phase;
-* the ranks' own times are measured in steps without gradient exchange, so that no rank waits for a slower one.
+* the ranks' own times are measured in steps without gradient exchange, so that no rank waits for a slower one;
+* the arithmetic of a forward pass is counted in one that is not timed.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from __future__ import annotations
 import statistics
 from itertools import cycle, islice
 from typing import TYPE_CHECKING
+
+import torch
 
 from chipperf.records.event_metrics import throughput
 from chipperf.records.schema import MINIMUM_WINDOWS, Missing, RankStep, StepBreakdown
@@ -22,8 +25,8 @@ from chipperf.train.windows import LocalWindow, combine_windows, spread
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from chipperf.cases.workload import Batch
-    from chipperf.records.schema import Throughput
+    from chipperf.cases.workload import Batch, Workload
+    from chipperf.records.schema import Number, Throughput
     from chipperf.train.context import RunContext
     from chipperf.train.replica import Replica
     from chipperf.train.run_state import RunState
@@ -39,7 +42,8 @@ def measure_core(context: RunContext, replica: Replica, state: RunState) -> None
     """Measure the throughput with device-resident batches and the phases of a step; this changes the weights."""
     with context.spans.measure("core_pass"):
         pool = list(islice(context.workload.epoch_batches(0), POOL_BATCHES))
-        batches = cycle([context.workload.to_device(batch) for batch in pool])
+        on_device = [context.workload.to_device(batch) for batch in pool]
+        batches = cycle(on_device)
         for _ in range(2):
             replica.step(batches, state.steps)
         steps = context.hyperparameters.measure_core_steps
@@ -50,6 +54,8 @@ def measure_core(context: RunContext, replica: Replica, state: RunState) -> None
         state.core = throughput(combined)
     with context.spans.measure("diagnostic_pass"):
         state.breakdown = _break_down(context, replica, cycle(pool), state.core)
+        state.forward_flops = count_forward_flops(replica, on_device[0], context.workload)
+        state.gradient_bytes = replica.gradient_bytes
         if context.rank.world_size > 1:
             state.rank_steps = _time_ranks(context, replica, cycle(pool), state.data_waits_s)
 
@@ -99,6 +105,19 @@ def _break_down(
     slowdown = (sum(steps_s) / len(steps_s)) / undisturbed_s
     means_s = {f"{name}_s": sum(values) / len(values) for name, values in phases.items()}
     return StepBreakdown(step=step, steps=DIAGNOSTIC_STEPS, slowdown=slowdown, **means_s)
+
+
+def count_forward_flops(replica: Replica, batch: Batch, workload: Workload) -> Number:
+    """Return the floating-point operations of one sample's forward pass, of products and convolutions, as it runs."""
+    try:
+        from torch.utils.flop_counter import FlopCounterMode
+
+        with torch.no_grad(), replica.without_exchange(), FlopCounterMode(display=False) as counter:
+            replica.forward(batch)
+    except Exception as error:
+        # An operator of the vendor's that torch cannot count must not cost the run.
+        return Missing(missing="failed", reason=f"torch could not count it: {type(error).__name__}")
+    return int(counter.get_total_flops()) / workload.sample_count(batch)
 
 
 def _time_ranks(

@@ -9,6 +9,7 @@ them, in the output and in both gradients. The formats are in :data:`chipperf.pr
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -92,6 +93,19 @@ def measure_effective_precision(
             name, rounding = f"{product.name}, {which}", classify(seen, far_apart[which])
             found[name] = min(rounding, found.get(name, rounding))
     return found
+
+
+def product_rounding(device: torch.device, dtype: torch.dtype, shape: tuple[int, int, int]) -> Rounding:
+    """Return the narrowest rounding of one product of matrices of a type, and of its gradients.
+
+    ``shape`` are rows, columns, and the numbers that are summed.
+    """
+    rows, columns, inner = shape
+    weight = torch.zeros(columns, inner, dtype=dtype)
+    product = _Product("matrix product", lambda x, w: torch.mm(x, w.t()), weight, (rows, inner))
+    layout = torch.contiguous_format
+    thirds, far_apart = (_passes(product, each, device, nullcontext, layout) for each in (THIRDS, FAR_APART))
+    return min(classify(seen, far_apart[which]) for which, seen in thirds.items())
 
 
 class _Weighted(nn.Module):

@@ -53,7 +53,7 @@ def add_evaluation(context: RunContext, state: RunState, evaluation: Evaluation,
     value = None if isinstance(point.value, Missing) else point.value
     context.events.write("eval_accuracy", value, metric=metric, **point.model_dump(exclude={"value"}))
     context.events.write("eval_stop", point.epoch, step=point.step)
-    context.progress.evaluated(point.epoch, metric, value, is_fraction=not lower)
+    context.progress.evaluated(point.epoch, metric, value)
     context.notify(
         EvaluationFinished(run_id=context.plan.run_id, epoch=point.epoch, step=point.step, metric=metric, value=value)
     )

@@ -15,12 +15,13 @@ from chipperf.cases.workload import WorkloadContext
 from chipperf.errors import TrainingStopped, UsageError
 from chipperf.plugin.torch_helpers import HOST_VARIABLES, user_variables
 from chipperf.plugin.types import RunStarted
+from chipperf.records.convergence import best_of
+from chipperf.records.schema import Missing
 from chipperf.run.collectives import Collectives
 from chipperf.run.failure import describe, ignore_signals
 from chipperf.run.ranks import require_distinct_cards
 from chipperf.run.telemetry_process import TelemetrySampler
 from chipperf.train.checkpoint import CheckpointWriter, read_checkpoint
-from chipperf.train.compiler_on_demand import defer_compiler
 from chipperf.train.context import RunContext, Spans
 from chipperf.train.core_pass import measure_core
 from chipperf.train.effective_precision import Rounding, measure_effective_precision, measure_exchange
@@ -58,8 +59,6 @@ def initialize(
 ) -> RunContext:
     """Join the other ranks, seed all generators, and build the workload."""
     distributed = join_process_group(session, rank, device)
-    # After the vendor's hooks, which may have imported the compiler, and after the process group, which asks for it.
-    defer_compiler()
     case = find_case(plan.case)
     hyperparameters = type(case.base).model_validate(plan.hyperparameters.values)
     collectives = Collectives(rank, device)
@@ -237,7 +236,11 @@ def train(context: RunContext, loop: TrainingLoop, sampler: TelemetrySampler) ->
     sampler.trained_s = loop.state.elapsed_s
     try:
         with sampler if rank.local_rank == 0 else nullcontext():
-            context.progress.phase("training")
+            known = [point.value for point in loop.state.curve if not isinstance(point.value, Missing)]
+            lower = context.lower_is_better
+            best = best_of(known, lower=lower) if known else None
+            per_epoch = loop.state.steps_per_epoch
+            context.progress.training(per_epoch, context.target, best, lower_is_better=lower)
             if not loop.train():
                 raise TrainingStopped
         context.progress.phase("measuring")

@@ -76,6 +76,11 @@ class Replica:
             Knob(name="deterministic_algorithms", value=deterministic, reason="hyperparameter deterministic"),
         )
 
+    @property
+    def gradient_bytes(self) -> int:
+        """Size of all gradients, which the ranks exchange in every step."""
+        return sum(each.numel() * each.element_size() for each in self.model.parameters() if each.requires_grad)
+
     def later_changes(self) -> str:
         """Return what has changed since the model was prepared, but for values; also the type of a momentum."""
         momenta = [

@@ -19,7 +19,6 @@ from chipperf.records.convergence import best_of
 from chipperf.records.event_metrics import throughput
 from chipperf.records.schema import (
     MINIMUM_WINDOWS,
-    Card,
     Dataset,
     Environment,
     Failure,
@@ -37,7 +36,7 @@ from chipperf.records.schema import (
 )
 from chipperf.records.store import read_record
 from chipperf.run.failure import INTERRUPTED
-from chipperf.run.planned_record import machine_environment
+from chipperf.run.planned_record import UNTOLD, card_record, machine_environment
 from chipperf.train.effective_precision import narrowest
 from chipperf.train.windows import spread
 from chipperf.train.worker_environment import APPLIED_VARIABLE
@@ -54,7 +53,6 @@ if TYPE_CHECKING:
     from chipperf.train.run_state import RunState
 
 _NO_PRODUCT = Missing(missing="not_applicable", reason="the model has none")
-_UNTOLD = Missing(missing="unknown", reason="the vendor's stack does not tell")
 
 STRAGGLER_TOLERANCE = 0.1
 """Delay of a rank against the median of the others, as a fraction of a step, from which the record names the rank."""
@@ -74,7 +72,7 @@ def write_description(
     if target is None:
         target = Missing(missing="not_applicable", reason=f"case {planned.case.name} has no target on this dataset")
     precision = context.precision
-    machine = planned.environment if is_first else machine_environment(context.plan)
+    machine = planned.environment if is_first else machine_environment(context.plan.stated_environment)
     description = {
         "case": planned.case.model_copy(update={"target": target}),
         "precision": _precision(precision, measured),
@@ -219,6 +217,8 @@ def _metrics(context: RunContext, state: RunState, power: Power | Missing) -> Me
         "skipped_steps": SkippedSteps(steps=sum(state.skipped_steps.values()), by_epoch=state.skipped_steps)
         if context.precision.grad_scaler
         else Missing(missing="not_applicable", reason="gradients are not scaled"),
+        "forward_flops": state.forward_flops,
+        "gradient_bytes": state.gradient_bytes,
     }
     return Metrics().model_copy(update={name: value for name, value in found.items() if value is not None})
 
@@ -261,7 +261,7 @@ def projected_train_seconds(state: RunState, h: Hyperparameters, evaluations_s: 
 
 
 def _memory(stats: MemoryStats, power: Power | Missing, session: Session) -> Memory:
-    sampled = power.used_peak_bytes if isinstance(power, Power) else _UNTOLD
+    sampled = power.used_peak_bytes if isinstance(power, Power) else UNTOLD
     if Capability.UNIFIED_MEMORY in session.vendor_info().capabilities:
         sampled = Missing(missing="not_applicable", reason="the device's memory is the host's, which others use too")
     return Memory(
@@ -282,17 +282,7 @@ def _environment(planned: Environment, context: RunContext, runtime: RuntimeInfo
         "card_title": device.name,
         "card_short_name": short_name,
         "row_label": short_name,
-        "cards": [
-            Card(
-                rank=rank,
-                name=info.name,
-                uuid=info.uuid or _UNTOLD,
-                pci_bus_id=info.pci_bus_id or _UNTOLD,
-                total_bytes=_or_untold(info.total_bytes),
-                part=info.part,
-            )
-            for rank, info in enumerate(context.devices)
-        ],
+        "cards": [card_record(rank, info) for rank, info in enumerate(context.devices)],
         "driver": runtime.driver or none,
         "framework": runtime.framework or f"pytorch-{runtime.torch}",
         "compiler": runtime.compiler or none,
@@ -301,7 +291,7 @@ def _environment(planned: Environment, context: RunContext, runtime: RuntimeInfo
         ),
         "torch": runtime.torch,
         "sdk": runtime.sdk or none,
-        "collectives": runtime.collectives or _UNTOLD,
+        "collectives": runtime.collectives or UNTOLD,
     }
     stated = {key: getattr(planned, key) for key in planned.stated}
     return Environment.model_validate(planned.model_dump() | found | stated)
@@ -380,4 +370,4 @@ def _precision_warnings(precision: PrecisionPolicy, measured: Mapping[str, Round
 
 
 def _or_untold(value: int | None) -> int | Missing:
-    return _UNTOLD if value is None else value
+    return UNTOLD if value is None else value

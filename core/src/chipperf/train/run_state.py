@@ -6,7 +6,7 @@ import torch
 from pydantic import TypeAdapter
 
 from chipperf.plugin.types import MemoryStats
-from chipperf.records.schema import EvaluationPoint, RankStep, StepBreakdown, Throughput, TimeToTarget, Window
+from chipperf.records.schema import EvaluationPoint, Number, RankStep, StepBreakdown, Throughput, TimeToTarget, Window
 from chipperf.train.checkpoint import State
 from chipperf.train.windows import LocalWindow
 
@@ -48,6 +48,7 @@ class RunState:
         core: Throughput with batches that are already on the device.
         rank_steps: Each rank's own part of a step.
         skipped_steps: Steps that the gradient scaler skipped, by epoch from 1; epochs without one are left out.
+        forward_flops: Arithmetic of one sample's forward pass; ``None`` before it was counted, as ``gradient_bytes``.
     """
 
     steps_per_epoch: int
@@ -71,6 +72,8 @@ class RunState:
     breakdown: StepBreakdown | None = None
     rank_steps: list[RankStep] = field(default_factory=list)
     skipped_steps: dict[int, int] = field(default_factory=dict)
+    forward_flops: Number | None = None
+    gradient_bytes: int | None = None
 
     @property
     def epochs(self) -> int | float:

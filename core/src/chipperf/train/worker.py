@@ -99,7 +99,7 @@ def _run(plan: RunPlan, session: Session, rank: Rank, directory: RunDirectory, e
         session.device_teardown(device)
 
 
-def _end() -> None:
+def end_process() -> None:
     """End the process as the interpreter does, but leave the native libraries as they are.
 
     Some abort while they are taken apart, and a run that has its results would have failed.
@@ -114,4 +114,4 @@ def _end() -> None:
 
 if __name__ == "__main__":
     main(Path(sys.argv[1]))
-    _end()
+    end_process()

@@ -8,10 +8,19 @@ from typing import TYPE_CHECKING, Any, Final
 
 from chipperf.cases.recorded_settings import check_with_case
 from chipperf.cases.registry import find_case
-from chipperf.errors import PerfError
+from chipperf.errors import PerfError, RecordError
 from chipperf.records.consistency import Relation, first_contradictions
 from chipperf.records.event_metrics import counted_events
-from chipperf.records.schema import MINIMUM_WINDOWS, EvaluationPoint, Missing, Power, Throughput
+from chipperf.records.machine_limits import limits_of_run, read_limits
+from chipperf.records.schema import (
+    LIMITS_NAME,
+    MINIMUM_WINDOWS,
+    EvaluationPoint,
+    LimitsOfRun,
+    Missing,
+    Power,
+    Throughput,
+)
 from chipperf.run.directory import RunDirectory
 from chipperf.run.events import window_value
 from chipperf.run.telemetry_process import read_telemetry, summarize
@@ -87,6 +96,12 @@ def _check_content(record: Record, run: RunDirectory, there: Mapping[str, str], 
         found.contradictions += map(str, first_contradictions(_events(record, events)))
         if isinstance(record.metrics.p_core, Throughput) and not any(each.event == _CORE_EVENT for each in events):
             found.notes.append("without events of the core pass, nothing witnesses p_core")
+    # Of withheld cards, no limits can be told.
+    if isinstance(record.machine_limits, LimitsOfRun) and record.environment.cards:
+        try:
+            found.contradictions += map(str, first_contradictions(_limits(record, run.path / LIMITS_NAME)))
+        except RecordError as error:
+            found.notes.append(f"nothing witnesses machine_limits: {error.message}")
     powers = [node.power for node in record.nodes] or [record.metrics.power]
     for node_rank, power in enumerate(powers):
         file = run.telemetry(node_rank)
@@ -98,6 +113,14 @@ def _check_content(record: Record, run: RunDirectory, there: Mapping[str, str], 
                     found.contradictions.append(f"{file.name} is not telemetry: {type(error).__name__}")
         elif isinstance(power, Power):
             found.notes.append(f"without {file.name}, nothing witnesses metrics.power")
+
+
+def _limits(record: Record, file: Path) -> Iterator[Relation]:
+    """Compare the limits in the run's directory with what its record says of them."""
+    implied = limits_of_run(file, read_limits(file), record)
+    for name in implied.model_fields_set:
+        said = getattr(record.machine_limits, name)
+        yield Relation(f"machine_limits.{name}", said, file.name, getattr(implied, name))
 
 
 def _telemetry(power: Power | Missing, file: Path) -> Iterator[Relation]:

@@ -8,9 +8,10 @@ from functools import partial
 from typing import Any
 
 from chipperf.documents.document_identity import installed_cases
-from chipperf.documents.format import gib, number, quality, setting
+from chipperf.documents.format import gib, in_unit, number, quality, setting
 from chipperf.languages import Phrase, phrase
-from chipperf.records.schema import Missing, Record
+from chipperf.records.columns import columns_of
+from chipperf.records.schema import Missing, Number, Record
 from chipperf.report.row import not_blank
 from chipperf.web.board import STATES, PageCell, cell, quality_as_percent
 from chipperf.web.trend_inputs import RATES
@@ -57,6 +58,11 @@ _PRECISION = {
     "measured_matmul": phrase("Measured, matrix product", context="page"),
     "measured_convolution": phrase("Measured, convolution", context="page"),
 }
+_LIMITS = {
+    "products_flops_per_s": (phrase("Products (TFLOP/s)"), 1e12),
+    "peak_flops_per_s": (phrase("Peak (TFLOP/s)"), 1e12),
+    "bus_bytes_per_s": (phrase("Bus (GB/s)"), 1e9),
+}
 _DATASET = {
     "name": phrase("Name"),
     "version": phrase("Version"),
@@ -98,6 +104,7 @@ def describe(record: Record) -> tuple[Section, ...]:
         (phrase("Memory (GiB)", context="page"), _memory(record)),
         (phrase("Telemetry during training"), _power(record)),
         (phrase("Precision"), _fields(record.precision, "precision", _PRECISION, cell)),
+        (phrase("Machine's measured limits"), _limits(record)),
         (phrase("Dataset"), _dataset(record)),
         (phrase("Hyperparameter changes"), _changes(record)),
         (phrase("Settings that change numerics or speed"), _knobs(record)),
@@ -188,6 +195,22 @@ def _power(record: Record) -> Iterator[Fact]:
         return
     yield from _fields(power, "metrics.power", _POWER, _results(record, number))
     yield Fact(phrase("Source"), cell(power.source, "metrics.power.source"))
+
+
+def _limits(record: Record) -> Iterator[Fact]:
+    limits = record.machine_limits
+    if isinstance(limits, Missing):
+        return
+    yield Fact(phrase("Limits"), cell(limits.limits_id, "machine_limits.limits_id"))
+    yield Fact(phrase("Limits, SHA-256"), cell(limits.sha256, "machine_limits.sha256"))
+    for field, (title, unit) in _LIMITS.items():
+        value: Number = getattr(limits, field)
+        scaled = value if isinstance(value, Missing) else value / unit
+        yield Fact(title, cell(scaled, f"machine_limits.{field}", number))
+    for column in columns_of("evidence"):
+        path, share = column.find(record)
+        write = partial(in_unit, unit=column.unit, as_percent=True)
+        yield Fact(column.title or column.key, cell(share, path, write, result_of=record))
 
 
 def _dataset(record: Record) -> Iterator[Fact]:

@@ -35,7 +35,7 @@ MOST_DETAILED = 50
 """Largest number of runs that one page shows in full."""
 _MOST_BARS = 12
 _MOST_TRENDS = 60
-_MOST_POINTS = 100
+_MOST_POINTS = 30
 """Largest number of trends on a page, and of points in the table of one; a table has every step."""
 
 _SUFFIX = ".html.j2"
@@ -178,6 +178,18 @@ def render_leaderboard(
             "precision": sorted({row.precision for row in rows}),
         },
     )
+
+
+def render_texts(
+    template: str,
+    title: Phrase,
+    parts: Sequence[tuple[Phrase, Sequence[Phrase]]],
+    *,
+    language: Language,
+    **more: Any,
+) -> str:
+    """Return a page of core's ``template`` with lists of texts under headings, in all languages."""
+    return _render([template], [], language=language, user_templates=None, title=title, parts=parts, **more)
 
 
 def _banner(boards: Iterable[Board]) -> Markup:

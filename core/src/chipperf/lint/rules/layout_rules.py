@@ -239,12 +239,16 @@ def _general_table_fits(subject: LintedDocument) -> Iterator[Problem]:
 
 
 def _unexplained_columns(document: CaseDocument, others: list[markdown.Table]) -> Iterator[Problem]:
-    """Yield the measured columns that no table besides the performance tables mentions."""
+    """Yield a problem that names the measured columns that no table besides the performance tables mentions."""
     rows = (row for table in others for row in (table.header, *table.rows))
     mentioned = " ".join(wording.normal(cell.text) for row in rows for cell in row)
-    for text, header in {header.text: header for header in reversed(document.header_cells)}.items():
-        column, name = wording.column_name(text), wording.normal(wording.without_unit(text))
+    lacking = []
+    for header in document.header_cells:
+        column, name = wording.column_name(header.text), wording.normal(wording.without_unit(header.text))
         # Of several results the general table's row on results explains one.
         explained = column in document.general and (column != "quality" or header == document.headers["quality"])
         if name and column not in _NOT_MEASURED and not explained and name not in mentioned:
-            yield Problem(header.place, f"the general table has no row for {text!r}, so that its meaning is not told")
+            lacking.append(header)
+    if lacking:
+        names = ", ".join(dict.fromkeys(repr(header.text) for header in lacking))
+        yield Problem(lacking[0].place, f"the general table has no row for {names}, so that the meaning is not told")

@@ -1,0 +1,1 @@
+"""From a plugin to a proof: every check, measurement, report and bundle of a vendor, within a budget."""

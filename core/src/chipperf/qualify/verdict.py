@@ -1,0 +1,237 @@
+"""The verdict of a qualification: what may be claimed, and what not and why, from the files that its stages left."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from chipperf.cases.recorded_settings import check_with_case
+from chipperf.cases.registry import find_case
+from chipperf.contract.certificate import Certificate
+from chipperf.contract.statement import Statement
+from chipperf.documents.format import escape_markdown, in_unit, number, text_or_marker
+from chipperf.durations import format_duration
+from chipperf.errors import PerfError, RecordError
+from chipperf.languages import Phrase, in_language, phrase
+from chipperf.plugin.installed import REFERENCE_VENDOR
+from chipperf.records.checkpoints import digest_of
+from chipperf.records.columns import BY_NAME
+from chipperf.records.files import read_model
+from chipperf.records.machine_limits import read_limits
+from chipperf.records.schema import Missing, Throughput
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from chipperf.languages import Language
+    from chipperf.qualify.qualification import Qualification, QualificationDirectory
+    from chipperf.records.machine_limits import MachineLimits
+    from chipperf.records.schema import Record
+
+_HINT = "qualify again, with another --out"
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A sentence of the verdict, and whether it may be claimed."""
+
+    holds: bool
+    text: Phrase
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QualifyVerdict:
+    """The verdict, the command that repeats it, and the time that it took of its budget."""
+
+    title: Phrase
+    claims: tuple[Claim, ...]
+    command: str
+    time: Phrase
+
+    @property
+    def may(self) -> list[Phrase]:
+        """What may be claimed."""
+        return [claim.text for claim in self.claims if claim.holds]
+
+    @property
+    def may_not(self) -> list[Phrase]:
+        """What may not be claimed, and why."""
+        return [claim.text for claim in self.claims if not claim.holds]
+
+
+MAY = phrase("What may be claimed")
+MAY_NOT = phrase("What may not be claimed, and why")
+REPEAT = phrase("The command that repeats it")
+NOTHING = phrase("Nothing.")
+
+
+def judge_qualification(state: Qualification, directory: QualificationDirectory) -> QualifyVerdict:
+    """Return the verdict on what the stages of a qualification left."""
+    seconds = sum(stage.seconds for stage in state.stages)
+    claims = (
+        *_contract(directory),
+        *_limits(directory),
+        *_certificates(state, directory),
+        *_runs(state, directory),
+        *_stages(state),
+        *_bundle(state, directory),
+    )
+    return QualifyVerdict(
+        title=phrase("Qualification of %(vendor)s", vendor=state.vendor),
+        claims=claims,
+        command=state.command,
+        time=phrase(
+            "%(seconds)s of a budget of %(budget)s, in %(sessions)s sessions.",
+            seconds=format_duration(round(seconds)),
+            budget=format_duration(state.budget_s),
+            sessions=state.sessions,
+        ),
+    )
+
+
+def verdict_markdown(verdict: QualifyVerdict, language: Language) -> str:
+    """Return the verdict as a page in Markdown."""
+    lines = [f"# {_md(verdict.title, language)}", ""]
+    for title, texts in ((MAY, verdict.may), (MAY_NOT, verdict.may_not)):
+        lines += [f"## {_md(title, language)}", ""]
+        lines += [f"- {_md(text, language)}" for text in texts or [NOTHING]]
+        lines += [""]
+    lines += [f"## {_md(REPEAT, language)}", "", "```sh", verdict.command, "```", "", _md(verdict.time, language)]
+    return "\n".join(lines) + "\n"
+
+
+def _md(text: Phrase, language: Language) -> str:
+    return escape_markdown(in_language(text, language))
+
+
+def _contract(directory: QualificationDirectory) -> Iterator[Claim]:
+    with suppress(RecordError):
+        for level in read_model(Statement, directory.statement, hint=_HINT).levels:
+            yield Claim(level.claimed, phrase("Contract: %(level)s", level=level.phrase))
+        return
+    yield Claim(False, phrase("Contract: no level, because there is no statement"))
+
+
+def _limits(directory: QualificationDirectory) -> Iterator[Claim]:
+    found: MachineLimits | None = None
+    for file in sorted(directory.path.glob("limits-*/limits.json")):
+        with suppress(RecordError):
+            found = read_limits(file)
+    if found is None:
+        yield Claim(False, phrase("Limits of the machine: none were measured"))
+        return
+    for card in found.cards:
+        for name, rate in card.rates():
+            if isinstance(rate, Throughput):
+                scale, unit = (1e12, "TFLOP/s") if name.startswith("products") else (1e9, "GB/s")
+                shown = f"{text_or_marker(number(rate.median / scale), 'en')} {unit}"
+                text = phrase("Limit of card %(card)s, %(name)s: %(rate)s", card=card.card.rank, name=name, rate=shown)
+                yield Claim(True, text)
+            elif rate.missing != "not_applicable":
+                why = rate.reason or rate.missing
+                text = phrase("Limit of card %(card)s, %(name)s: %(why)s", card=card.card.rank, name=name, why=why)
+                yield Claim(False, text)
+    if isinstance(found.all_reduce, Missing):
+        if found.all_reduce.missing != "not_applicable":
+            yield Claim(False, phrase("Limit of the all-reduce: %(why)s", why=found.all_reduce.reason))
+    else:
+        best = found.all_reduce.best
+        text = phrase(
+            "Limit of the all-reduce over %(ranks)s ranks: %(rate)s GB/s of bus bandwidth at %(size)s bytes",
+            ranks=found.all_reduce.ranks,
+            rate=number(best.rate.median / 1e9),
+            size=best.size_bytes,
+        )
+        yield Claim(True, text)
+    yield from (Claim(False, phrase("Limits: %(why)s", why=text)) for text in found.warnings)
+
+
+def _certificates(state: Qualification, directory: QualificationDirectory) -> Iterator[Claim]:
+    left = []
+    for case in state.cases:
+        try:
+            found = read_model(Certificate, directory.certificate(case), hint=_HINT)
+        except RecordError:
+            left.append(case)
+            continue
+        for each in found.comparisons:
+            yield Claim(each.within, phrase("First steps against the CPU reference: %(summary)s", summary=each.summary))
+    if left:
+        yield Claim(False, phrase("First steps against the CPU reference, not compared: %(names)s", names=left))
+
+
+def _runs(state: Qualification, directory: QualificationDirectory) -> Iterator[Claim]:
+    records = [record for _, record in directory.records()]
+    for record in records:
+        yield from _of_run(record)
+    made = {(each.case.name, each.precision.requested, each.topology.label) for each in records}
+    left = [each.name for each in state.candidates if (each.case, each.precision, each.topology) not in made]
+    if left:
+        yield Claim(False, phrase("Runs for which the budget left no time: %(names)s", names=left))
+    if any(record.dataset.is_sample for record in records):
+        yield Claim(False, phrase("Scores of a benchmark: runs used a generated sample dataset"))
+    if state.preset != "full":
+        yield Claim(False, phrase("Figures of the whole case: the preset was %(preset)s", preset=state.preset))
+    if any(record.limits.shortened for record in records):
+        yield Claim(False, phrase("Convergence over the whole schedule: a budget ended the runs"))
+    if any(record.kind == "simulated" for record in records):
+        yield Claim(False, phrase("Anything about a product: devices were simulated"))
+    if state.vendor == REFERENCE_VENDOR:
+        yield Claim(False, phrase("Anything about an accelerator: this is the CPU reference"))
+
+
+def _of_run(record: Record) -> Iterator[Claim]:
+    name = f"{record.case.name} {record.precision.requested} {record.topology.label}"
+    if record.status.state != "completed":
+        why = record.status.failure.message if record.status.failure else record.status.state
+        yield Claim(False, phrase("Run %(name)s: %(why)s", name=name, why=why))
+        return
+    core = record.metrics.p_core
+    if isinstance(core, Throughput):
+        mfu = BY_NAME["mfu"]
+        share = in_unit(mfu.value(record), mfu.unit, as_percent=True)
+        rate = number(core.median)
+        if isinstance(share, Missing):
+            text = phrase("Run %(name)s: p_core %(rate)s samples/s", name=name, rate=rate)
+        else:
+            text = phrase(
+                "Run %(name)s: p_core %(rate)s samples/s, %(share)s of the machine's measured products",
+                name=name,
+                rate=rate,
+                share=share,
+            )
+        yield Claim(True, text)
+    else:
+        yield Claim(False, phrase("Run %(name)s: no p_core, %(why)s", name=name, why=str(core)))
+    case = None
+    with suppress(PerfError):
+        case = find_case(record.case.name)
+    for finding in check_with_case(record, case):
+        yield Claim(False, phrase("Run %(name)s: implausible: %(why)s", name=name, why=finding.text))
+
+
+def _stages(state: Qualification) -> Iterator[Claim]:
+    for stage in state.stages:
+        if stage.state == "out_of_time":
+            text = phrase(
+                "Stage %(name)s: it had no more than %(time)s", name=stage.name, time=format_duration(stage.seconds)
+            )
+            yield Claim(False, text)
+        elif stage.state == "failed":
+            yield Claim(False, phrase("Stage %(name)s: %(why)s", name=stage.name, why=stage.error or "it failed"))
+        elif stage.state != "completed":
+            yield Claim(False, phrase("Stage %(name)s: not done yet", name=stage.name))
+
+
+def _bundle(state: Qualification, directory: QualificationDirectory) -> Iterator[Claim]:
+    if state.stage("bundle").state != "completed" or not directory.bundle.exists():
+        return
+    digest = digest_of(directory.bundle).sha256
+    name = directory.bundle.name
+    if state.key:
+        text = phrase("The bundle %(name)s is verified and signed; its SHA-256 is %(digest)s", name=name, digest=digest)
+        yield Claim(True, text)
+        return
+    yield Claim(True, phrase("The bundle %(name)s is verified; its SHA-256 is %(digest)s", name=name, digest=digest))
+    yield Claim(False, phrase("Who made the bundle: it is not signed, --sign KEY signs it"))

@@ -1,0 +1,88 @@
+"""``perf report`` of a directory with runs of several cases and vendors, and what the name of ``--out`` decides."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from factory import make_record
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from invocation import Invoke
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> str:
+    for name, case, vendor in (("a", "resnet50", "cpu"), ("deep/b", "resnet50", "metax"), ("c", "mobilenetv2", "cpu")):
+        (tmp_path / "runs" / name).mkdir(parents=True)
+        record = make_record(run_id=f"run-{name[-1]}", case__name=case, vendor__name=vendor)
+        (tmp_path / "runs" / name / "record.json").write_text(record.model_dump_json(), encoding="utf-8")
+    return "runs"
+
+
+@pytest.mark.parametrize(
+    ("options", "shown"),
+    [
+        (("--case", "mobilenetv2"), {"run-c"}),
+        (("--case", "resnet50", "--vendor", "cpu"), {"run-a"}),
+        (("--vendor", "metax"), {"run-b"}),
+    ],
+)
+def test_directory_stands_for_the_chosen_runs_below_it(
+    invoke: Invoke, runs: str, options: tuple[str, ...], shown: set[str]
+) -> None:
+    ended = invoke("report", runs, *options, "--lang", "en")
+
+    assert ended.code == 0, ended.err
+    assert {run for run in ("run-a", "run-b", "run-c") if run in ended.out} == shown
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "hint"),
+    [
+        ((), "several cases: mobilenetv2, resnet50", "--case"),
+        (("--case", "resnet50"), "several vendors: cpu, metax", "--vendor"),
+        (("--case", "detr"), "no run is left with --case detr", "leave the option out"),
+    ],
+)
+def test_what_is_no_single_report_says_how_to_choose(
+    invoke: Invoke, runs: str, options: tuple[str, ...], error: str, hint: str
+) -> None:
+    ended = invoke("report", runs, *options)
+
+    assert ended.code == 2
+    assert error in ended.err
+    assert hint in ended.err.splitlines()[-1]
+
+
+def test_record_that_cannot_be_read_is_noted_and_left_out(invoke: Invoke, runs: str, tmp_path: Path) -> None:
+    (tmp_path / "runs" / "c" / "record.json").write_text("{")
+
+    ended = invoke("report", runs, "--vendor", "cpu")
+
+    assert ended.code == 0
+    assert "note: left out: runs/c/record.json:1:2: not JSON" in ended.err
+
+
+def test_ending_of_out_says_what_is_written(invoke: Invoke, runs: str, tmp_path: Path) -> None:
+    invoke("report", runs, "--out", "page.html")
+    refused = invoke("report", runs, "--case", "mobilenetv2", "--format", "md", "--out", "report.html")
+
+    assert (tmp_path / "page.html").read_text(encoding="utf-8").lower().startswith("<!doctype html")
+    assert (refused.code, (tmp_path / "report.html").exists()) == (2, False)
+    assert "report.html would not be HTML" in refused.err
+
+
+@pytest.mark.parametrize(
+    "words", [("compare", "runs/a", "--out", "x.html"), ("lint", "README.md", "--output-file", "x.HTM")]
+)
+def test_html_is_refused_where_none_is_written(
+    invoke: Invoke, runs: str, tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    ended = invoke(*words)
+
+    assert ended.code == 2
+    assert "would not be HTML" in ended.err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["runs"]
