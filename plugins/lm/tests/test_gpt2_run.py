@@ -44,6 +44,9 @@ def test_record_counts_tokens_and_is_consistent(run):
     assert len(record.metrics.curve) > 1
     assert record.metrics.curve[-1].samples == 80
     assert record.metrics.curve[-1].details["perplexity"] == pytest.approx(math.exp(record.metrics.curve[-1].value))
+    h = GPT2.base.model_copy(update=GPT2.presets["tiny"])
+    # Attention, too, which torch's own counter leaves out on a CPU.
+    assert record.metrics.forward_flops == h.forward_flops
     settings = [found for found in check_with_case(record, GPT2) if found.check in ("settings", "samples", "result")]
     assert settings == []
 
