@@ -133,6 +133,7 @@ def test_lines_of_a_log_repeat_nothing(
             "the budget of 30m is used up; target 50.00% not met",
         ),
         ({}, "all epochs trained; target 50.00% not met"),
+        ({"case__target": 2.85, "case__lower_is_better": True}, "all epochs trained; target 2.85 not met"),
         (
             {"case__target": Missing(missing="not_applicable", reason="none")},
             "all epochs trained; there is no target on this dataset",

@@ -133,7 +133,7 @@ def test_directory_holds_a_log_per_rank_and_no_leftovers(trained_run: FinishedRu
 def test_run_prints_its_figures_and_where_they_are(trained_run: FinishedRun) -> None:
     out = trained_run.process.stdout
 
-    for name in ("p_whole", "p_train", "p_core", "top1", "e2e_time_s"):
+    for name in ("p_whole", "p_train", "p_core", "top1", "e2e_time"):
         assert name in out
     assert f"record: {trained_run.directory / 'record.json'}" in out
     assert f"perf report {trained_run.directory} --lang zh" in out

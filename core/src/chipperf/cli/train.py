@@ -27,6 +27,7 @@ from chipperf.launch.options import TrainOptions
 from chipperf.plugin.selection import Selection
 from chipperf.precisions import precision_of
 from chipperf.records.columns import columns_of
+from chipperf.records.convergence import lower_is_better, quality_text
 from chipperf.records.schema import Failure, Limits, Missing, Record, Setting, TimeToTarget
 from chipperf.run.directory import RunDirectory
 from chipperf.run.plan import DEFAULT_HANG_TIMEOUT_S, RunPlan
@@ -290,7 +291,7 @@ def _print_summary(record: Record) -> None:
         if isinstance(value, Missing):
             text = f"{value.missing}: {value.reason}"
         elif column.unit == "fraction":
-            text = f"{value:.2%}"
+            text = quality_text(value, lower=lower_is_better(record.case))
         else:
             spread = f", IQR {windows.iqr:.2g} {column.unit}, {len(windows.windows)} windows" if windows else ""
             text = f"{value:.4g} {column.unit}{spread}"
@@ -303,13 +304,14 @@ def _print_summary(record: Record) -> None:
 def _why_ended(record: Record) -> str:
     """Return why a completed run trained no further, and whether it met its target."""
     metrics, limits, target = record.metrics, record.limits, record.case.target
+    wanted = "" if isinstance(target, Missing) else quality_text(target, lower=lower_is_better(record.case))
     if isinstance(target, Missing):
         verdict = "there is no target on this dataset"
     elif isinstance(metrics.time_to_target, TimeToTarget):
         met = metrics.time_to_target
-        return f"target {target:.2%} met in epoch {met.epoch:g}, after {met.seconds:.4g} s of training"
+        return f"target {wanted} met in epoch {met.epoch:g}, after {met.seconds:.4g} s of training"
     else:
-        verdict = f"target {target:.2%} not met"
+        verdict = f"target {wanted} not met"
     if limits.budget_s is not None and not isinstance(metrics.projected_train_seconds, Missing):
         cause = f"the budget of {format_duration(limits.budget_s)} is used up"
     elif limits.max_steps is not None and metrics.steps == limits.max_steps:

@@ -46,6 +46,11 @@ def lower_is_better(case: CaseRecord) -> bool:
     return case.lower_is_better or case.metric in LOWER_IS_BETTER
 
 
+def quality_text(quality: float, *, lower: bool) -> str:
+    """Return a quality as text: a fraction as a percentage; with ``lower``, as of a loss, it is none."""
+    return f"{quality:.5g}" if lower else f"{quality:.2%}"
+
+
 def best_of(qualities: Iterable[float], *, lower: bool) -> float:
     """Return the best of at least one quality, which with ``lower`` is the smallest."""
     return min(qualities) if lower else max(qualities)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
+from chipperf.records.convergence import quality_text
 from chipperf.records.files import read_bounded
 
 FINISHED = "finished"
@@ -47,8 +48,8 @@ class Progress:
     lower_is_better: bool = False
 
     def shown(self, quality: float) -> str:
-        """Return a quality as text: a fraction as a percentage."""
-        return f"{quality:.5g}" if self.lower_is_better else f"{quality:.2%}"
+        """Return a quality as text."""
+        return quality_text(quality, lower=self.lower_is_better)
 
 
 _PROGRESS = TypeAdapter(Progress)
