@@ -103,6 +103,20 @@ def test_stage_without_time_left_is_ended(carry_out: Callable[..., Qualification
     assert states(state)["contract"] == "completed"
 
 
+def test_stage_whose_last_commands_had_no_time_is_not_completed(
+    carry_out: Callable[..., Qualification], place: Path
+) -> None:
+    (place / "behavior.json").write_text(json.dumps({"bundle": "finish when told to end"}))
+    state = make_state()
+    for stage in state.stages:
+        stage.allotted_s = 0.5 if stage.name == "bundle" else 0.1
+
+    carry_out(state)
+
+    assert calls(place).count("bundle") == 1
+    assert states(state)["bundle"] == "out_of_time"
+
+
 def test_time_that_a_stage_leaves_goes_to_the_next(place: Path) -> None:
     state = make_state(allotted_s=60.0)
     state.stage("doctor").seconds, state.stage("contract").seconds = 10.0, 40.0

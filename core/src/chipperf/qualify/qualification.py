@@ -188,15 +188,20 @@ class StageRunner:
         self._changed(stage)
 
     def _run(self, stage: QualifyStage, deadline_s: float) -> tuple[int | None, Path]:
-        """Run the commands of a stage while there is time. Return the first code that is not 0, and the log."""
+        """Run the commands of a stage. Return the first code that is not 0, and the log.
+
+        The code is ``None`` if no command failed, but not all had their turn: time ran out, or a signal came.
+        """
         log, worst = self.directory.log(stage.name), 0
         for arguments in self._commands(stage):
+            if self.sequence.interrupted or time.monotonic() > deadline_s:
+                return worst or None, log
             with log.open("a", encoding="utf-8") as file:
                 file.write(f"$ {shlex.join(['perf', *arguments])}\n")
             command = [*program("chipperf"), *arguments]
             code = self.sequence.run(command, output=log, is_overdue=lambda: time.monotonic() > deadline_s)
-            if code is None or self.sequence.interrupted or time.monotonic() > deadline_s:
-                return code, log
+            if code is None:
+                return worst or None, log
             worst = worst or code
         return worst, log
 
