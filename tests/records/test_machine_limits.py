@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from datetime import datetime, timedelta, timezone
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -20,49 +20,14 @@ from chipperf.records.machine_limits import (
 )
 from chipperf.records.plausibility import check_record
 from chipperf.records.schema import LimitsOfRun, Missing, Record
-from factory import make_record, throughput
+from factory import make_record
+from limits_factory import CREATED, HOST, card, limits_of_card, make_limits
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-HOST = "a" * 64
-CREATED = datetime(2026, 1, 1, 10, 0, tzinfo=timezone.utc)
 UNTOLD = {"missing": "unknown"}
-
-
-def card(rank: int, **changes: Any) -> dict[str, Any]:
-    known = {"name": "ACME A1", "uuid": f"A1-{rank}", "pci_bus_id": f"0000:0{rank}:00.0", "total_bytes": 2**36}
-    return {"rank": rank, **known, **changes}
-
-
-def limits_of_card(rank: int, flops_per_s: float = 100e12, **changes: Any) -> dict[str, Any]:
-    product = {
-        "effective": "fp32",
-        "arithmetic": "fp32",
-        "shape": [4096, 4096, 4096],
-        "rate": throughput(flops_per_s),
-        "peak_flops_per_s": 128e12,
-        "peak_source": "data sheet",
-    }
-    return {"card": card(rank), "products": {"fp32": product}, **changes}
-
-
-def make_limits(count: int = 8, **changes: Any) -> MachineLimits:
-    record = make_record().model_dump(mode="json")
-    content = {
-        "kind": "measured",
-        "limits_id": "limits-acme-1",
-        "chipperf_version": "0.1.0",
-        "created_at": CREATED,
-        "seconds": 60.0,
-        "vendor": record["vendor"],
-        "host": HOST,
-        "environment": record["environment"],
-        "cards": [limits_of_card(rank) for rank in range(count)],
-        "all_reduce": {"ranks": count, "sizes": [{"size_bytes": 2**20, "rate": throughput(200e9)}]},
-    }
-    return MachineLimits.model_validate({**content, **changes})
 
 
 def make_run(cards: list[dict[str, Any]] | None = None, **changes: Any) -> Record:

@@ -10,6 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
+import chipperf
 from chipperf.errors import RecordError, UsageError
 from chipperf.qualify.qualify_plan import Candidate, fitting, suite_text
 from chipperf.records.files import read_model, write_atomically
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from chipperf.launch.sequence import ProcessSequence
+    from chipperf.plugin.installed import PluginEntry
     from chipperf.records.schema import Record
 
 StageState = Literal["waiting", "running", "completed", "failed", "out_of_time", "interrupted"]
@@ -43,10 +45,14 @@ class QualifyStage(StrictModel, frozen=False):
 
 
 class Qualification(StrictModel, frozen=False):
-    """Content of ``qualification.json``. ``start_s`` is the measured start of the vendor's stack."""
+    """Content of ``qualification.json``.
+
+    ``software`` is what :func:`software_of` gave, and ``start_s`` the measured start of the vendor's stack.
+    """
 
     version: Literal[1] = 1
     vendor: str
+    software: str
     created_at: datetime
     command: str
     budget_s: float
@@ -63,6 +69,11 @@ class Qualification(StrictModel, frozen=False):
     def stage(self, name: str) -> QualifyStage:
         """Return a stage by name."""
         return next(stage for stage in self.stages if stage.name == name)
+
+
+def software_of(entry: PluginEntry) -> str:
+    """Return plugin and chipperf with their versions. What one version shows says nothing of another."""
+    return f"{entry.source}, chipperf {chipperf.__version__}"
 
 
 @dataclass(frozen=True, slots=True)
