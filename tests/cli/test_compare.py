@@ -5,8 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
-import shutil
 import runpy
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 

@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from chipperf.errors import RecordError
 from chipperf.languages import LANGUAGES, in_language
 from chipperf.records.machine_limits import (
     MachineLimits,
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 UNTOLD = {"missing": "unknown"}
+IDLE = {"epoch": 1, "first_step": 1, "steps": 1, "samples": 0, "seconds": 1.0}
 
 
 def make_run(cards: list[dict[str, Any]] | None = None, **changes: Any) -> Record:
@@ -178,6 +180,45 @@ def test_run_above_its_limit_is_implausible(changes: dict[str, Any], text: str, 
     found = [str(finding.text) for finding in check_record(beside) if finding.check == "limits"]
 
     assert found == ([text] if text else [])
+
+
+def test_limits_of_another_day_are_implausible(write: Callable[..., Path]) -> None:
+    run = make_run()
+    for days, is_found in ((0.9, False), (1.1, True)):
+        limits = make_limits(created_at=run.created_at - timedelta(days=days))
+        beside = run.model_copy(update={"machine_limits": limits_of_run(write(limits, f"{days}"), limits, run)})
+
+        found = [str(finding.text) for finding in check_record(beside) if finding.check == "limits"]
+
+        assert found == (["the limits limits-acme-1 are of another day than the run"] if is_found else [])
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda limits: limits["cards"][0]["products"]["fp32"]["rate"].update(median=50e12),
+        lambda limits: limits["cards"][0]["products"]["fp32"]["rate"].update(windows=[]),
+        lambda limits: limits["all_reduce"]["sizes"][0]["rate"].update(median=400e9),
+        lambda limits: limits["all_reduce"]["sizes"][0].update(
+            rate={**dict.fromkeys(("median", "iqr", "mean_of_totals"), 0.0), "windows": [IDLE] * 5}
+        ),
+        lambda limits: limits.update(created_at="2026-01-01T10:00:00"),
+    ],
+    ids=["another median", "no windows", "another bus", "nothing done", "no time zone"],
+)
+def test_edited_limits_are_refused_and_cost_no_run_its_record(
+    edit: Callable[[dict[str, Any]], None], write: Callable[..., Path], run: Path
+) -> None:
+    file = write(make_limits())
+    content = json.loads(file.read_text())
+    edit(content)
+    file.write_text(json.dumps(content))
+
+    with pytest.raises(RecordError):
+        read_limits(file)
+    taken = take_limits(run, make_run(), HOST)
+    assert isinstance(taken, Missing)
+    assert taken.missing == "not_run"
 
 
 def test_key_that_occurs_twice_is_refused(write: Callable[..., Path]) -> None:
