@@ -6,9 +6,9 @@ import math
 import statistics
 import sys
 from datetime import datetime
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
-from pydantic import Field, FiniteFloat
+from pydantic import FiniteFloat
 
 from chipperf.cases.base import SampleSize
 from chipperf.records.files import write_atomically
@@ -72,7 +72,7 @@ class CaseComparison(StrictModel):
     learning_rate_scale: FiniteFloat
     loss_tolerance: FiniteFloat
     gradient_tolerance: FiniteFloat
-    steps: Annotated[tuple[StepComparison, ...], Field(min_length=1)]
+    steps: tuple[StepComparison, ...]
     differences: tuple[str, ...] = ()
 
     @property

@@ -160,7 +160,7 @@ def _certificates(state: Qualification, directory: QualificationDirectory) -> It
         own: list[CaseComparison] = []
         with suppress(RecordError):
             found = read_model(Certificate, directory.certificate(case), hint=_HINT)
-            own = [each for each in found.comparisons if each.case == case]
+            own = [each for each in found.comparisons if each.case == case and each.steps]
         if not own:
             left.append(case)
         for each in own:
