@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from chipperf.cases.base import Case, Hyperparameters
     from chipperf.run.plan import RunPlan
     from chipperf.train.context import RunContext
     from chipperf.train.replica import Replica
@@ -59,10 +60,24 @@ def compare_in_turn(changed: Callable[[], float], plain: Callable[[], float], ro
 
 def build_training(batch_size: int, vendor: str = "cpu") -> tuple[RunContext, Replica, Iterator[Any]]:
     """Return what a rank trains MobileNetV2 with, the model, and an endless iterator over device-resident batches."""
-    import torch
     from chipperf.cases.registry import find_case
-    from chipperf.cases.workload import WorkloadContext
     from chipperf.data.sample import SampleOptions, ensure_sample_dataset
+    from chipperf.train.core_pass import POOL_BATCHES
+
+    case = find_case("mobilenetv2")
+    data = ensure_sample_dataset(SampleOptions(classes=10, train_per_class=100, val_per_class=2))
+    hyperparameters = case.base.model_copy(update={"batch_size": batch_size})
+    context, replica = build_replica(case, hyperparameters, data, vendor)
+    loader = context.workload.epoch_batches(0)
+    return context, replica, cycle([context.workload.to_device(next(loader)) for _ in range(POOL_BATCHES)])
+
+
+def build_replica(
+    case: Case, hyperparameters: Hyperparameters, data: Path, vendor: str = "cpu"
+) -> tuple[RunContext, Replica]:
+    """Return what one rank trains a case with on a dataset, and its model."""
+    import torch
+    from chipperf.cases.workload import WorkloadContext
     from chipperf.plugin.installed import find_vendor
     from chipperf.plugin.session import bind
     from chipperf.plugin.types import Rank
@@ -72,19 +87,16 @@ def build_training(batch_size: int, vendor: str = "cpu") -> tuple[RunContext, Re
     from chipperf.run.events import EventLog
     from chipperf.run.progress import ProgressFile
     from chipperf.train.context import RunContext, Spans
-    from chipperf.train.core_pass import POOL_BATCHES
     from chipperf.train.replica import Replica
 
     session, rank = bind(find_vendor(vendor)), Rank()
     session.load_runtime()
     device = session.device_init(rank)
-    case = find_case("mobilenetv2")
-    hyperparameters = case.base.model_copy(update={"batch_size": batch_size})
     workload = case.load_workload()(
         WorkloadContext(
             hyperparameters=hyperparameters,
             reference=case.data.reference,
-            data_root=ensure_sample_dataset(SampleOptions(classes=10, train_per_class=100, val_per_class=2)),
+            data_root=data,
             rank=rank,
             device=device,
             loader_options=session.loader_options(device),
@@ -110,6 +122,4 @@ def build_training(batch_size: int, vendor: str = "cpu") -> tuple[RunContext, Re
         progress=ProgressFile(None, 1),
         spans=Spans(time.monotonic()),
     )
-    replica = Replica(context)
-    loader = workload.epoch_batches(0)
-    return context, replica, cycle([workload.to_device(next(loader)) for _ in range(POOL_BATCHES)])
+    return context, Replica(context)

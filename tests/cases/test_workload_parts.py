@@ -43,6 +43,17 @@ def test_optimizer_is_fused_where_a_kernel_is() -> None:
     assert all(torch.equal(one, other) for one, other in zip(before, model.parameters(), strict=True))
 
 
+def test_every_group_of_a_fused_optimizer_is_fused() -> None:
+    model = torch.nn.Linear(2, 1)
+    groups = [{"params": [model.weight], "weight_decay": 0.1}, {"params": [model.bias], "lr": 0.25}]
+    built = fused_if_possible(torch.optim.AdamW, groups, lr=0.5)
+    assert [(group["fused"], group["lr"], group["weight_decay"]) for group in built.param_groups] == [
+        (True, 0.5, 0.1),
+        (True, 0.25, 0.01),
+    ]
+    assert groups[0].keys() == {"params", "weight_decay"}
+
+
 def test_skipped_first_step_leaves_the_next_ones_right() -> None:
     trained = []
     for build in (fused_if_possible, lambda optimizer, *args, **options: optimizer(*args, **options)):

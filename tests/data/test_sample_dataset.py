@@ -9,8 +9,9 @@ import shutil
 import numpy as np
 import pytest
 from chipperf.data import sample
+from chipperf.data.generated_dataset import default_sample_root
 from chipperf.data.imagefolder import scan_imagefolder
-from chipperf.data.sample import SampleOptions, class_names, default_sample_root, ensure_sample_dataset, render
+from chipperf.data.sample import SampleOptions, class_names, ensure_sample_dataset, render
 from chipperf.errors import ConfigError, DataError
 from PIL import Image
 

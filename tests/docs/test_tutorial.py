@@ -6,15 +6,12 @@ Its commands build on each other and need a place of their own, so its blocks ar
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from documents import ROOT
-from plugin_environment import inheriting_variables
+from walkthrough import echoed, follow
 
 PAGE = (ROOT / "docs" / "tutorial.md").read_text(encoding="utf-8")
 STEPS = re.findall(r"^```(sh|python|text)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
@@ -41,7 +38,7 @@ def script(directory: Path) -> str:
     lines = ["set -e"]
     for number, (language, code) in enumerate(STEPS):
         if language == "sh":
-            lines += [f"echo {'$ ' + command!r}\n{command}" for command in code.splitlines()]
+            lines += echoed(code)
         elif language == "python":
             (directory / f"{number}.py").write_text(code, encoding="utf-8")
             lines.append(f"python {directory}/replace.py {MODULE} {directory}/{number}.py")
@@ -54,20 +51,7 @@ def tutorial(tmp_path_factory):
     settings = tmp_path_factory.mktemp("settings")
     directory = tmp_path_factory.mktemp("tutorial")
     (directory / "chipperf").symlink_to(ROOT)
-    variables = {
-        **inheriting_variables(settings),
-        # The interpreter beside which everything is installed that the packages require.
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-        "PIP_NO_INDEX": "1",
-        # pip reads this one the wrong way round: 0 means that there is no isolation.
-        "PIP_NO_BUILD_ISOLATION": "0",
-        "COLUMNS": "160",
-    }
-    completed = subprocess.run(
-        ["bash", "-c", script(settings)], cwd=directory, env=variables, capture_output=True, text=True
-    )
-    assert completed.returncode == 0, completed.stdout + completed.stderr
-    return dict(re.findall(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", completed.stdout, re.MULTILINE))
+    return follow(script(settings), directory, settings)
 
 
 pytestmark = pytest.mark.slow  # Makes an environment, builds two wheels and runs level 0 four times.

@@ -7,6 +7,7 @@ ROOT = Path(__file__).parents[2]
 PROJECTS = {
     "chipperf": ROOT / "core",
     "chipperf-kunlunxin": ROOT / "plugins" / "kunlunxin",
+    "chipperf-lm": ROOT / "plugins" / "lm",
     "chipperf-metax": ROOT / "plugins" / "metax",
     "chipperf-nvidia": ROOT / "plugins" / "nvidia",
     "chipperf-tensorboard": ROOT / "plugins" / "tensorboard",

@@ -22,6 +22,7 @@ ENTRY_POINTS = {
         "pytest11": {"chipperf_contract": "chipperf.contract.pytest_plugin"},
     },
     "chipperf-kunlunxin": {"chipperf.vendors": {"kunlunxin": "chipperf_kunlunxin.plugin"}},
+    "chipperf-lm": {"chipperf.cases": {"gpt2": "chipperf_lm.case:GPT2"}},
     "chipperf-metax": {"chipperf.vendors": {"metax": "chipperf_metax.plugin"}},
     "chipperf-nvidia": {"chipperf.vendors": {"nvidia": "chipperf_nvidia.plugin"}},
     "chipperf-tensorboard": {"chipperf.observers": {"tensorboard": "chipperf_tensorboard.observer"}},

@@ -60,6 +60,11 @@ def look_up(content: Any, path: str) -> Any:
     return content
 
 
+def of_its_fields(read: Any, written: Any) -> Any:
+    """Return what was read, without the fields that an earlier version did not have."""
+    return {name: read[name] for name in written} if isinstance(written, dict) else read
+
+
 def leaves(content: Any) -> Iterator[bool | float | str | None]:
     """Yield every value, whatever the fields are called that hold it."""
     if isinstance(content, dict | list):
@@ -89,7 +94,8 @@ def test_record_has_every_value_of_its_file(file: Path) -> None:
     read = read_record(file).model_dump(mode="json")
 
     for path in MAIN_VALUES:
-        assert look_up(read, path) == look_up(written, path), path
+        expected = look_up(written, path)
+        assert of_its_fields(look_up(read, path), expected) == expected, path
     # Of this version, and of a run whose process is gone.
     del written["schema_version"], written["status"]
     assert Counter(leaves(written)) - Counter(leaves(read)) == Counter()
@@ -138,7 +144,7 @@ def test_plan_is_read(run: str) -> None:
         "limits",
         "topology",
     ):
-        assert read[name] == written[name]
+        assert of_its_fields(read[name], written[name]) == written[name]
     assert Counter(leaves(written)) - Counter(leaves(read)) == Counter()
     assert plan.run_id == read_record(RUNS / run).run_id
 

@@ -123,6 +123,43 @@ def test_what_cannot_be_true_is_found(check, changes, text):
     assert all(re.search("[一-鿿]", in_language(finding.text, "zh")) for finding in findings)
 
 
+LOSS = {"case__lower_is_better": True, "case__target": 2.85, "metrics__quality": 2.9, "metrics__best_quality": 2.8}
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({}, None),
+        ({"metrics__best_quality": 2.95}, "metrics.best_quality is 2.95, metrics.quality allows at most 2.9"),
+        (
+            {"metrics__quality": 2.9, "metrics__best_quality": 2.9},
+            "metrics.best_quality is 2.9, case.target allows at most 2.85",
+        ),
+        ({"metrics__quality": -1.0}, "0 is 0, metrics.quality allows at most -1"),
+        ({"metrics__curve": [point(2.95), point(2.9)]}, "best_quality is 2.8, metrics.curve gives 2.9"),
+        (
+            {"metrics__curve": [point(2.8), point(2.9)], "metrics__time_to_target": UNKNOWN},
+            "metrics.time_to_target is None, metrics.curve gives (1.0, 1)",
+        ),
+        ({"case__lower_is_better": False, "case__metric": "top1"}, "metrics.quality is 2.9, fraction allows at most 1"),
+    ],
+)
+def test_loss_is_best_where_it_is_lowest(changes, text):
+    findings = [each for each in check_record(make_record(**LOSS | changes)) if each.check == "result"]
+
+    assert any(text in str(each.text) for each in findings) if text else findings == [], findings
+
+
+def test_batch_of_sequences_counts_their_tokens():
+    """The factory's run has 256 samples in a global batch, on eight cards."""
+    values = {"batch_size": 4, "accumulate_steps": 1}
+    name = "hyperparameters.global_batch_size"
+    for per_item, given in ((8, None), (16, "batch_size x samples_per_item x accumulate_steps x topology gives 512")):
+        record = make_record(hyperparameters__values=values, hyperparameters__samples_per_item=per_item)
+        found = [str(each.text) for each in check_record(record) if name in str(each.text)]
+        assert [given in text for text in found] == ([] if given is None else [True]), found
+
+
 def withheld(field):
     """Return the changes of a record that withholds a field. Every completed run has these fields."""
     missing = {"missing": "withheld", "reason": "not yet"}

@@ -85,7 +85,7 @@ def test_values_have_their_unit_in_their_key(tmp_path):
     assert row["p_core_samples_per_s"] == 4659.0
     assert row["mem_peak_bytes"] == 21 * 2**30
     assert row["time_to_target_s"] == 27_000.5
-    assert row["quality"] == 0.7561
+    assert (row["quality"], row["target"], row["lower_is_better"]) == (0.7561, 0.755, False)
     assert row["created_at"] == datetime(2026, 1, 1, 12, tzinfo=timezone.utc)
     assert (row["verdict"], row["device"], row["topology"], row["devices"]) == ("converged", "A1", "1x8", 8)
 

@@ -42,6 +42,7 @@ DEVICE = torch.device("cpu")
 SETTINGS = {
     "mobilenetv2": ({"evaluate_every_steps": 4, "measure_window_steps": 3}, Limits()),
     "detr": ({"measure_window_steps": 2}, Limits(max_steps=3)),
+    "gpt2": ({"accumulate_steps": 2, "evaluate_every_steps": 3, "measure_window_steps": 2}, Limits(max_steps=6)),
 }
 
 
@@ -74,6 +75,7 @@ def make_loop(
         hyperparameters=h,
         target=None,
         metric=case.metric,
+        lower_is_better=case.lower_is_better,
         precision=PrecisionPolicy(requested="fp32", effective="fp32"),
         distributed=DistributedConfig(backend="gloo") if rank.world_size > 1 else None,
         device=DEVICE,

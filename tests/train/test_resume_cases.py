@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from chipperf.cases.registry import find_case
 from chipperf.data.coco_sample import CocoSampleOptions, ensure_coco_sample
 from support import started
 
@@ -51,3 +52,16 @@ def test_detector(tmp_path: Path) -> None:
     for result in train("detr", 1, data, tmp_path, "1"):
         assert result["1"] == result["0"]
         assert result["0"]["counts"][0] == 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_language_model(tmp_path: Path, ranks: int) -> None:
+    """Slow: real processes. The case of another package is resumed within a window and within an epoch."""
+    data = find_case("gpt2").data.ensure_few_samples(64, "tiny", tmp_path)
+
+    for result in train("gpt2", ranks, data, tmp_path, "1,4"):
+        assert set(result) == {"0", "1", "4"}
+        whole = result.pop("0")
+        assert whole["counts"][:2] == [6, 6 * 4 * 32 * 2 * ranks]
+        assert all(stopped == whole for stopped in result.values())

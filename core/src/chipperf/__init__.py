@@ -1,8 +1,10 @@
 """chipperf: the public interface for plugin authors.
 
 A vendor or observer plugin imports from this module, from :mod:`chipperf.hardware` (probes and telemetry) and from
-:mod:`chipperf.torchtools` (torch helpers). A program that reads records imports from :mod:`chipperf.records`.
-Everything else may change between minor versions.
+:mod:`chipperf.torchtools` (torch helpers). A program that reads records imports from :mod:`chipperf.records`. A package
+of cases imports from this module, from ``base``, ``workload`` and ``workload_parts`` of :mod:`chipperf.cases`, and from
+``dataset_check``, ``dataset_identity`` and ``generated_dataset`` of :mod:`chipperf.data`. Everything else may change
+between minor versions.
 """
 
 from importlib import import_module

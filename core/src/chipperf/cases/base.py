@@ -82,6 +82,15 @@ class Hyperparameters(BaseModel):
     measure_window_steps: Annotated[int, Field(ge=1), Role.FREE] = 50
     measure_core_steps: Annotated[int, Field(ge=1), Role.FREE] = 10
 
+    @property
+    def samples_per_item(self) -> int:
+        """Samples in one of the ``batch_size`` items of a batch: 1, or the tokens of a sequence in a case on text."""
+        return 1
+
+    def global_batch_size(self, world_size: int) -> int:
+        """Return the samples of an optimizer step on all ranks."""
+        return self.batch_size * self.samples_per_item * self.accumulate_steps * world_size
+
     @classmethod
     def role(cls, key: str) -> Role:
         """Return who may change ``key``."""
@@ -184,6 +193,8 @@ class Case:
         presets: Named sets of values, which may replace locked values; ``full`` is the base.
         metric: Name of the quality, for example ``top1``.
         load_workload: Imports torch and returns the factory of the case's workload.
+        lower_is_better: Whether the smaller of two qualities is the better one, as of a loss; the target is then met
+            from above, and both may exceed 1.
         forward_flops: Floating-point operations of the forward pass of one training sample with the base values; a
             multiplication and an addition count as two. ``None`` if samples differ.
     """
@@ -197,6 +208,7 @@ class Case:
     report: ReportProfile
     data: CaseData
     load_workload: Callable[[], WorkloadFactory]
+    lower_is_better: bool = False
     forward_flops: float | None = None
 
     def __post_init__(self) -> None:

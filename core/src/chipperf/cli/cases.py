@@ -1,17 +1,26 @@
-"""``perf cases``: list the cases and their hyperparameters."""
+"""``perf cases``: list the cases and their hyperparameters, and make a package with a new one."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import typer
 
 from chipperf.cases.base import Case
 from chipperf.cases.registry import case_names, find_case
+from chipperf.cli.command_groups import group_with_default
 from chipperf.cli.command_options import JSON_OPTION, complete_cases
 from chipperf.cli.output import print_json, print_table
 from chipperf.errors import PluginError
 
+app = typer.Typer(
+    cls=group_with_default("show"),
+    help="List the cases, or one case's hyperparameters, or make a package with a new case.",
+)
 
-def cases(
+
+@app.command("show")
+def show(
     name: str = typer.Argument(
         "", help="A case, to list its hyperparameters.", metavar="[CASE]", autocompletion=complete_cases
     ),
@@ -36,6 +45,26 @@ def cases(
         print_json(rows)
     else:
         print_table(("case", "version", "summary"), [tuple(row.values()) for row in rows])
+
+
+@app.command("new")
+def new(
+    name: str = typer.Argument(..., help="The case's name, as 'perf train' will take it: a-z, 0-9 and _."),
+    directory: Path = typer.Option(Path(), "--directory", help="Where to make the project, chipperf-NAME."),
+    title: str | None = typer.Option(None, "--title", help="The model's name in reports. [NAME]"),
+) -> None:
+    """Make a package with a case that can be installed, trains, and passes its contract before it is filled in.
+
+    Example: perf cases new tabular
+    """
+    # A list of cases needs no templates.
+    from chipperf.cases.new_case import create_case
+
+    files = create_case(name, name if title is None else title, directory)
+    for file in files:
+        typer.echo(file)
+    project = next(file.parent for file in files if file.name == "pyproject.toml")
+    typer.echo(f"next: pip install -e '{project.absolute()}[test]' && perf contract case {name}")
 
 
 def _print_case(case: Case, as_json: bool) -> None:

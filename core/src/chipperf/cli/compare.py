@@ -327,4 +327,7 @@ def _curves_data(curves: Curves, comparison: Comparison) -> dict[str, Any]:
 
 
 def _quality(value: float | Missing, comparison: Comparison) -> str:
-    return text_or_marker(quality(value, as_percent=comparison.case.report.quality_as_percent), "en")
+    case = comparison.case
+    return text_or_marker(
+        quality(value, as_percent=case.report.quality_as_percent, round_up=case.lower_is_better), "en"
+    )

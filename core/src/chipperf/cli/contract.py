@@ -22,7 +22,7 @@ from chipperf.cli.command_options import JSON_OPTION, complete_cases, complete_v
 from chipperf.cli.live import run_progress, terminal
 from chipperf.cli.output import is_quiet, print_json, print_table, tell
 from chipperf.contract.certificate import Certificate, write_plot
-from chipperf.contract.check import CONTRACT_VERSION, LEVELS, Check, all_checks, find_check
+from chipperf.contract.check import CONTRACT_VERSION, LEVELS, Check, all_checks, case_checks, find_check
 from chipperf.contract.check_runner import CheckResult, Runner, Status
 from chipperf.contract.isolation import ForkServer
 from chipperf.contract.statement import Statement, Verdict, judge, make_statement
@@ -36,7 +36,7 @@ from chipperf.precisions import precision_of
 from chipperf.records.files import read_model, write_atomically
 from chipperf.report.figures import require_matplotlib
 
-app = typer.Typer(no_args_is_help=True, help="Check a vendor plugin against the contract and the CPU reference.")
+app = typer.Typer(no_args_is_help=True, help="Check a vendor plugin, or a case, against the contract.")
 
 _CERTIFY_TIMEOUT_S: Final = 24 * 3600.0
 """Only a device that hangs needs longer. The user can interrupt earlier."""
@@ -141,21 +141,75 @@ def _compare(entry: PluginEntry, settings: EnvironmentSettings, request: dict[st
 
 
 @app.command("list")
-def list_checks(as_json: bool = JSON_OPTION) -> None:
-    """List every check: its id, level, the capability it needs, and what a conforming plugin does.
+def list_checks(
+    cases: bool = typer.Option(False, "--cases", help="The checks of a case instead of those of a plugin."),
+    as_json: bool = JSON_OPTION,
+) -> None:
+    """List every check: its id, level, the capability it needs, and what a conforming plugin or case does.
 
     Example: perf contract list --json
     """
-    checks = all_checks()
+    checks = case_checks() if cases else all_checks()
     if as_json:
         fields = ("id", "level", "since", "capability", "ranks", "summary", "fault", "advisory")
         print_json([{field: getattr(check, field) for field in fields} for check in checks])
         return
     rows = [(check.id, f"L{check.level}", check.since, check.capability or "-", check.summary) for check in checks]
-    print_table(("check", "level", "since", "capability", "a conforming plugin"), rows)
+    print_table(("check", "level", "since", "capability", f"a conforming {'case' if cases else 'plugin'}"), rows)
     levels = [check.level for check in checks]
     counts = ", ".join(f"L{level} {name} {levels.count(level)}" for level, name in LEVELS.items())
     typer.echo(f"{len(checks)} checks: {counts}")
+
+
+@app.command("case")
+def case(
+    name: str = typer.Argument(..., help="Case to check, of core or of an installed package.", metavar="CASE"),
+    only: list[str] = typer.Option([], "--check", help="Run only this check, for example K10; may be repeated."),
+    timeout_factor: float = typer.Option(1.0, "--timeout-factor", min=0.1, help="Multiply every check's time limit."),
+    as_json: bool = JSON_OPTION,
+) -> None:
+    """Hold a case to what every case promises, on the CPU reference and with generated data.
+
+    Among that: locked values, exact evaluation over 1 to 3 ranks, resumption bit for bit, counts of samples, arithmetic
+    as counted, batches that stay on the device, and reports in every language. Exit code 4 if a check fails.
+
+    Example: perf contract case mobilenetv2 --check K2 --check K4
+    """
+    found = find_case(name, guarded=True)
+    wanted = {find_check(id.upper()).id for id in only}
+    checks = [check for check in case_checks() if not only or check.id in wanted]
+    if strangers := wanted - {check.id for check in checks}:
+        raise UsageError(f"{', '.join(sorted(strangers))} checks a plugin", hint="'perf contract list --cases'")
+    with Runner(installed.find_vendor("cpu"), timeout_factor=timeout_factor, case=found.name) as runner:
+        results, end = _carry_out(runner, checks, {}, {}, quiet=as_json)
+    failed = [result for result in results if result.status in ("failed", "not_run")]
+    if as_json:
+        rows = [{"check": each.check.id, "status": each.status, "message": each.message} for each in results]
+        print_json({"case": found.name, "version": found.version, "results": rows, "passed": not failed})
+    else:
+        _print_results(results)
+        said = f"{found.name} {found.version}: {len(results) - len(failed)} of {len(checks)} checks"
+        typer.echo(f"{said} passed or do not apply")
+    if end:
+        raise end
+    if failed:
+        raise CheckFailed(f"case {found.name} does not conform", hint="each message above says what to correct")
+
+
+def _print_results(results: Sequence[CheckResult]) -> None:
+    rows = [
+        (
+            each.check.id,
+            _MARKS[each.status],
+            f"{each.seconds:.1f} s",
+            f"{each.check.summary}\n{each.message}" if each.message else each.check.summary,
+        )
+        for each in results
+    ]
+    print_table(("check", "result", "time", ""), rows)
+    for each in results:
+        if each.detail:
+            typer.echo(f"\n{each.check.id}:\n{each.detail}")
 
 
 @app.command("run")

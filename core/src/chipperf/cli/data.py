@@ -29,7 +29,7 @@ def sample(
     val_per_class: int | None = typer.Option(
         None, min=1, help="Classification: evaluation images of each class, 20 if not given."
     ),
-    size: str | None = typer.Option(None, "--size", help="Detection: demo or tiny, demo if not given."),
+    size: str | None = typer.Option(None, "--size", help="Detection and text: demo or tiny, demo if not given."),
 ) -> None:
     """Generate the sample dataset of a case and print its directory.
 

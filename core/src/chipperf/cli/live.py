@@ -289,7 +289,7 @@ def _loss(progress: RunProgress) -> str:
 def _goal(progress: RunProgress) -> list[str]:
     """Return the best quality so far and the target, as far as there are."""
     parts = (("best", progress.best), ("target", progress.target))
-    return [f"{name} {value:.2%}" for name, value in parts if value is not None]
+    return [f"{name} {progress.shown(value)}" for name, value in parts if value is not None]
 
 
 def _print_change(run: SuiteRun, state: SuiteState) -> None:

@@ -35,7 +35,7 @@ COMMANDS = {
         "site:site",
         "Make static web pages of all records below a directory: a leaderboard, and a page for each run.",
     ),
-    "cases": ("cases:cases", "List the cases, or one case's hyperparameters with their roles and base values."),
+    "cases": ("cases:app", "List the cases, or one case's hyperparameters, or make a package with a new case."),
     "doctor": (
         "doctor:doctor",
         "Say for every vendor whether its devices are here, and what stands in the way of training.",
@@ -65,7 +65,7 @@ COMMANDS = {
     "launch": ("launch:app", "Hand runs to a scheduler."),
     "plugins": ("plugins:app", "List the installed plugins, without loading any of them, or make a new one."),
     "data": ("data:app", "Generate sample datasets and check real ones."),
-    "contract": ("contract:app", "Check a vendor plugin against the contract and the CPU reference."),
+    "contract": ("contract:app", "Check a vendor plugin, or a case, against the contract."),
 }
 
 PURPOSES = {

@@ -9,6 +9,7 @@ import typer
 
 from chipperf.cli.command_options import typed_parameters
 from chipperf.cli.output import print_table, tell
+from chipperf.documents.document_identity import installed_cases
 from chipperf.documents.format import in_unit, marker
 from chipperf.errors import TrainingError, UsageError
 from chipperf.launch.options import TrainOptions, check_options
@@ -66,9 +67,11 @@ def repeat_training(context: typer.Context, options: TrainOptions, *, count: int
         )
 
 
-def shown(value: Number, unit: Unit) -> str:
+def shown(value: Number, unit: Unit, case_name: str) -> str:
     """Return a value of an aggregate as table text. The file has the reason if the value is missing."""
-    text = in_unit(value, unit, as_percent=True)
+    case = installed_cases().get(case_name)
+    lower = case is not None and case.lower_is_better
+    text = in_unit(value, unit, as_percent=not lower, round_up=lower)
     return str(marker(Missing(missing=text.missing))) if isinstance(text, Missing) else text
 
 
@@ -79,7 +82,7 @@ def _print_repeats(repeats: Repeats) -> None:
             [
                 name,
                 "" if one.unit == "fraction" else one.unit,
-                *(shown(each, one.unit) for each in (one.value, one.lowest, one.highest)),
+                *(shown(each, one.unit, repeats.case) for each in (one.value, one.lowest, one.highest)),
                 len(one.values),
             ]
             for name, one in repeats.metrics.items()

@@ -132,7 +132,7 @@ def _print_summary(summaries: Mapping[str, Repeats]) -> None:
 
 def _cell(repeats: Repeats, metric: str) -> str:
     one = repeats.metrics[metric]
-    result, lowest, highest = (shown(value, one.unit) for value in (one.value, one.lowest, one.highest))
+    result, lowest, highest = (shown(value, one.unit, repeats.case) for value in (one.value, one.lowest, one.highest))
     return result if len(one.values) < 2 or result == lowest == highest else f"{result} ({lowest}-{highest})"
 
 

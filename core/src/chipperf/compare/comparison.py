@@ -12,7 +12,7 @@ from chipperf.compare.footnotes import Footnote, footnotes
 from chipperf.compare.setting_differences import DifferentSetting, different_settings
 from chipperf.errors import UsageError
 from chipperf.records.columns import columns_of, completed_value
-from chipperf.records.convergence import LOWER_IS_BETTER, Outcome, convergence_outcome
+from chipperf.records.convergence import Outcome, convergence_outcome, lower_is_better
 from chipperf.records.intervals import Interval, ratio_interval, resample, varies
 from chipperf.records.ratios import drawn_from, follows_from_windows, verdict
 from chipperf.records.repeats import aggregate, combine
@@ -199,7 +199,7 @@ def _measure(measure: Column, columns: Sequence[Side]) -> ComparedMeasure:
                 verdict=verdict(found) if found else None,
             )
         )
-    is_inverse = measure.name == "quality" and columns[0].first.case.metric in LOWER_IS_BETTER
+    is_inverse = measure.unit == "fraction" and lower_is_better(columns[0].first.case)
     higher_is_better = measure.higher_is_better and not is_inverse
     return ComparedMeasure(name=measure.name, unit=measure.unit, higher_is_better=higher_is_better, cells=tuple(cells))
 

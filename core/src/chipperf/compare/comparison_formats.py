@@ -44,7 +44,8 @@ def rows(comparison: Comparison) -> dict[str, list[str]]:
     found = {
         _title(measure): [_cell(cell, measure, comparison) for cell in measure.cells] for measure in comparison.measures
     }
-    found["result"] = [outcome_text(each) for each in comparison.outcomes]
+    lower = comparison.case.lower_is_better
+    found["result"] = [outcome_text(each, lower=lower) for each in comparison.outcomes]
     if any(comparison.scaling):
         found["scaling efficiency"] = [
             f"{each.efficiency:.1%} of column {each.base}" if each else "-" for each in comparison.scaling
@@ -73,9 +74,13 @@ def notes(comparison: Comparison) -> list[str]:
     return [*found, NO_INTERVALS] if any(cell.no_interval for cell in others) else found
 
 
-def outcome_text(outcomes: Sequence[Outcome]) -> str:
-    """Return the outcome of a column's run, for example ``converged``, or the number of repeats with each outcome."""
-    counts = Counter(outcome.replace("_", " ") for outcome in outcomes)
+def outcome_text(outcomes: Sequence[Outcome], *, lower: bool = False) -> str:
+    """Return the outcome of a column's run, for example ``converged``, or the number of repeats with each outcome.
+
+    With ``lower``, a result misses its target from above.
+    """
+    side = {"below": "above"} if lower else {}
+    counts = Counter(" ".join(side.get(word, word) for word in outcome.split("_")) for outcome in outcomes)
     if len(outcomes) == 1:
         return next(iter(counts))
     return ", ".join(f"{count} of {len(outcomes)} {text}" for text, count in counts.items())
@@ -212,7 +217,8 @@ def _cell(cell: ComparedValue, measure: ComparedMeasure, comparison: Comparison)
 
 
 def _value(value: float | Missing, measure: ComparedMeasure, comparison: Comparison) -> str:
-    return text_or_marker(in_unit(value, measure.unit, as_percent=comparison.case.report.quality_as_percent), "en")
+    as_percent, round_up = comparison.case.report.quality_as_percent, not measure.higher_is_better
+    return text_or_marker(in_unit(value, measure.unit, as_percent=as_percent, round_up=round_up), "en")
 
 
 def _runs(place: int, comparison: Comparison) -> str:

@@ -169,5 +169,16 @@ def all_checks() -> tuple[Check, ...]:
     return tuple(_CHECKS.entries().values())
 
 
-find_check = _CHECKS.find
-"""Returns the check with an id."""
+_CASE_CHECKS: Final = Catalog(
+    "chipperf.contract.case_checks", Check, noun="check", listing="perf contract list --cases"
+)
+
+
+def case_checks() -> tuple[Check, ...]:
+    """Return every check of a case, ordered by number. Imports neither torch nor a case of another package."""
+    return tuple(_CASE_CHECKS.entries().values())
+
+
+def find_check(id: str) -> Check:
+    """Return the check with an id, of a plugin or of a case; an unknown one is a :class:`UsageError`."""
+    return (_CASE_CHECKS if id.startswith("K") else _CHECKS).find(id)

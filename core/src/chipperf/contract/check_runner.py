@@ -84,11 +84,20 @@ class Runner:
     """Runs checks on one plugin. Use it as a context manager, because it keeps processes.
 
     ``timeout_factor`` multiplies every time limit, for slow machines. ``servers`` are processes to share
-    with the runners of other plugins on the same path.
+    with the runners of other plugins on the same path. ``case`` is the case for which every check runs, by default
+    those that the check asks for.
     """
 
-    def __init__(self, entry: PluginEntry, *, timeout_factor: float = 1.0, servers: ForkServers | None = None) -> None:
+    def __init__(
+        self,
+        entry: PluginEntry,
+        *,
+        timeout_factor: float = 1.0,
+        servers: ForkServers | None = None,
+        case: str | None = None,
+    ) -> None:
         self.entry = entry
+        self._case = case
         self._timeout_factor = timeout_factor
         self._own_servers = ForkServers()
         self._servers = servers or self._own_servers
@@ -167,7 +176,8 @@ class Runner:
         if prevented:
             return prevented
         results: list[CheckResult] = []
-        for settings in check.settings():
+        own = None if self._case is None else (EnvironmentSettings(case=self._case, precision="fp32"),)
+        for settings in own or check.settings():
             try:
                 ranks = self._run_with(check, settings)
             except PluginError as error:

@@ -223,16 +223,18 @@ def hyperparameters_of(case: Case, size: SampleSize) -> Hyperparameters:
         return tiny.model_copy(update={"batch_size": _TINY_BATCHES * tiny.batch_size})
     # String values in the preset name files, such as pretrained weights, which do not exist for generated data.
     texts = {key: value for key, value in tiny.model_dump().items() if isinstance(value, str)}
-    return case.base.model_copy(update={**texts, "batch_size": _REAL_BATCH_SIZE})
+    return case.base.model_copy(update={**texts, "batch_size": _REAL_BATCH_SIZE, "accumulate_steps": 1})
 
 
-def build_workload(case: Case, hyperparameters: Hyperparameters, data: Path, device: torch.device) -> Workload:
-    """Return the workload of a single process that loads its data itself."""
+def build_workload(
+    case: Case, hyperparameters: Hyperparameters, data: Path, device: torch.device, rank: Rank | None = None
+) -> Workload:
+    """Return the workload of a rank, by default of a single process, that loads its data itself."""
     context = WorkloadContext(
         hyperparameters=hyperparameters,
         reference=case.data.reference,
         data_root=data,
-        rank=Rank(),
+        rank=rank or Rank(),
         device=device,
         loader_options=LoaderOptions(),
         loader_workers=0,

@@ -104,7 +104,12 @@ def full_record(session: Session, case: Case, rank: Rank, resolved: Resolved, nu
         status=schema.Status(state="completed"),
         vendor=vendor_record(session),
         case=schema.CaseRecord(
-            name=case.name, version=case.version, preset="full", metric=case.metric, target=values.target
+            name=case.name,
+            version=case.version,
+            preset="full",
+            metric=case.metric,
+            target=values.target,
+            lower_is_better=case.lower_is_better,
         ),
         topology=schema.Topology(nnodes=rank.node_count, nproc_per_node=rank.local_world_size),
         precision=_specimen(schema.PrecisionRecord, number, requested="fp32", effective="fp32", autocast_dtype=None),
@@ -112,7 +117,8 @@ def full_record(session: Session, case: Case, rank: Rank, resolved: Resolved, nu
             values=values.model_dump(),
             changes=list(resolved.changes),
             notes=list(resolved.notes),
-            global_batch_size=values.batch_size * rank.world_size,
+            samples_per_item=values.samples_per_item,
+            global_batch_size=values.global_batch_size(rank.world_size),
         ),
         dataset=_specimen(schema.Dataset, number, name=case.data.reference.name),
         environment=_specimen(

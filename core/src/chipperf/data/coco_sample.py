@@ -30,8 +30,8 @@ from chipperf.data.coco import (
     instances_name,
     panoptic_name,
 )
+from chipperf.data.generated_dataset import GeneratedDataset
 from chipperf.data.sample import (
-    GeneratedDataset,
     checks,
     encode,
     linear_wave,
@@ -53,6 +53,8 @@ if TYPE_CHECKING:
 
 COCO_GENERATOR_VERSION = 4
 """Increased whenever the generated pixels, annotations or target change."""
+
+_BYTES_PER_PIXEL = 0.5
 
 TARGETS: dict[TargetKind, float | None] = {"boxes": 0.1, "masks": 0.1, "panoptic": None}
 """Target quality by what is learned. First runs of ``demo`` reached those of boxes and masks after 18 of 24 epochs.
@@ -157,6 +159,7 @@ def ensure_coco_sample(
     By default it has the size ``demo``. ``progress`` is called with the number of finished images and the total number.
     """
     options = options or SIZES["demo"]
+    images = options.train_samples + options.val_samples
     return GeneratedDataset(
         directory_name=options.directory_name,
         name="chipperf-coco-sample",
@@ -165,7 +168,7 @@ def ensure_coco_sample(
         train_samples=options.train_samples,
         eval_samples=options.val_samples,
         target={SAMPLE_TARGET_KEYS[kind]: target for kind, target in TARGETS.items()},
-        bytes_per_pixel=0.5,
+        needed_bytes=int(images * options.width * options.height * _BYTES_PER_PIXEL),
         generate=partial(_generate, options, progress),
         files=coco_files,
     ).ensure(root)

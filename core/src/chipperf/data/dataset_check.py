@@ -124,14 +124,14 @@ def check_images(
         finding = error("layout", f"{root} {'is not a directory' if root.exists() else 'does not exist'}")
         return CheckReport(root=str(root), train_samples=0, eval_samples=0, images_read=0, findings=(finding,))
     report, files = list_images(root, full)
-    findings = [*report.findings, *_check_manifest(root, list_files)]
+    findings = [*report.findings, *check_manifest(root, list_files)]
     if expected is not None:
         findings += check_counts(report.train_samples, report.eval_samples, report.classes, expected, noun="images")
     findings += _read_images(files, full, progress)
     return replace(report, images_read=len(files), fully_decoded=full, findings=tuple(findings))
 
 
-def _check_manifest(root: Path, list_files: Callable[[Path], Iterable[str]]) -> list[DatasetFinding]:
+def check_manifest(root: Path, list_files: Callable[[Path], Iterable[str]]) -> list[DatasetFinding]:
     """Check that the files of a sample dataset are unchanged since it was generated."""
     try:
         manifest = read_manifest(root)

@@ -20,6 +20,8 @@ SAMPLED_FILES = 1000
 """Images of a dataset whose contents are part of its fingerprint: all of a small dataset, about 110 MB of ImageNet."""
 
 _CHUNK_BYTES = 1 << 20
+_MOST_BYTES = 1 << 30
+"""Bytes of one file whose content is part of the fingerprint: all of an image or of COCO's annotations."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,7 +135,8 @@ def identify_directory(
 def files_sha256(root: Path, paths: Iterable[str]) -> str:
     """Return the digest of files by their paths relative to ``root``, sizes in bytes, and contents.
 
-    The contents are those of every annotation file and of at most :data:`SAMPLED_FILES` others, evenly spaced.
+    The contents are those of every annotation file and of at most :data:`SAMPLED_FILES` others, evenly spaced; of a
+    file of more than 1 GiB, those of its chunks at equal distances.
 
     Raises:
         DataError: A file cannot be read, or changes meanwhile.
@@ -153,9 +156,13 @@ def files_sha256(root: Path, paths: Iterable[str]) -> str:
         with open_file(file) as content:
             size_bytes = os.fstat(content.fileno()).st_size
             digest.update(os.fsencode(path) + b"\0%d\n" % size_bytes)
+            # Of a larger file, the chunks are apart.
+            step_bytes = max(_CHUNK_BYTES, (size_bytes - _CHUNK_BYTES) // (_MOST_BYTES // _CHUNK_BYTES))
             while chunk := content.read(_CHUNK_BYTES):
                 digest.update(chunk)
-            if content.tell() != size_bytes:
+                if len(chunk) == _CHUNK_BYTES:
+                    content.seek(step_bytes - _CHUNK_BYTES, os.SEEK_CUR)
+            if os.fstat(content.fileno()).st_size != size_bytes:
                 raise DataError(f"{file}: changes while it is read", hint="wait until the dataset is complete")
     return digest.hexdigest()
 

@@ -8,29 +8,24 @@ numpy's frozen legacy generator. So the pixels are the same on every machine.
 from __future__ import annotations
 
 import colorsys
-import errno
 import hashlib
-import json
 import math
 import os
-import shutil
-import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
-import platformdirs
 import simplejpeg
 
-from chipperf.data.dataset_identity import MANIFEST_NAME, files_sha256, read_manifest
+from chipperf.data.generated_dataset import GeneratedDataset
 from chipperf.data.imagefolder import EVAL_SPLIT, TRAIN_SPLIT, imagefolder_files
-from chipperf.errors import ConfigError, DataError
+from chipperf.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -41,6 +36,7 @@ GENERATOR_VERSION = 1
 """Increased whenever the generated pixels change."""
 
 _JPEG_QUALITY = 90
+_BYTES_PER_PIXEL = 0.7
 _PORTRAIT_SHARE = 0.25
 _PHASES = 256
 _WAVE = np.round(127 * np.sin(2 * np.pi * np.arange(_PHASES) / _PHASES)).astype(np.int16)
@@ -69,109 +65,6 @@ class SampleOptions:
         return f"sample-v{GENERATOR_VERSION}-{counts}-{self.width}x{self.height}-seed{self.seed}"
 
 
-def default_sample_root() -> Path:
-    """Return the cache directory of sample datasets."""
-    return Path(platformdirs.user_cache_dir("chipperf")) / "samples"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GeneratedDataset:
-    """A sample dataset that is generated when it is needed.
-
-    Attributes:
-        directory_name: Name that is unique to the options and the generator version.
-        options: Contents of the dataset.
-        target: Quality that a short run reaches, as a fraction, by its key in the manifest; ``None`` if none is known.
-        bytes_per_pixel: Estimated size on disk.
-        generate: Writes the dataset to a directory, and returns the digest of its content.
-        files: Lists the files that the manifest's ``files_sha256`` covers.
-    """
-
-    directory_name: str
-    name: str
-    generator_version: int
-    options: Mapping[str, int]
-    train_samples: int
-    eval_samples: int
-    target: Mapping[str, float | None]
-    bytes_per_pixel: float
-    generate: Callable[[Path], str]
-    files: Callable[[Path], Iterable[str]]
-
-    def ensure(self, root: Path | None) -> Path:
-        """Return the dataset's directory below ``root``; generate the dataset if it does not exist.
-
-        It is generated under a temporary name and renamed when it is complete. ``root`` is by default in the user's
-        cache directory.
-
-        Raises:
-            DataError: The directory cannot be written, the disk is full, or something else has that name.
-        """
-        root = root or default_sample_root()
-        destination = root / self.directory_name
-        if destination.exists():
-            self._require_complete(destination)
-            return destination
-        pixels = (self.train_samples + self.eval_samples) * self.options["width"] * self.options["height"]
-        needed_bytes = int(pixels * self.bytes_per_pixel)
-        no_space = DataError(
-            f"no space for the sample dataset in {root}: about {needed_bytes} bytes are needed",
-            hint="free some space or name a directory on another disk",
-        )
-        try:
-            root.mkdir(parents=True, exist_ok=True)
-            if shutil.disk_usage(root).free < needed_bytes:
-                raise no_space
-            with tempfile.TemporaryDirectory(prefix=f".{self.directory_name}-", dir=root) as temporary:
-                directory = Path(temporary)
-                self._write_manifest(directory, self.generate(directory))
-                self._publish(directory, destination)
-        except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise no_space from error
-            raise DataError(
-                f"cannot write the sample dataset to {root}: {error.strerror}",
-                hint="name another directory that you may write to",
-            ) from error
-        return destination
-
-    def _require_complete(self, directory: Path) -> None:
-        manifest = read_manifest(directory)
-        if manifest is None or manifest.get("files_sha256") != files_sha256(directory, self.files(directory)):
-            raise DataError(
-                f"{directory} is not a complete sample dataset of this version, or was changed",
-                hint=f"remove {directory} and try again",
-            )
-
-    def _write_manifest(self, directory: Path, content_sha256: str) -> None:
-        manifest = {
-            "name": self.name,
-            "version": f"{self.generator_version}",
-            "kind": "generated sample, not a benchmark dataset",
-            "generator_version": self.generator_version,
-            "options": self.options,
-            "train_samples": self.train_samples,
-            "eval_samples": self.eval_samples,
-            "content_sha256": content_sha256,
-            "files_sha256": files_sha256(directory, self.files(directory)),
-            **self.target,
-        }
-        (directory / MANIFEST_NAME).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
-
-    def _publish(self, directory: Path, destination: Path) -> None:
-        try:
-            directory.rename(destination)
-        except OSError:
-            # Another process generated the same dataset first.
-            if not destination.exists():
-                raise
-            self._require_complete(destination)
-        else:
-            destination.chmod(0o755)
-            # TemporaryDirectory removes its directory on exit, so the directory must exist.
-            directory.mkdir()
-
-
 def ensure_sample_dataset(
     options: SampleOptions | None = None,
     root: Path | None = None,
@@ -182,6 +75,7 @@ def ensure_sample_dataset(
     ``progress`` is called with the number of finished images and the total number.
     """
     options = options or SampleOptions()
+    images = options.classes * (options.train_per_class + options.val_per_class)
     return GeneratedDataset(
         directory_name=options.directory_name,
         name=f"chipperf-sample-{options.classes}",
@@ -191,7 +85,7 @@ def ensure_sample_dataset(
         eval_samples=options.classes * options.val_per_class,
         # Five times the chance level, which any model that learns reaches in a short run; a small one also reaches 0.5.
         target={"target_top1": min(0.5, 5 / options.classes)},
-        bytes_per_pixel=0.7,
+        needed_bytes=int(images * options.width * options.height * _BYTES_PER_PIXEL),
         generate=partial(_generate, options, progress),
         files=imagefolder_files,
     ).ensure(root)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from decimal import ROUND_FLOOR, Decimal
+from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from typing import TYPE_CHECKING, Final
 
 from chipperf.languages import Language, Phrase, in_language, phrase
@@ -91,22 +91,25 @@ def number(value: float | Missing, *, exact: bool = False) -> str | Missing:
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 
-def quality(value: float | Missing, *, as_percent: bool, exact: bool = False) -> str | Missing:
-    """Return a fraction as a percentage with up to two decimals, or as a fraction with up to four.
+def quality(value: float | Missing, *, as_percent: bool, round_up: bool = False, exact: bool = False) -> str | Missing:
+    """Return a fraction as a percentage with up to two decimals, or as a number with up to four.
 
-    Rounds down, because a result below its target must not look equal to it. With ``exact`` it has all digits.
+    Rounds down, and up where lower is better: a result that misses its target must not look equal to it. With
+    ``exact`` it has all digits.
 
     >>> quality(0.6843, as_percent=True), quality(0.75499, as_percent=True), quality(0.405, as_percent=False)
     ('68.43%', '75.49%', '0.405')
+    >>> quality(2.85001, as_percent=False, round_up=True)
+    '2.8501'
     """
     if isinstance(value, Missing):
         return value
     # The shortest decimal for this float. 0.6843 times 100 is exactly 68.43 only in decimal arithmetic.
     shortest = Decimal(repr(float(value))) * (100 if as_percent else 1)
-    rounded = shortest
+    rounded, rounding = shortest, ROUND_CEILING if round_up else ROUND_FLOOR
     # A fraction is at most 1, but a record may contain any number, and rounding is limited to these digits.
     if abs(shortest) < _MOST_ROUNDED:
-        rounded = shortest.quantize(Decimal("0.01" if as_percent else "0.0001"), rounding=ROUND_FLOOR)
+        rounded = shortest.quantize(Decimal("0.01" if as_percent else "0.0001"), rounding=rounding)
     text = f"{shortest if exact else rounded:f}"
     whole, _, decimals = text.partition(".")
     return f"{whole}.{decimals.rstrip('0') or '0'}{'%' if as_percent else ''}"
@@ -132,10 +135,17 @@ def gib(value_bytes: int | Missing, *, trim: bool = False, exact: bool = False) 
     return text.removesuffix(".0") if trim else text
 
 
-def in_unit(value: float | Missing, unit: Unit, *, as_percent: bool, exact: bool = False) -> str | Missing:
-    """Return a reported value in its unit, see :mod:`chipperf.records.columns`; ``as_percent`` is for quality."""
-    if unit in ("fraction", "share"):
-        return quality(value, as_percent=as_percent or unit == "share", exact=exact)
+def in_unit(
+    value: float | Missing, unit: Unit, *, as_percent: bool, round_up: bool = False, exact: bool = False
+) -> str | Missing:
+    """Return a reported value in its unit, see :mod:`chipperf.records.columns`.
+
+    ``as_percent`` and ``round_up`` are for :func:`quality`.
+    """
+    if unit == "share":
+        return quality(value, as_percent=True, exact=exact)
+    if unit == "fraction":
+        return quality(value, as_percent=as_percent, round_up=round_up, exact=exact)
     if unit == "bytes":
         return gib(value if isinstance(value, Missing) else round(value), exact=exact)
     return number(value, exact=exact)

@@ -36,7 +36,7 @@ from chipperf.importing.log_lines import (
 )
 from chipperf.importing.monitor_log import read_monitor_log
 from chipperf.languages import ENGLISH, in_language
-from chipperf.records.convergence import meets_target
+from chipperf.records.convergence import lower_is_better, meets_target
 from chipperf.records.plausibility import check_record
 from chipperf.records.schema import UNKNOWN, UNKNOWN_NAME, EvaluationPoint, Failure, Missing, Status, Topology
 
@@ -252,8 +252,10 @@ class _FlagPerfAttempt:
         quality, target = record.metrics.quality, record.case.target
         for event in finished:
             is_known = not isinstance(quality, Missing) and not isinstance(target, Missing)
-            if event.values.get("converged") is True and is_known and not meets_target(quality, target):
-                texts.append(f"converged: True, but the result {quality} is below the case's target {target}")
+            lower = lower_is_better(record.case)
+            if event.values.get("converged") is True and is_known and not meets_target(quality, target, lower=lower):
+                side = "above" if lower else "below"
+                texts.append(f"converged: True, but the result {quality} is {side} the case's target {target}")
         return [finished[0].located(text, "FINISHED") for text in texts]
 
     def _finished_metrics(self, event: LogEvent) -> dict[str, Any]:

@@ -158,7 +158,8 @@ def plan_job(options: TrainOptions, *, started_s: float, observer: JobObserver) 
             values=values.model_dump(),
             changes=list(resolved.changes),
             notes=list(resolved.notes),
-            global_batch_size=values.batch_size * values.accumulate_steps * topology.world_size,
+            samples_per_item=values.samples_per_item,
+            global_batch_size=values.global_batch_size(topology.world_size),
         ),
         limits=options.limits,
         topology=topology,
@@ -290,7 +291,8 @@ def _prepare_directory(job: Job, directory: RunDirectory, observer: JobObserver)
     if not job.resumes:
         directory.create()
         directory.write_plan(plan)
-        directory.write_record(planned_record(plan, job.session, metric=job.case.metric))
+        lower = job.case.lower_is_better
+        directory.write_record(planned_record(plan, job.session, metric=job.case.metric, lower_is_better=lower))
         return plan
     import torch
 

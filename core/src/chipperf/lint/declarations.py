@@ -27,10 +27,9 @@ _CLAUSE_END: Final = re.compile(r"[,，;；:：]")
 _NEGATION: Final = re.compile(
     r"\b(?:no|none|nothing|neither|never|nor|not|without)\b|n't\b|不|无|没有|并非", re.IGNORECASE
 )
-_BELOW: Final = re.compile(
-    r"低于目标|未达到|未达标|未收敛|没有收敛|没有达到|below (?:the )?target|not converged|did not converge|not reach",
-    re.IGNORECASE,
-)
+_MISSED: Final = r"未达到|未达标|未收敛|没有收敛|没有达到|not converged|did not converge|not reach"
+_BELOW: Final = re.compile(rf"低于目标|below (?:the )?target|{_MISSED}", re.IGNORECASE)
+_ABOVE: Final = re.compile(rf"高于目标|above (?:the )?target|{_MISSED}", re.IGNORECASE)
 _RESULT: Final = re.compile(r"\b(?:result|accuracy|run)\b|converge|结果|收敛|精度|准确率", re.IGNORECASE)
 _SCHEDULE: Final = re.compile(r"epoch|step|sample|轮|步|样本|shorten|缩短|提前", re.IGNORECASE)
 _SHAPE: Final = re.compile(r"(?<!\d)(\d{1,4})\s*[x×]\s*(\d{1,4})(?!\d)", re.IGNORECASE)
@@ -57,15 +56,19 @@ def sentences(document: Markdown) -> Iterator[str]:
             yield from filter(None, _SENTENCE_END.split(shown(text)))
 
 
-def says_below(sentence: str, shape: str, metric: str, goal: float, result: float, *, only_row: bool) -> bool:
+def says_below(
+    sentence: str, shape: str, metric: str, goal: float, result: float, *, only_row: bool, lower: bool
+) -> bool:
     """Return whether a sentence says that the result of a row of topology ``shape`` misses the target ``goal``.
 
-    It names the row, unless that is the only one, the target, and no other result.
+    With ``lower``, a result misses its target from above. The sentence names the row, unless that is the only one, the
+    target, and no other result.
     """
     shapes = {f"{machines}x{cards}" for machines, cards in _SHAPE.findall(sentence)}
     if shape not in shapes if shapes else not only_row:
         return False
-    if not any(_BELOW.search(clause) and not _negated(clause) for clause in _CLAUSE_END.split(sentence)):
+    missed = _ABOVE if lower else _BELOW
+    if not any(missed.search(clause) and not _negated(clause, missed) for clause in _CLAUSE_END.split(sentence)):
         return False
     numbers = _NUMBER.findall(_SHAPE.sub("", sentence))
     is_fraction = wording.is_fraction(wording.quality_kind(metric))
@@ -77,8 +80,8 @@ def says_below(sentence: str, shape: str, metric: str, goal: float, result: floa
     return any(of_target) and not any(others) and bool(named)
 
 
-def _negated(clause: str) -> bool:
-    return _NEGATION.search(_BELOW.sub("", clause)) is not None
+def _negated(clause: str, missed: re.Pattern[str]) -> bool:
+    return _NEGATION.search(missed.sub("", clause)) is not None
 
 
 def _is(value: float, text: str, in_percent: bool) -> bool:

@@ -170,8 +170,14 @@ class LintedDocument:
         value, goal = row.quality, self.goal_of(row)
         if value is None or goal is None:
             return None
-        sign = -1 if wording.lower_is_better(row.headers.get("quality", "")) else 1
+        sign = -1 if self.lower_is_better(row.headers.get("quality", "")) else 1
         return value * sign >= goal * sign or math.isclose(value, goal, rel_tol=1e-9)
+
+    def lower_is_better(self, metric: str) -> bool:
+        """Return whether the smaller of two results of a metric is the better one: as its name or the case says."""
+        case = self.case
+        of_case = case is not None and wording.is_same_metric(metric, case.report.quality_column)
+        return wording.lower_is_better(metric) or (case is not None and of_case and case.lower_is_better)
 
     def is_of_case(self, row: DocumentRow) -> bool:
         """Return whether a row is of the case's model; some documents have sections on other sizes of it."""

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from chipperf.languages import phrase
 from chipperf.precisions import PRECISIONS
 from chipperf.records.columns import WINDOWED
-from chipperf.records.convergence import meets_target
+from chipperf.records.convergence import best_of, lower_is_better, meets_target
 from chipperf.records.event_metrics import window_figures
 from chipperf.records.schema import (
     LEAST_COVERAGE,
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from chipperf.languages import Phrase
-    from chipperf.records.schema import Record
+    from chipperf.records.schema import Number, Record
 
 Check = Literal[
     "settings",
@@ -243,19 +243,26 @@ def _times(record: Record) -> Iterator[Relation]:
 
 def _result(record: Record) -> Iterator[Relation]:
     metrics, curve, where = record.metrics, record.metrics.curve, "metrics.curve"
+    lower = lower_is_better(record.case)
     for name in ("quality", "best_quality"):
         value = getattr(metrics, name)
-        yield _at_most(f"metrics.{name}", value, "fraction", 1)
+        yield _at_most(f"metrics.{name}", value, "fraction", None if lower else 1)
         yield _at_most("0", 0, f"metrics.{name}", value)
-    yield _at_most("metrics.quality", metrics.quality, "best_quality", metrics.best_quality)
     reached, target = metrics.time_to_target, record.case.target
+    worse: list[tuple[str, Number]] = [("metrics.quality", metrics.quality)]
     if isinstance(reached, TimeToTarget):
-        yield _at_most("case.target", target, "best_quality", metrics.best_quality)
+        worse.append(("case.target", target))
+    for name, value in worse:
+        best_quality = metrics.best_quality
+        if lower:
+            yield _at_most("metrics.best_quality", best_quality, name, value)
+        else:
+            yield _at_most(name, value, "best_quality", best_quality)
     if not curve:
         return
     yield Relation("metrics.quality", _unless_withheld(metrics.quality), where, curve[-1].value)
     values = [point.value for point in curve if not isinstance(point.value, Missing)]
-    best = max(values, default=curve[-1].value)
+    best = best_of(values, lower=lower) if values else curve[-1].value
     yield Relation("metrics.best_quality", _unless_withheld(metrics.best_quality), where, best)
     for before, after in pairwise(curve):
         yield _at_most(f"{where}.elapsed_s", before.elapsed_s, f"{where}.elapsed_s", after.elapsed_s)
@@ -268,7 +275,7 @@ def _result(record: Record) -> Iterator[Relation]:
     yield _at_most(f"{where}.step", curve[-1].step, "metrics.steps", metrics.steps)
     if isinstance(target, Missing) or (isinstance(reached, Missing) and reached.missing == "withheld"):
         return
-    first = next((point for point in curve if meets_target(point.value, target)), None)
+    first = next((point for point in curve if meets_target(point.value, target, lower=lower)), None)
     said = (reached.seconds, reached.epoch) if isinstance(reached, TimeToTarget) else None
     implied = (first.elapsed_s, first.epoch) if first else None
     yield Relation("metrics.time_to_target", str(said), where, str(implied))
@@ -367,8 +374,9 @@ def _unless_withheld(value: object) -> object:
 def _settings(record: Record) -> Iterator[Relation]:
     values, precision, metrics = record.hyperparameters.values, record.precision, record.metrics
     changes, limits = record.hyperparameters.changes, record.limits
-    batch = _product(values.get("batch_size"), values.get("accumulate_steps"), record.topology.world_size)
-    given = "batch_size x accumulate_steps x topology"
+    per_item, ranks = record.hyperparameters.samples_per_item, record.topology.world_size
+    batch = _product(values.get("batch_size"), per_item, values.get("accumulate_steps"), ranks)
+    given = f"batch_size x {'samples_per_item x ' if per_item > 1 else ''}accumulate_steps x topology"
     yield Relation("hyperparameters.global_batch_size", record.hyperparameters.global_batch_size, given, batch)
     yield Relation("seed", record.seed, "hyperparameters.values.seed", values.get("seed"))
     workers = values.get("workers")

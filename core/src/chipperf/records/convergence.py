@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Final, Literal
 from chipperf.records.schema import Missing, TimeToTarget
 
 if TYPE_CHECKING:
-    from chipperf.records.schema import Number, Record
+    from collections.abc import Iterable
+
+    from chipperf.records.schema import CaseRecord, Number, Record
 
 
 LOWER_IS_BETTER: Final = ("perplexity", "loss", "error rate", "squared error")
@@ -34,13 +36,23 @@ def convergence_outcome(record: Record) -> Outcome:
         return "not_run"
     if isinstance(record.case.target, Missing):
         return "no_target"
-    is_met = meets_target(metrics.quality, record.case.target, record.case.metric)
+    is_met = meets_target(metrics.quality, record.case.target, lower=lower_is_better(record.case))
     met = isinstance(metrics.time_to_target, TimeToTarget) or is_met
     return "converged" if met else "below_target"
 
 
-def meets_target(quality: Number, target: Number, metric: str = "") -> bool:
+def lower_is_better(case: CaseRecord) -> bool:
+    """Return whether the smaller of two qualities of a case is the better one."""
+    return case.lower_is_better or case.metric in LOWER_IS_BETTER
+
+
+def best_of(qualities: Iterable[float], *, lower: bool) -> float:
+    """Return the best of at least one quality, which with ``lower`` is the smallest."""
+    return min(qualities) if lower else max(qualities)
+
+
+def meets_target(quality: Number, target: Number, *, lower: bool) -> bool:
     """Return whether the result of an evaluation meets a case's target. Without one of them, nothing is met."""
     if isinstance(quality, Missing) or isinstance(target, Missing):
         return False
-    return quality <= target if metric in LOWER_IS_BETTER else quality >= target
+    return quality <= target if lower else quality >= target

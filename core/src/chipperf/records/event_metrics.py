@@ -11,7 +11,7 @@ from typing import Annotated, Any, Final
 from pydantic import AliasPath, BaseModel, ConfigDict, Field, ValidationError
 
 from chipperf.errors import first_fault
-from chipperf.records.convergence import meets_target
+from chipperf.records.convergence import best_of, lower_is_better, meets_target
 from chipperf.records.files import read_bounded
 from chipperf.records.schema import MINIMUM_WINDOWS, EvaluationPoint, Missing, Record, Throughput, TimeToTarget, Window
 
@@ -105,11 +105,15 @@ def measured_in_events(record: Record, events: Path) -> Record:
     found: dict[str, Any] = {"curve": curve, "restart_windows": windows["restart"]}
     if measured := throughput(windows["measured"]):
         found["p_train"] = measured
+    lower = lower_is_better(record.case)
     if curve:
         values = [point.value for point in curve if not isinstance(point.value, Missing)]
-        found |= {"quality": curve[-1].value, "best_quality": max(values, default=curve[-1].value)}
+        found |= {
+            "quality": curve[-1].value,
+            "best_quality": best_of(values, lower=lower) if values else curve[-1].value,
+        }
     target = record.case.target
-    met = [point for point in curve if meets_target(point.value, target)]
+    met = [point for point in curve if meets_target(point.value, target, lower=lower)]
     if met:
         found["time_to_target"] = TimeToTarget(seconds=met[0].elapsed_s, epoch=met[0].epoch)
     return record.model_copy(update={"metrics": record.metrics.model_copy(update=found)})

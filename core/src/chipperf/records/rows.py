@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 from chipperf.errors import RecordError, UnusableRecord
 from chipperf.records.columns import COLUMNS, Unit, completed_value
-from chipperf.records.convergence import run_verdict
+from chipperf.records.convergence import lower_is_better, run_verdict
 from chipperf.records.schema import Missing
 from chipperf.records.store import StoredRecord, find_records, read_stored
 
@@ -114,6 +114,7 @@ def as_row(stored: StoredRecord) -> dict[str, Value]:
         "metrics_version": record.metrics_version,
         "metric": record.case.metric,
         "target": record.case.target,
+        "lower_is_better": lower_is_better(record.case),
     }
     row: dict[str, Value] = {key: None if isinstance(value, Missing) else value for key, value in facts.items()}
     for column in COLUMNS:

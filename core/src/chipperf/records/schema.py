@@ -104,13 +104,14 @@ class Vendor(StrictModel):
 
 
 class CaseRecord(StrictModel):
-    """The case that ran."""
+    """The case that ran. With ``lower_is_better``, as of a loss, quality and target may exceed 1."""
 
     name: str
     version: str
     preset: str
     metric: str
     target: float | Missing
+    lower_is_better: bool = False
 
 
 class Topology(StrictModel):
@@ -166,11 +167,16 @@ class HyperparameterChange(StrictModel):
 
 
 class HyperparametersRecord(StrictModel):
-    """Values in force and their differences from the base."""
+    """Values in force and their differences from the base.
+
+    ``samples_per_item`` is the number of samples in one of the ``batch_size`` items of a batch: 1, or the tokens of a
+    sequence.
+    """
 
     values: dict[str, Setting]
     changes: list[HyperparameterChange] | Missing
     notes: list[str] = []
+    samples_per_item: Annotated[int, Field(ge=1)] = 1
     global_batch_size: int | Missing
 
 

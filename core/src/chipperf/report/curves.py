@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, cast
 
 from chipperf.errors import UsageError
+from chipperf.records.convergence import best_of, lower_is_better, meets_target
 from chipperf.records.schema import Missing, Throughput
 from chipperf.report.tracing import TrackedValue, track_each
 
@@ -222,7 +223,7 @@ def _curve(group: CurveRuns, axis: Axis, quantity: Quantity, *, number: int) -> 
         runs=group.runs,
         positions=tuple(positions),
         last_place=max(run.points[-1].place(axis) for run in group.runs),
-        best=max(values),
+        best=best_of(values, lower=lower_is_better(group.runs[0].record.case)),
         lowest=min(values),
         reached=sum(map(_reached_target, group.runs)) if quantity == "quality" else 0,
     )
@@ -234,7 +235,8 @@ def _shared_places(places: Iterable[Iterable[float]]) -> list[float]:
 
 def _reached_target(run: RunPoints) -> bool:
     target = run.record.case.target
-    return not isinstance(target, Missing) and any(point.value >= target for point in run.points)
+    lower = lower_is_better(run.record.case)
+    return any(meets_target(point.value, target, lower=lower) for point in run.points)
 
 
 def _meeting(curve: Curve, baseline: Curve) -> Meeting | None:

@@ -103,7 +103,11 @@ def render_page(
     for directory in filter(None, directories):
         _refuse_templates_of_one_language(directory, names)
     environment = _environment(
-        *directories, language, exact=view.kind == "imported", as_percent=view.profile.quality_as_percent
+        *directories,
+        language,
+        exact=view.kind == "imported",
+        as_percent=view.profile.quality_as_percent,
+        round_up=view.lower_is_better,
     )
     environment.foreign.clear()
     banner = _render(environment, [f"core/banner{_SUFFIX}"], view)
@@ -137,7 +141,13 @@ def _refuse_templates_of_one_language(directory: Path, names: Iterable[str]) -> 
 
 @lru_cache(maxsize=16)
 def _environment(
-    user_templates: Path | None, vendor_templates: Path | None, language: Language, *, exact: bool, as_percent: bool
+    user_templates: Path | None,
+    vendor_templates: Path | None,
+    language: Language,
+    *,
+    exact: bool,
+    as_percent: bool,
+    round_up: bool,
 ) -> templating.SandboxedTemplates:
     """Return Jinja's environment; ``exact`` writes values with all digits."""
     environment = templating.SandboxedTemplates(
@@ -158,7 +168,7 @@ def _environment(
         "number": partial(formatting.number, exact=exact),
         "quality": partial(formatting.quality, exact=exact),
         "gib": partial(formatting.gib, exact=exact),
-        "in_unit": partial(formatting.in_unit, as_percent=as_percent, exact=exact),
+        "in_unit": partial(formatting.in_unit, as_percent=as_percent, round_up=round_up, exact=exact),
         "setting": formatting.setting,
         "marker": formatting.marker,
         "in_words": lambda topology: topology_words(topology.nnodes, topology.nproc_per_node),

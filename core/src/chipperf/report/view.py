@@ -14,6 +14,7 @@ from chipperf.durations import format_duration
 from chipperf.errors import UnusableRecord, UsageError
 from chipperf.precisions import PRECISIONS
 from chipperf.records.columns import columns_of
+from chipperf.records.convergence import lower_is_better
 from chipperf.records.plausibility import check_scaling
 from chipperf.records.schema import METRICS_VERSION, Missing
 from chipperf.report.comparability import RunDifference, differences, require_comparable, require_same
@@ -111,6 +112,7 @@ class ReportView:
 
     Attributes:
         profile: The case's texts and formats for reports.
+        lower_is_better: Whether the smaller of two qualities is the better one.
         dataset: The dataset of all rows.
         reference: The dataset that the case is defined on.
         environment: Fact by name (the text fields of :class:`~chipperf.records.schema.Environment`).
@@ -132,6 +134,7 @@ class ReportView:
     case: str
     case_version: str
     profile: ReportProfile
+    lower_is_better: bool
     dataset: Dataset
     reference: ReferenceDataset
     on_reference_dataset: bool
@@ -198,6 +201,7 @@ def build_view(records: Sequence[Record], *, baseline: Sequence[Record] = ()) ->
         case=case.name,
         case_version=first.case.version,
         profile=case.report,
+        lower_is_better=lower_is_better(first.case),
         dataset=first.dataset,
         reference=case.data.reference,
         on_reference_dataset=is_on_reference_dataset(first, case),

@@ -39,7 +39,7 @@ M = TypeVar("M", bound="BaseModel")
 UNTOLD: Final = Missing(missing="unknown", reason="the vendor's stack does not tell")
 
 
-def planned_record(plan: RunPlan, session: Session, *, metric: str) -> Record:
+def planned_record(plan: RunPlan, session: Session, *, metric: str, lower_is_better: bool = False) -> Record:
     """Return the record of a run that has not started. It has all settings and no measurements."""
     return Record(
         kind="simulated" if session.simulated else "measured",
@@ -49,7 +49,12 @@ def planned_record(plan: RunPlan, session: Session, *, metric: str) -> Record:
         status=Status(state="running"),
         vendor=vendor_record(session),
         case=CaseRecord(
-            name=plan.case, version=plan.case_version, preset=plan.preset, metric=metric, target=NOT_REACHED
+            name=plan.case,
+            version=plan.case_version,
+            preset=plan.preset,
+            metric=metric,
+            target=NOT_REACHED,
+            lower_is_better=lower_is_better,
         ),
         topology=plan.topology,
         precision=PrecisionRecord(

@@ -30,8 +30,9 @@ class Progress:
         loss: Mean training loss of the last window; ``None`` before the first window.
         evaluation: Result of the latest evaluation as text.
         steps_per_epoch: Optimizer steps of an epoch; 0 if nothing is trained in epochs.
-        best: Best quality so far, a fraction.
-        target: Quality at which training ends, a fraction; ``None`` if there is none.
+        best: Best quality so far.
+        target: Quality at which training ends; ``None`` if there is none.
+        lower_is_better: Whether the smaller of two qualities is the better one; then they are no fractions.
     """
 
     phase: str = "starting"
@@ -43,6 +44,11 @@ class Progress:
     steps_per_epoch: int = 0
     best: float | None = None
     target: float | None = None
+    lower_is_better: bool = False
+
+    def shown(self, quality: float) -> str:
+        """Return a quality as text: a fraction as a percentage."""
+        return f"{quality:.5g}" if self.lower_is_better else f"{quality:.2%}"
 
 
 _PROGRESS = TypeAdapter(Progress)
@@ -72,10 +78,13 @@ class ProgressFile:
         self._progress.phase = name
         self._write()
 
-    def training(self, steps_per_epoch: int, target: float | None, best: float | None) -> None:
+    def training(
+        self, steps_per_epoch: int, target: float | None, best: float | None, *, lower_is_better: bool = False
+    ) -> None:
         """Report the start of training, with the best quality of former sessions."""
         now = self._progress
         now.steps_per_epoch, now.target, now.best = steps_per_epoch, target, best
+        now.lower_is_better = lower_is_better
         self.phase("training")
 
     def report(self, step: int, steps: int, samples: int) -> None:
@@ -99,9 +108,10 @@ class ProgressFile:
 
     def evaluated(self, epoch: float, metric: str, value: float | None) -> None:
         """Report the result of an evaluation; ``None`` if it has none."""
-        shown = "not defined" if value is None else f"{value:.2%}"
-        best = self._progress.best
-        self._progress.best = best if value is None else max(value, best or 0.0)
+        now = self._progress
+        shown = "not defined" if value is None else now.shown(value)
+        known = [each for each in (now.best, value) if each is not None]
+        now.best = (min if now.lower_is_better else max)(known, default=None)
         self._progress.evaluation = f"epoch {epoch:g}: {metric} {shown}"
         self._samples, self._reported_s = 0, time.monotonic()
         self._write()

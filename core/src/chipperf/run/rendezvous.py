@@ -55,10 +55,7 @@ def open_store(rank: Rank, timeout_s: float) -> TCPStore:
     from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
     # Every rank looks, so that none waits for a store that rank 0 cannot open.
-    if "master_listen_fd" not in (TCPStore.__init__.__doc__ or ""):
-        raise PluginError(
-            "this torch cannot give the ranks a store that listens on one address", hint="use torch 2.1 or one rank"
-        )
+    require_store()
     if not rank.is_main:
         return connect_store(timeout_s)
     host, port = _address()
@@ -78,6 +75,16 @@ def open_store(rank: Rank, timeout_s: float) -> TCPStore:
     except NotImplementedError:
         # In torch 2.4, the default kind of store takes no socket.
         return serve(use_libuv=False)
+
+
+def require_store() -> None:
+    """Raise :class:`PluginError` with torch 2.0, whose store takes no socket."""
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]
+
+    if "master_listen_fd" not in (TCPStore.__init__.__doc__ or ""):
+        raise PluginError(
+            "this torch cannot give the ranks a store that listens on one address", hint="use torch 2.1 or one rank"
+        )
 
 
 def connect_store(timeout_s: float) -> TCPStore:

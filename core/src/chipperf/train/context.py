@@ -46,6 +46,7 @@ class RunContext:
     events: EventLog
     progress: ProgressFile
     spans: Spans
+    lower_is_better: bool = False
     checkpoints: CheckpointWriter | None = None
     stop: StopRequest = field(default_factory=StopRequest)
     devices: Sequence[DeviceInfo] = ()

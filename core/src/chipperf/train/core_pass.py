@@ -110,9 +110,13 @@ def _break_down(
 def count_forward_flops(replica: Replica, batch: Batch, workload: Workload) -> Number:
     """Return the floating-point operations of one sample's forward pass, of products and convolutions, as it runs."""
     try:
-        from torch.utils.flop_counter import FlopCounterMode
+        from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
-        with torch.no_grad(), replica.without_exchange(), FlopCounterMode(display=False) as counter:
+        # torch does not count the attention of its own CPU kernel.
+        kernel = getattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu", None)
+        count = {kernel: lambda *shapes, **_: sdpa_flop_count(*shapes[:3])}
+        counting = FlopCounterMode(display=False, custom_mapping=count if kernel else None)
+        with torch.no_grad(), replica.without_exchange(), counting as counter:
             replica.forward(batch)
     except Exception as error:
         # An operator of the vendor's that torch cannot count must not cost the run.

@@ -49,12 +49,13 @@ def add_evaluation(context: RunContext, state: RunState, evaluation: Evaluation,
         details=dict(evaluation.details),
     )
     state.curve.append(point)
-    metric, value = context.metric, None if isinstance(point.value, Missing) else point.value
+    metric, lower = context.metric, context.lower_is_better
+    value = None if isinstance(point.value, Missing) else point.value
     context.events.write("eval_accuracy", value, metric=metric, **point.model_dump(exclude={"value"}))
     context.events.write("eval_stop", point.epoch, step=point.step)
     context.progress.evaluated(point.epoch, metric, value)
     context.notify(
         EvaluationFinished(run_id=context.plan.run_id, epoch=point.epoch, step=point.step, metric=metric, value=value)
     )
-    if context.target is not None and value is not None and meets_target(value, context.target):
+    if context.target is not None and meets_target(point.value, context.target, lower=lower):
         state.time_to_target = TimeToTarget(seconds=elapsed_s, epoch=point.epoch)

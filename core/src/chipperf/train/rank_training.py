@@ -15,6 +15,7 @@ from chipperf.cases.workload import WorkloadContext
 from chipperf.errors import TrainingStopped, UsageError
 from chipperf.plugin.torch_helpers import HOST_VARIABLES, user_variables
 from chipperf.plugin.types import RunStarted
+from chipperf.records.convergence import best_of
 from chipperf.records.schema import Missing
 from chipperf.run.collectives import Collectives
 from chipperf.run.failure import describe, ignore_signals
@@ -85,6 +86,7 @@ def initialize(
         hyperparameters=hyperparameters,
         target=target,
         metric=case.metric,
+        lower_is_better=case.lower_is_better,
         precision=precision,
         distributed=distributed,
         device=device,
@@ -195,7 +197,7 @@ def _measure_products(context: RunContext, replica: Replica) -> dict[str, Roundi
 def announce_start(context: RunContext, steps: int) -> None:
     """Write the run's settings to the event log, and tell the observers that it starts after so many steps."""
     plan, events, h, world_size = context.plan, context.events, context.hyperparameters, context.rank.world_size
-    events.write("global_batch_size", h.batch_size * h.accumulate_steps * world_size)
+    events.write("global_batch_size", h.global_batch_size(world_size))
     events.write("seed", h.seed)
     events.write("opt_base_learning_rate", h.lr)
     events.write("train_samples", context.workload.dataset.train_samples)
@@ -235,7 +237,10 @@ def train(context: RunContext, loop: TrainingLoop, sampler: TelemetrySampler) ->
     try:
         with sampler if rank.local_rank == 0 else nullcontext():
             known = [point.value for point in loop.state.curve if not isinstance(point.value, Missing)]
-            context.progress.training(loop.state.steps_per_epoch, context.target, max(known, default=None))
+            lower = context.lower_is_better
+            best = best_of(known, lower=lower) if known else None
+            per_epoch = loop.state.steps_per_epoch
+            context.progress.training(per_epoch, context.target, best, lower_is_better=lower)
             if not loop.train():
                 raise TrainingStopped
         context.progress.phase("measuring")

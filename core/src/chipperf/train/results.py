@@ -15,6 +15,7 @@ from chipperf.plugin.torch_helpers import HOST_VARIABLES, user_variables
 from chipperf.plugin.types import Capability
 from chipperf.records.columns import WINDOWED
 from chipperf.records.consistency import CROSS_CHECK_TOLERANCE
+from chipperf.records.convergence import best_of
 from chipperf.records.event_metrics import throughput
 from chipperf.records.schema import (
     MINIMUM_WINDOWS,
@@ -185,6 +186,7 @@ def _status(failure: Failure | None) -> Status:
 
 def _metrics(context: RunContext, state: RunState, power: Power | Missing) -> Metrics:
     train, core, values = throughput(state.windows), state.core, [point.value for point in state.curve]
+    known = _known(values)
     too_few = Missing(
         missing="not_run", reason=f"{len(state.windows)} measurement windows, at least {MINIMUM_WINDOWS} are needed"
     )
@@ -199,7 +201,7 @@ def _metrics(context: RunContext, state: RunState, power: Power | Missing) -> Me
         "data_wait": spread(state.data_waits_s),
         "step_breakdown": state.breakdown,
         "quality": values[-1] if values else None,
-        "best_quality": max(_known(values), default=values[-1] if values else None),
+        "best_quality": best_of(known, lower=context.lower_is_better) if known else values[-1] if values else None,
         "time_to_target": state.time_to_target or _why_no_time_to_target(context, state),
         "projected_train_seconds": projected_s if state.ended_by_budget else None,
         "memory": _memory(state.memory, power, context.session) if state.memory else None,
@@ -232,7 +234,7 @@ def _why_no_time_to_target(context: RunContext, state: RunState) -> Missing:
         return Missing(missing="not_run", reason="no evaluation was completed")
     if not (known := _known(point.value for point in state.curve)):
         return Missing(missing="not_applicable", reason="no evaluation has a result")
-    best = max(known)
+    best = best_of(known, lower=context.lower_is_better)
     epoch = next(point.epoch for point in state.curve if point.value == best)
     within = ""
     if state.ended_by_budget and context.plan.limits.budget_s is not None:

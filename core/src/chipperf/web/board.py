@@ -9,7 +9,7 @@ from chipperf.documents.document_identity import installed_cases
 from chipperf.documents.format import in_unit, marker
 from chipperf.languages import Phrase, phrase
 from chipperf.records.columns import Column, columns_of, completed_value
-from chipperf.records.convergence import Verdict, run_verdict
+from chipperf.records.convergence import Verdict, lower_is_better, run_verdict
 from chipperf.records.schema import Missing, MissingKind, Record
 from chipperf.report.curves import MINIMUM_POINTS, read_points
 from chipperf.report.row import card_short_name, configuration_name, fix_hp, precision_name, row_label
@@ -269,7 +269,7 @@ def _cells(record: Record, verdict: Verdict) -> Iterator[PageCell]:
         yield _reported(record, column, verdict, as_percent=quality_as_percent(case))
         if column.name == "quality":
             yield PageCell(
-                text=VERDICTS[verdict] if verdict != "not_completed" else STATES[record.status.state],
+                text=_verdict_text(record, verdict),
                 field="status" if verdict == "not_completed" else "metrics.quality",
                 sort=list(VERDICTS).index(verdict),
             )
@@ -277,12 +277,20 @@ def _cells(record: Record, verdict: Verdict) -> Iterator[PageCell]:
     yield cell(fix_hp(record, case) if case else not_installed, "hyperparameters.changes")
 
 
+def _verdict_text(record: Record, verdict: Verdict) -> Phrase:
+    if verdict == "not_completed":
+        return STATES[record.status.state]
+    missed = verdict == "below_target" and lower_is_better(record.case)
+    return phrase("above target") if missed else VERDICTS[verdict]
+
+
 def _reported(record: Record, column: Column, verdict: Verdict, *, as_percent: bool) -> PageCell:
     """Return the cell of a reported value. The peak of used memory is shown with the capacity."""
     path, value = column.find(record)
+    lower = lower_is_better(record.case)
 
     def write(value: float) -> object:
-        return in_unit(value, column.unit, as_percent=as_percent, exact=record.kind == "imported")
+        return in_unit(value, column.unit, as_percent=as_percent, round_up=lower, exact=record.kind == "imported")
 
     def of_total(value: float) -> Phrase:
         memory = record.metrics.memory

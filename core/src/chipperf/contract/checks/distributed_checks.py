@@ -21,18 +21,18 @@ import psutil
 
 from chipperf.cases.registry import case_names
 from chipperf.contract import tolerances
-from chipperf.contract.check import NotApplicable, NotRun, check, fail, require
+from chipperf.contract.check import NotApplicable, NotRun, check, fail, not_run_on, require
 from chipperf.contract.collective_trial import CollectiveTrial, numbers_of, require_equal
 from chipperf.contract.devices import probed_devices, ranks_share_device, training_command
 from chipperf.contract.isolation import call_in_fork, innermost_call, patient, reason_of
-from chipperf.errors import DeviceError
+from chipperf.errors import DeviceError, PluginError
 from chipperf.launch.rank_processes import GRACE_S
 from chipperf.plugin.types import Capability, DistributedConfig, EnvironmentSettings, Rank
 from chipperf.precisions import PRECISIONS
 from chipperf.run.directory import RunDirectory, rank_log_name
 from chipperf.run.failure import DUMP_SIGNAL
 from chipperf.run.ranks import job_ranks, rank_from_environment, rank_variables, require_distinct_cards
-from chipperf.run.rendezvous import LOOPBACK
+from chipperf.run.rendezvous import LOOPBACK, require_store
 from chipperf.train.preparation import data_parallel, join_process_group
 
 if TYPE_CHECKING:
@@ -115,6 +115,8 @@ def backend_works(subject: PluginUnderTest) -> None:
     except Exception as error:
         fail(f"a process group of backend {config.backend!r} cannot be made or used: {reason_of(error)}")
     require(found == [1, 1, 1], f"in a group of one rank, the sum over ranks of 1, 1, 1 is {found}")
+    with not_run_on(PluginError, "several ranks cannot meet"):
+        require_store()
 
 
 @_distributed_check(

@@ -200,10 +200,11 @@ def results_below_target_say_so(subject: LintedDocument) -> Iterator[Problem]:
     said = list(sentences(subject.document.markdown)) if missed else []
     for row, metric, goal, result, stated in missed:
         only_row = len({id(each[0]) for each in missed}) == 1
-        if any(says_below(each, row.shape, metric, goal, result, only_row=only_row) for each in said):
+        lower = subject.lower_is_better(metric)
+        if any(says_below(each, row.shape, metric, goal, result, only_row=only_row, lower=lower) for each in said):
             continue
         cell = row.cells["quality"]
-        side = "above" if wording.lower_is_better(metric) else "below"
+        side = "above" if lower else "below"
         yield Problem(cell.place, f"{cell.text} is {side} the target {stated}, without a word")
     yield from subject.implausible("result")
 

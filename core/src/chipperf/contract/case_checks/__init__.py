@@ -1,0 +1,1 @@
+"""The checks that every case is held to, on the CPU reference: their ids begin with K."""
