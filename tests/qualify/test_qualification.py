@@ -278,3 +278,21 @@ def test_certificate_that_shows_nothing_is_no_claim(steps: list[Any] | None, tmp
     verdict = judge_qualification(make_state(), directory)
 
     assert "First steps against the CPU reference, not compared: mobilenetv2" in map(str, verdict.may_not)
+
+
+def test_bundle_that_was_changed_after_its_check_is_not_verified(
+    carry_out: Callable[..., Qualification], place: Path
+) -> None:
+    directory = QualificationDirectory(place / "out")
+    directory.path.mkdir()
+    directory.bundle.write_bytes(b"checked")
+    carry_out(make_state())
+
+    told = {}
+    for content in (b"checked", b"another"):
+        directory.bundle.write_bytes(content)
+        verdict = judge_qualification(directory.read(), directory)
+        told[content] = any("is verified" in str(text) for text in verdict.may)
+
+    assert told == {b"checked": True, b"another": False}
+    assert "The bundle bundle.tar.gz: it was changed after it was checked" in map(str, verdict.may_not)

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Final, Literal
 import chipperf
 from chipperf.errors import RecordError, UsageError
 from chipperf.qualify.qualify_plan import Candidate, fitting, suite_text
+from chipperf.records.checkpoints import digest_of
 from chipperf.records.files import read_model, write_atomically
 from chipperf.records.process_files import hold_process_file
-from chipperf.records.schema import StrictModel
+from chipperf.records.schema import Sha256, StrictModel
 from chipperf.records.store import read_record
 from chipperf.run.directory import RunDirectory, writing_to
 from chipperf.run.programs import program
@@ -47,7 +48,8 @@ class QualifyStage(StrictModel, frozen=False):
 class Qualification(StrictModel, frozen=False):
     """Content of ``qualification.json``.
 
-    ``software`` is what :func:`software_of` gave, and ``start_s`` the measured start of the vendor's stack.
+    ``software`` is what :func:`software_of` gave, ``start_s`` the measured start of the vendor's stack, and
+    ``bundle_sha256`` the digest of the bundle that was checked.
     """
 
     version: Literal[1] = 1
@@ -64,6 +66,7 @@ class Qualification(StrictModel, frozen=False):
     key: Path | None = None
     sessions: int = 0
     runs: int | None = None
+    bundle_sha256: Sha256 | None = None
     stages: list[QualifyStage]
 
     def stage(self, name: str) -> QualifyStage:
@@ -193,6 +196,8 @@ class StageRunner:
             stage.state = "interrupted"
         elif code == 0:
             stage.state = "completed"
+            if stage.name == "bundle" and self.directory.bundle.exists():
+                self.state.bundle_sha256 = digest_of(self.directory.bundle).sha256
         else:
             stage.state = "out_of_time" if time.monotonic() > deadline_s else "failed"
             stage.error = printed_cause(code, log) if code is not None else None

@@ -238,6 +238,9 @@ def _bundle(state: Qualification, directory: QualificationDirectory) -> Iterator
         return
     digest = digest_of(directory.bundle).sha256
     name = directory.bundle.name
+    if digest != state.bundle_sha256:
+        yield Claim(False, phrase("The bundle %(name)s: it was changed after it was checked", name=name))
+        return
     if state.key:
         text = phrase("The bundle %(name)s is verified and signed; its SHA-256 is %(digest)s", name=name, digest=digest)
         yield Claim(True, text)
