@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import runpy
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -121,6 +122,45 @@ def test_repeats_of_which_none_completed_are_shown_as_failed(
     assert ended.code == 0
     assert "failed" in ended.out
     assert "0 of 2 repeats completed" in ended.out
+
+
+@pytest.mark.parametrize(
+    ("edit", "error"),
+    [
+        (lambda all: all | {"planned": 2, "runs": all["runs"][:2]}, "leaves out repeat-2, and the others may be"),
+        (lambda all: all | {"planned": 2}, "the runs have the seeds [0, 1, 2], and 2 that follow each other"),
+        (lambda all: all | {"planned": 2, "runs": all["runs"][::2]}, "the runs have the seeds [0, 2], and 2 that"),
+        (lambda all: all | {"runs": all["runs"][:1] * 3}, "the runs have the seeds [0, 0, 0]"),
+        (
+            lambda all: all | {"runs": [each | {"seed": each["seed"] + 7} for each in all["runs"]]},
+            "has the seed 0, and",
+        ),
+        (lambda all: all | {"runs": [{**all["runs"][0], "directory": "../other"}]}, "runs.0.directory"),
+    ],
+    ids=["last one", "fewer planned", "one between", "one thrice", "other seeds", "elsewhere"],
+)
+def test_list_of_repeats_that_was_edited_is_refused(
+    edit: Callable[[dict[str, Any]], object], error: str, invoke: Invoke, tmp_path: Path, repeated: Callable[..., str]
+) -> None:
+    repeated("all", [4500.0, 4600.0, None])
+    assert "2 of 3 repeats completed" in invoke("compare", "all").out
+    file = tmp_path / "all" / REPEATS_FILE
+    file.write_text(json.dumps(edit(json.loads(file.read_text()))))
+
+    ended = invoke("compare", "all")
+
+    assert ended.code == 2
+    assert error in ended.err
+
+
+def test_further_attempt_stands_for_the_run(invoke: Invoke, tmp_path: Path, repeated: Callable[..., str]) -> None:
+    repeated("all", [4500.0, 4600.0, 4700.0])
+    (tmp_path / "all" / "repeat-2").rename(tmp_path / "all" / "repeat-2-attempt-2")
+    shutil.copytree(tmp_path / "all" / "repeat-1", tmp_path / "all" / "repeat-2")
+    file = tmp_path / "all" / REPEATS_FILE
+    file.write_text(file.read_text().replace('"repeat-2"', '"repeat-2-attempt-2"'))
+
+    assert invoke("compare", "all").code == 0
 
 
 def test_repeats_that_were_removed_are_left_out(invoke: Invoke, tmp_path: Path, repeated: Callable[..., str]) -> None:

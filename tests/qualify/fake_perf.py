@@ -17,7 +17,7 @@ action = json.loads((place / "behavior.json").read_text()).get(arguments[0])
 if action == "fail":
     print("perf: error: it was told to")
     sys.exit(4)
-if action == "hang":
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+if action in ("hang", "finish when told to end"):
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143 if action == "hang" else 0))
     (place / "hanging").touch()
     time.sleep(60)

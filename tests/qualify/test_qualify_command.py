@@ -109,3 +109,15 @@ def test_qualification_is_begun_once(qualify: Callable[..., Result], tmp_path: P
     qualify(*options)
 
     assert "already holds a qualification" in message(qualify(*options))
+
+
+def test_qualification_continues_only_with_the_versions_it_was_begun_with(
+    qualify: Callable[..., Result], tmp_path: Path
+) -> None:
+    qualify("--vendor", "cpu", "--cases", "mobilenetv2", "--out", "proof")
+    assert qualify("--out", "proof", "--resume").exception is None
+    file = tmp_path / "proof" / "qualification.json"
+    content = json.loads(file.read_text())
+    file.write_text(json.dumps(content | {"software": "chipperf-plugin 0.0.1, chipperf 0.0.1"}))
+
+    assert "was begun with chipperf-plugin 0.0.1, chipperf 0.0.1" in message(qualify("--out", "proof", "--resume"))

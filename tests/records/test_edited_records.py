@@ -16,6 +16,7 @@ from chipperf.errors import PerfError
 from chipperf.records.schema import Record
 from chipperf.records.store import find_records, read_record
 from chipperf.report.render import render_report
+from factory import make_record
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -317,6 +318,17 @@ def test_an_edit_that_cannot_be_found_has_a_reason(edit: Edit, reason: str) -> N
     assert data != finished()
     assert findings(data) == [], "it can be found: move it to the others"
     assert reason
+
+
+@pytest.mark.parametrize(("factor", "is_found"), [(1.04, False), (1.1, True)])
+def test_more_arithmetic_than_the_case_has_is_found(factor: float, is_found: bool) -> None:
+    case = find_case("resnet50")
+    assert case.forward_flops
+    record = make_record(case__version=case.version, metrics__forward_flops=case.forward_flops * factor)
+
+    found = findings(record.model_dump(mode="json"))
+
+    assert any(text.startswith("metrics.forward_flops is") for text in found) is is_found
 
 
 def test_five_edits_do_not_make_a_demo_a_benchmark() -> None:

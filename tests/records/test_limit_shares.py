@@ -65,8 +65,19 @@ def test_what_lacks_makes_the_share_missing(share: Any, changes: dict[str, Any])
     assert share(run(**changes)) == FAILED
 
 
-def test_limit_of_zero_gives_no_share() -> None:
-    assert isinstance(share_of_products(run(products_flops_per_s=0.0)), Missing)
+@pytest.mark.parametrize(
+    ("share", "changes"),
+    [
+        (share_of_products, {"products_flops_per_s": 0.0}),
+        (share_of_products, {"products_flops_per_s": -24e12}),
+        (share_of_products, {"products_flops_per_s": 1e-300, "metrics__forward_flops": 1e300}),
+        (share_of_bus, {"hyperparameters__global_batch_size": 0}),
+        (share_of_bus, {"hyperparameters__global_batch_size": -100}),
+        (share_of_bus, {"bus_bytes_per_s": -1.0}),
+    ],
+)
+def test_what_cannot_be_gives_no_share(share: Any, changes: dict[str, Any]) -> None:
+    assert share(run(**changes)).missing == "failed"
 
 
 def test_without_limits_there_is_no_share() -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from datetime import datetime, timedelta, timezone
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from chipperf.errors import RecordError
 from chipperf.languages import LANGUAGES, in_language
 from chipperf.records.machine_limits import (
     MachineLimits,
@@ -20,49 +21,15 @@ from chipperf.records.machine_limits import (
 )
 from chipperf.records.plausibility import check_record
 from chipperf.records.schema import LimitsOfRun, Missing, Record
-from factory import make_record, throughput
+from factory import make_record
+from limits_factory import CREATED, HOST, card, limits_of_card, make_limits
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-HOST = "a" * 64
-CREATED = datetime(2026, 1, 1, 10, 0, tzinfo=timezone.utc)
 UNTOLD = {"missing": "unknown"}
-
-
-def card(rank: int, **changes: Any) -> dict[str, Any]:
-    known = {"name": "ACME A1", "uuid": f"A1-{rank}", "pci_bus_id": f"0000:0{rank}:00.0", "total_bytes": 2**36}
-    return {"rank": rank, **known, **changes}
-
-
-def limits_of_card(rank: int, flops_per_s: float = 100e12, **changes: Any) -> dict[str, Any]:
-    product = {
-        "effective": "fp32",
-        "arithmetic": "fp32",
-        "shape": [4096, 4096, 4096],
-        "rate": throughput(flops_per_s),
-        "peak_flops_per_s": 128e12,
-        "peak_source": "data sheet",
-    }
-    return {"card": card(rank), "products": {"fp32": product}, **changes}
-
-
-def make_limits(count: int = 8, **changes: Any) -> MachineLimits:
-    record = make_record().model_dump(mode="json")
-    content = {
-        "kind": "measured",
-        "limits_id": "limits-acme-1",
-        "chipperf_version": "0.1.0",
-        "created_at": CREATED,
-        "seconds": 60.0,
-        "vendor": record["vendor"],
-        "host": HOST,
-        "environment": record["environment"],
-        "cards": [limits_of_card(rank) for rank in range(count)],
-        "all_reduce": {"ranks": count, "sizes": [{"size_bytes": 2**20, "rate": throughput(200e9)}]},
-    }
-    return MachineLimits.model_validate({**content, **changes})
+IDLE = {"epoch": 1, "first_step": 1, "steps": 1, "samples": 0, "seconds": 1.0}
 
 
 def make_run(cards: list[dict[str, Any]] | None = None, **changes: Any) -> Record:
@@ -213,6 +180,45 @@ def test_run_above_its_limit_is_implausible(changes: dict[str, Any], text: str, 
     found = [str(finding.text) for finding in check_record(beside) if finding.check == "limits"]
 
     assert found == ([text] if text else [])
+
+
+def test_limits_of_another_day_are_implausible(write: Callable[..., Path]) -> None:
+    run = make_run()
+    for days, is_found in ((0.9, False), (1.1, True)):
+        limits = make_limits(created_at=run.created_at - timedelta(days=days))
+        beside = run.model_copy(update={"machine_limits": limits_of_run(write(limits, f"{days}"), limits, run)})
+
+        found = [str(finding.text) for finding in check_record(beside) if finding.check == "limits"]
+
+        assert found == (["the limits limits-acme-1 are of another day than the run"] if is_found else [])
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda limits: limits["cards"][0]["products"]["fp32"]["rate"].update(median=50e12),
+        lambda limits: limits["cards"][0]["products"]["fp32"]["rate"].update(windows=[]),
+        lambda limits: limits["all_reduce"]["sizes"][0]["rate"].update(median=400e9),
+        lambda limits: limits["all_reduce"]["sizes"][0].update(
+            rate={**dict.fromkeys(("median", "iqr", "mean_of_totals"), 0.0), "windows": [IDLE] * 5}
+        ),
+        lambda limits: limits.update(created_at="2026-01-01T10:00:00"),
+    ],
+    ids=["another median", "no windows", "another bus", "nothing done", "no time zone"],
+)
+def test_edited_limits_are_refused_and_cost_no_run_its_record(
+    edit: Callable[[dict[str, Any]], None], write: Callable[..., Path], run: Path
+) -> None:
+    file = write(make_limits())
+    content = json.loads(file.read_text())
+    edit(content)
+    file.write_text(json.dumps(content))
+
+    with pytest.raises(RecordError):
+        read_limits(file)
+    taken = take_limits(run, make_run(), HOST)
+    assert isinstance(taken, Missing)
+    assert taken.missing == "not_run"
 
 
 def test_key_that_occurs_twice_is_refused(write: Callable[..., Path]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from chipperf.records.consistency import Relation, plain_name
 from chipperf.records.plausibility import check_record
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from chipperf.cases.base import Case
     from chipperf.records.plausibility import Implausibility
     from chipperf.records.schema import Record
+
+_FLOPS_TOLERANCE: Final = 0.05
 
 
 def check_with_case(record: Record, case: Case | None) -> tuple[Implausibility, ...]:
@@ -29,6 +31,10 @@ def relations_to_case(record: Record, case: Case | None) -> Iterator[Relation]:
     base, preset, reference = case.base.model_dump(), case.presets.get(record.case.preset), case.data.reference
     what = f"case {case.name} {case.version}"
     yield Relation("case.metric", record.case.metric, what, case.metric)
+    if record.case.preset == "full":
+        # Other numbers of classes change it a little, and torch may not know an operator of the vendor's.
+        flops, at_most = record.metrics.forward_flops, case.forward_flops
+        yield Relation("metrics.forward_flops", flops, what, at_most, _FLOPS_TOLERANCE, is_limit=True)
     yield Relation("case.preset", record.case.preset, what, ", ".join(case.presets) if preset is None else None)
     if plain_name(dataset.name) == plain_name(reference.name):
         yield Relation("dataset.train_samples", dataset.train_samples, "dataset.name", reference.train_samples)

@@ -17,9 +17,15 @@ from chipperf.errors import CheckFailed, TrainingError, UsageError
 from chipperf.languages import LANGUAGES
 from chipperf.launch.sequence import ProcessSequence, require_torch
 from chipperf.limits.limits_job import plan_limits
-from chipperf.plugin.installed import REFERENCE_VENDOR
+from chipperf.plugin.installed import REFERENCE_VENDOR, find_vendor
 from chipperf.plugin.selection import select_vendor
-from chipperf.qualify.qualification import Qualification, QualificationDirectory, QualifyStage, StageRunner
+from chipperf.qualify.qualification import (
+    Qualification,
+    QualificationDirectory,
+    QualifyStage,
+    StageRunner,
+    software_of,
+)
 from chipperf.qualify.qualify_plan import allotments, candidates, choose_cases, fitting, measure_start
 from chipperf.qualify.verdict import MAY, MAY_NOT, NOTHING, REPEAT, judge_qualification, verdict_markdown
 from chipperf.records.files import write_atomically
@@ -57,6 +63,11 @@ def qualify(
             raise UsageError("--resume needs --out", hint="name the directory of the qualification")
         directory = QualificationDirectory(out)
         state = directory.read()
+        if (software := software_of(find_vendor(state.vendor))) != state.software:
+            raise UsageError(
+                f"the qualification in {out} was begun with {state.software}; now there is {software}",
+                hint="what one version showed says nothing of another: qualify again, with another --out",
+            )
     else:
         state = _plan(vendor, budget, cases, data, preset, sign)
         directory = QualificationDirectory(out or Path(f"qualify-{state.vendor}"))
@@ -91,6 +102,7 @@ def _plan(
     words = [f"--{option}={value}" for option, value in given.items() if value]
     return Qualification(
         vendor=name,
+        software=software_of(selection.entry),
         created_at=datetime.now(timezone.utc),
         command=shlex.join(["perf", "qualify", *words, *(f"--data={text}" for text in data)]),
         budget_s=budget_s,

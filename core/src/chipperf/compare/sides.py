@@ -7,8 +7,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from chipperf.errors import DocumentError, RecordError
-from chipperf.records.repeats import read_repeats
+from chipperf.errors import DocumentError, RecordError, UsageError
+from chipperf.records.repeats import REPEATS_FILE, read_repeats
+from chipperf.records.schema import Missing
 from chipperf.records.store import read_record
 
 if TYPE_CHECKING:
@@ -59,7 +60,13 @@ def _runs(path: Path) -> Side:
     for run in repeats.runs:
         # A run without a record never started, or its record was removed. It counts as planned.
         with suppress(RecordError):
-            runs.append((read_record(path / run.directory), path / run.directory))
+            record = read_record(path / run.directory)
+            if record.seed != run.seed and not isinstance(record.seed, Missing):
+                raise UsageError(
+                    f"the run in {path / run.directory} has the seed {record.seed}, and {REPEATS_FILE} says {run.seed}",
+                    hint="the file was edited; name the runs themselves, each is a column then",
+                )
+            runs.append((record, path / run.directory))
     completed = [run for run in runs if run[0].status.state == "completed"]
     if not runs:
         raise RecordError(f"none of the repeats in {path} left a record", hint="name other runs")

@@ -10,11 +10,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
+import chipperf
 from chipperf.errors import RecordError, UsageError
 from chipperf.qualify.qualify_plan import Candidate, fitting, suite_text
+from chipperf.records.checkpoints import digest_of
 from chipperf.records.files import read_model, write_atomically
 from chipperf.records.process_files import hold_process_file
-from chipperf.records.schema import StrictModel
+from chipperf.records.schema import Sha256, StrictModel
 from chipperf.records.store import read_record
 from chipperf.run.directory import RunDirectory, writing_to
 from chipperf.run.programs import program
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from chipperf.launch.sequence import ProcessSequence
+    from chipperf.plugin.installed import PluginEntry
     from chipperf.records.schema import Record
 
 StageState = Literal["waiting", "running", "completed", "failed", "out_of_time", "interrupted"]
@@ -43,10 +46,15 @@ class QualifyStage(StrictModel, frozen=False):
 
 
 class Qualification(StrictModel, frozen=False):
-    """Content of ``qualification.json``. ``start_s`` is the measured start of the vendor's stack."""
+    """Content of ``qualification.json``.
+
+    ``software`` is what :func:`software_of` gave, ``start_s`` the measured start of the vendor's stack, and
+    ``bundle_sha256`` the digest of the bundle that was checked.
+    """
 
     version: Literal[1] = 1
     vendor: str
+    software: str
     created_at: datetime
     command: str
     budget_s: float
@@ -58,11 +66,17 @@ class Qualification(StrictModel, frozen=False):
     key: Path | None = None
     sessions: int = 0
     runs: int | None = None
+    bundle_sha256: Sha256 | None = None
     stages: list[QualifyStage]
 
     def stage(self, name: str) -> QualifyStage:
         """Return a stage by name."""
         return next(stage for stage in self.stages if stage.name == name)
+
+
+def software_of(entry: PluginEntry) -> str:
+    """Return plugin and chipperf with their versions. What one version shows says nothing of another."""
+    return f"{entry.source}, chipperf {chipperf.__version__}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,21 +196,28 @@ class StageRunner:
             stage.state = "interrupted"
         elif code == 0:
             stage.state = "completed"
+            if stage.name == "bundle" and self.directory.bundle.exists():
+                self.state.bundle_sha256 = digest_of(self.directory.bundle).sha256
         else:
             stage.state = "out_of_time" if time.monotonic() > deadline_s else "failed"
             stage.error = printed_cause(code, log) if code is not None else None
         self._changed(stage)
 
     def _run(self, stage: QualifyStage, deadline_s: float) -> tuple[int | None, Path]:
-        """Run the commands of a stage while there is time. Return the first code that is not 0, and the log."""
+        """Run the commands of a stage. Return the first code that is not 0, and the log.
+
+        The code is ``None`` if no command failed, but not all had their turn: time ran out, or a signal came.
+        """
         log, worst = self.directory.log(stage.name), 0
         for arguments in self._commands(stage):
+            if self.sequence.interrupted or time.monotonic() > deadline_s:
+                return worst or None, log
             with log.open("a", encoding="utf-8") as file:
                 file.write(f"$ {shlex.join(['perf', *arguments])}\n")
             command = [*program("chipperf"), *arguments]
             code = self.sequence.run(command, output=log, is_overdue=lambda: time.monotonic() > deadline_s)
-            if code is None or self.sequence.interrupted or time.monotonic() > deadline_s:
-                return code, log
+            if code is None:
+                return worst or None, log
             worst = worst or code
         return worst, log
 

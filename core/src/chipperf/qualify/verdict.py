@@ -18,12 +18,13 @@ from chipperf.plugin.installed import REFERENCE_VENDOR
 from chipperf.records.checkpoints import digest_of
 from chipperf.records.columns import BY_NAME
 from chipperf.records.files import read_model
-from chipperf.records.machine_limits import read_limits
+from chipperf.records.machine_limits import above_peak, read_limits
 from chipperf.records.schema import Missing, Throughput
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from chipperf.contract.certificate import CaseComparison
     from chipperf.languages import Language
     from chipperf.qualify.qualification import Qualification, QualificationDirectory
     from chipperf.records.machine_limits import MachineLimits
@@ -114,20 +115,26 @@ def _contract(directory: QualificationDirectory) -> Iterator[Claim]:
 
 
 def _limits(directory: QualificationDirectory) -> Iterator[Claim]:
-    found: MachineLimits | None = None
-    for file in sorted(directory.path.glob("limits-*/limits.json")):
+    measured: list[MachineLimits] = []
+    for file in directory.path.glob("limits-*/limits.json"):
         with suppress(RecordError):
-            found = read_limits(file)
+            measured.append(read_limits(file))
+    found = max(measured, key=lambda each: each.created_at, default=None)
     if found is None:
         yield Claim(False, phrase("Limits of the machine: none were measured"))
         return
     for card in found.cards:
+        excessive = {
+            f"products {precision}"
+            for precision, each in card.products.items()
+            if above_peak(each.rate, each.peak_flops_per_s, each.peak_source, precision)
+        }
         for name, rate in card.rates():
             if isinstance(rate, Throughput):
                 scale, unit = (1e12, "TFLOP/s") if name.startswith("products") else (1e9, "GB/s")
                 shown = f"{text_or_marker(number(rate.median / scale), 'en')} {unit}"
                 text = phrase("Limit of card %(card)s, %(name)s: %(rate)s", card=card.card.rank, name=name, rate=shown)
-                yield Claim(True, text)
+                yield Claim(name not in excessive, text)
             elif rate.missing != "not_applicable":
                 why = rate.reason or rate.missing
                 text = phrase("Limit of card %(card)s, %(name)s: %(why)s", card=card.card.rank, name=name, why=why)
@@ -150,12 +157,13 @@ def _limits(directory: QualificationDirectory) -> Iterator[Claim]:
 def _certificates(state: Qualification, directory: QualificationDirectory) -> Iterator[Claim]:
     left = []
     for case in state.cases:
-        try:
+        own: list[CaseComparison] = []
+        with suppress(RecordError):
             found = read_model(Certificate, directory.certificate(case), hint=_HINT)
-        except RecordError:
+            own = [each for each in found.comparisons if each.case == case and each.steps]
+        if not own:
             left.append(case)
-            continue
-        for each in found.comparisons:
+        for each in own:
             yield Claim(each.within, phrase("First steps against the CPU reference: %(summary)s", summary=each.summary))
     if left:
         yield Claim(False, phrase("First steps against the CPU reference, not compared: %(names)s", names=left))
@@ -187,6 +195,12 @@ def _of_run(record: Record) -> Iterator[Claim]:
         why = record.status.failure.message if record.status.failure else record.status.state
         yield Claim(False, phrase("Run %(name)s: %(why)s", name=name, why=why))
         return
+    case = None
+    with suppress(PerfError):
+        case = find_case(record.case.name)
+    findings = check_with_case(record, case)
+    for finding in findings:
+        yield Claim(False, phrase("Run %(name)s: implausible: %(why)s", name=name, why=finding.text))
     core = record.metrics.p_core
     if isinstance(core, Throughput):
         mfu = BY_NAME["mfu"]
@@ -201,14 +215,9 @@ def _of_run(record: Record) -> Iterator[Claim]:
                 rate=rate,
                 share=share,
             )
-        yield Claim(True, text)
+        yield Claim(not findings, text)
     else:
         yield Claim(False, phrase("Run %(name)s: no p_core, %(why)s", name=name, why=str(core)))
-    case = None
-    with suppress(PerfError):
-        case = find_case(record.case.name)
-    for finding in check_with_case(record, case):
-        yield Claim(False, phrase("Run %(name)s: implausible: %(why)s", name=name, why=finding.text))
 
 
 def _stages(state: Qualification) -> Iterator[Claim]:
@@ -229,6 +238,9 @@ def _bundle(state: Qualification, directory: QualificationDirectory) -> Iterator
         return
     digest = digest_of(directory.bundle).sha256
     name = directory.bundle.name
+    if digest != state.bundle_sha256:
+        yield Claim(False, phrase("The bundle %(name)s: it was changed after it was checked", name=name))
+        return
     if state.key:
         text = phrase("The bundle %(name)s is verified and signed; its SHA-256 is %(digest)s", name=name, digest=digest)
         yield Claim(True, text)

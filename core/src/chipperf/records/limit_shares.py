@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -53,7 +54,7 @@ def share_of_bus(record: Record) -> Number:
     def share(limit: float, rate: float, size_bytes: float, batch: float) -> float:
         return bus_bytes(size_bytes, record.topology.world_size) * rate / batch / limit
 
-    batch = record.hyperparameters.global_batch_size
+    batch = _above_0(record.hyperparameters.global_batch_size, "global batch")
     return _known(share, _limit(record, "bus_bytes_per_s"), _p_core(record), record.metrics.gradient_bytes, batch)
 
 
@@ -67,7 +68,13 @@ def _utilization(record: Record, limit: str) -> Number:
 def _limit(record: Record, name: str) -> Number:
     limits = record.machine_limits
     found: Number = limits if isinstance(limits, Missing) else getattr(limits, name)
-    return Missing(missing="failed", reason="the limit is not above 0") if found == 0 else found
+    return _above_0(found, "limit")
+
+
+def _above_0(value: Number, name: str) -> Number:
+    """Return what divides. In an edited record, it may be anything."""
+    is_wrong = not isinstance(value, Missing) and value <= 0
+    return Missing(missing="failed", reason=f"the {name} is not above 0") if is_wrong else value
 
 
 def _p_core(record: Record) -> Number:
@@ -77,4 +84,8 @@ def _p_core(record: Record) -> Number:
 
 def _known(compute: Callable[..., float], *values: Number) -> Number:
     """Return what is computed from the values, or the first of them that is missing."""
-    return next((value for value in values if isinstance(value, Missing)), None) or compute(*values)
+    missing = next((value for value in values if isinstance(value, Missing)), None)
+    result = math.nan if missing else compute(*values)
+    return missing or (
+        result if math.isfinite(result) else Missing(missing="failed", reason="the share is no finite number")
+    )

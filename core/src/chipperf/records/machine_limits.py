@@ -14,10 +14,12 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, Literal, get_args
 
-from pydantic import Field, FiniteFloat
+from pydantic import AfterValidator, AwareDatetime, Field, FiniteFloat
 
 from chipperf.errors import RecordError
 from chipperf.languages import phrase
+from chipperf.records.consistency import differing_from_windows
+from chipperf.records.event_metrics import window_figures
 from chipperf.records.files import read_bounded, read_model, write_atomically
 from chipperf.records.schema import (
     LIMITS_NAME,
@@ -40,18 +42,29 @@ if TYPE_CHECKING:
     from chipperf.languages import Phrase
     from chipperf.records.schema import Record
 
-Rate = Throughput | Missing
-
 HostLink = Literal["h2d_pinned", "d2h_pinned", "h2d_pageable", "d2h_pageable"]
 MemoryOperation = Literal["copy", "add"]
 
 HOST_LINKS: Final[tuple[HostLink, ...]] = get_args(HostLink)
 MEMORY_OPERATIONS: Final[tuple[MemoryOperation, ...]] = get_args(MemoryOperation)
 
+
+def _measured(throughput: Throughput) -> Throughput:
+    figures = window_figures(throughput.windows)
+    if figures is None or figures["median"] <= 0 or any(differing_from_windows(throughput)):
+        raise ValueError("it is not the rate of its windows")
+    return throughput
+
+
+Measured = Annotated[Throughput, AfterValidator(_measured)]
+Rate = Measured | Missing
+
 VARYING: Final = 0.1
 """Interquartile range, as a fraction of the median, from which a limit is said to vary."""
 
-_SAME_DAY: Final = timedelta(days=1)
+SAME_DAY: Final = timedelta(days=1)
+"""Most time between the limits of a run and its start."""
+
 _ABOVE: Final = 3
 """Directories above a run's that may hold limits: its suite's, with the directory of a configuration between."""
 
@@ -89,7 +102,7 @@ class AllReduceLimit(StrictModel):
     """Bus bandwidth of an all-reduce of one size, by nccl-tests' definition."""
 
     size_bytes: Annotated[int, Field(ge=1)]
-    rate: Throughput
+    rate: Measured
 
 
 class AllReduceLimits(StrictModel):
@@ -115,7 +128,7 @@ class MachineLimits(StrictModel):
     kind: Literal["measured", "simulated"]
     limits_id: str
     chipperf_version: str
-    created_at: datetime
+    created_at: AwareDatetime
     seconds: FiniteFloat
     vendor: Vendor
     host: Sha256
@@ -186,7 +199,7 @@ def find_limits(directory: Path, record: Record, host: str) -> Path | None:
         for file in above.glob(f"limits*/{LIMITS_NAME}"):
             with suppress(RecordError):
                 limits = read_limits(file)
-                is_of_day = abs(record.created_at - limits.created_at) <= _SAME_DAY
+                is_of_day = abs(record.created_at - limits.created_at) <= SAME_DAY
                 if limits.host == host and is_of_day and limits_of_run(file, limits, record).matches:
                     found.append((limits.created_at, file))
     return max(found)[1] if found else None

@@ -14,7 +14,8 @@ from chipperf.languages import Phrase, phrase
 from chipperf.records.columns import WINDOWED
 from chipperf.records.consistency import ORDER_SLACK, contradictions, first_contradictions
 from chipperf.records.limit_shares import Peak, model_flops_utilization, share_of_bus, share_of_products
-from chipperf.records.machine_limits import above_peak
+from chipperf.records.machine_limits import SAME_DAY, above_peak
+from chipperf.records.rows import aware
 from chipperf.records.scaling import MAX_EFFICIENCY, pair_efficiency, scaling_identity
 from chipperf.records.schema import Missing, Throughput
 
@@ -154,6 +155,8 @@ def _limits(record: Record) -> Iterator[tuple[Check, Phrase]]:
     limits = record.machine_limits
     if isinstance(limits, Missing):
         return
+    if abs(aware(record.created_at) - aware(limits.created_at)) > SAME_DAY:
+        yield "limits", phrase("the limits %(name)s are of another day than the run", name=limits.limits_id)
     precision = record.precision.requested
     if text := above_peak(limits.products_flops_per_s, limits.peak_flops_per_s, limits.peak_source, precision):
         yield "limits", text

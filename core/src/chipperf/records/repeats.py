@@ -8,15 +8,20 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from chipperf.errors import RecordError, UsageError
+from pydantic import Field, model_validator
+
+from chipperf.errors import RecordError, UnusableRecord, UsageError
 from chipperf.records.columns import Unit, columns_of
 from chipperf.records.files import read_model, write_atomically
 from chipperf.records.schema import METRICS_VERSION, Missing, Number, StrictModel
-from chipperf.records.store import read_record
+from chipperf.records.store import RECORD_NAME, read_record
 
 REPEATS_FILE = "repeats.json"
+
+ATTEMPT = "-attempt-"
+"""What is between the name of a run and the number of a further attempt, in the name of the attempt's directory."""
 
 OLYMPIC_REPEATS = 5
 """With at least this many values, the lowest and the highest are dropped and the others averaged."""
@@ -41,7 +46,7 @@ class Aggregate(StrictModel):
 class RepeatedRun(StrictModel):
     """One of the repeats. ``directory`` is relative to the directory of the file."""
 
-    directory: str
+    directory: Annotated[str, Field(pattern=r"^[^/\\.][^/\\]*$")]
     seed: int
     state: Literal["completed", "failed", "interrupted"]
     run_id: str | None = None
@@ -64,6 +69,15 @@ class Repeats(StrictModel):
     def completed(self) -> int:
         """Number of completed runs."""
         return sum(run.state == "completed" for run in self.runs)
+
+    @model_validator(mode="after")
+    def _accounts_for_seeds(self) -> Repeats:
+        """Check that the runs can be those of the planned seeds, which follow each other, each once."""
+        seeds = [run.seed for run in self.runs]
+        is_span = not seeds or max(seeds) - min(seeds) < self.planned
+        if len({run.directory for run in self.runs}) < len(seeds) or len(set(seeds)) < len(seeds) or not is_span:
+            raise ValueError(f"the runs have the seeds {seeds}, and {self.planned} that follow each other were planned")
+        return self
 
 
 def repeat_seeds(first: int, count: int) -> list[int]:
@@ -119,10 +133,25 @@ def read_repeats(directory: Path) -> Repeats | None:
     """Return the repeats in a directory, or ``None`` if it has none.
 
     Raises:
-        RecordError: The file cannot be read or has another form.
+        RecordError: The file cannot be read, has another form, or leaves out a run that is there.
     """
     file = directory / REPEATS_FILE
-    return read_model(Repeats, file, hint="the file was edited or is incomplete") if file.is_file() else None
+    if not file.is_file():
+        return None
+    repeats = read_model(Repeats, file, hint="the file was edited or is incomplete")
+    listed = {_run_of(run.directory) for run in repeats.runs}
+    there = sorted(each.parent.name for each in directory.glob(f"*/{RECORD_NAME}"))
+    if left_out := [name for name in there if _run_of(name) not in listed]:
+        raise UnusableRecord(
+            f"{file} leaves out {', '.join(left_out)}, and the others may be the better ones",
+            hint="the file was edited; name the runs themselves, each is a column then",
+        )
+    return repeats
+
+
+def _run_of(directory: str) -> str:
+    """Return the name of a run from the directory of one of its attempts."""
+    return directory.partition(ATTEMPT)[0]
 
 
 def summarize_repeats(

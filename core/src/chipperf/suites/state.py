@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from chipperf.errors import RecordError, UnusableRecord, UsageError
 from chipperf.records.checkpoints import newest_complete_step
 from chipperf.records.files import parse_model, read_bounded, write_atomically
-from chipperf.records.repeats import REPEATS_FILE, RepeatedRun, Repeats, summarize_repeats
+from chipperf.records.repeats import ATTEMPT, REPEATS_FILE, RepeatedRun, Repeats, summarize_repeats
 from chipperf.records.schema import StrictModel
 from chipperf.records.store import read_record
 from chipperf.run.directory import RunDirectory, writing_to
@@ -146,7 +146,7 @@ class SuiteDirectory:
             checkpoints = RunDirectory(self.path / last).checkpoints
             if run.state == "interrupted" and newest_complete_step(checkpoints) is not None:
                 return NextAttempt(run=name, number=number, directory=last, resumes=True)
-            directory = f"{name}-attempt-{len(run.attempts) + 1}"
+            directory = f"{name}{ATTEMPT}{len(run.attempts) + 1}"
         return NextAttempt(run=name, number=number, directory=directory, resumes=False)
 
     def arguments(self, planned: PlannedRun, attempt: NextAttempt, place: Sequence[str]) -> list[str]:
