@@ -8,7 +8,7 @@ import shutil
 
 import numpy as np
 import pytest
-from chipperf.data import sample
+from chipperf.data import generated_dataset, sample
 from chipperf.data.generated_dataset import default_sample_root
 from chipperf.data.imagefolder import scan_imagefolder
 from chipperf.data.sample import SampleOptions, class_names, ensure_sample_dataset, render
@@ -117,7 +117,7 @@ def test_a_second_process_that_finished_first_wins(tmp_path):
 
 
 def test_too_little_space_is_an_error_with_the_bytes_needed(tmp_path, monkeypatch):
-    monkeypatch.setattr(sample.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(100, 90, 10))
+    monkeypatch.setattr(generated_dataset.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(100, 90, 10))
     with pytest.raises(DataError, match=r"no space for the sample dataset in .*: about \d+ bytes are needed"):
         ensure_sample_dataset(OPTIONS, tmp_path)
 
@@ -126,7 +126,7 @@ def test_disk_that_fills_up_leaves_nothing(tmp_path, monkeypatch):
     def full(*arguments):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(sample, "files_sha256", full)
+    monkeypatch.setattr(generated_dataset, "files_sha256", full)
     with pytest.raises(DataError, match="no space for the sample dataset"):
         ensure_sample_dataset(OPTIONS, tmp_path)
     assert list(tmp_path.iterdir()) == []

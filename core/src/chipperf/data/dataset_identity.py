@@ -162,7 +162,8 @@ def files_sha256(root: Path, paths: Iterable[str]) -> str:
                 digest.update(chunk)
                 if len(chunk) == _CHUNK_BYTES:
                     content.seek(step_bytes - _CHUNK_BYTES, os.SEEK_CUR)
-            if os.fstat(content.fileno()).st_size != size_bytes:
+            is_read_whole = step_bytes == _CHUNK_BYTES
+            if os.fstat(content.fileno()).st_size != size_bytes or (is_read_whole and content.tell() != size_bytes):
                 raise DataError(f"{file}: changes while it is read", hint="wait until the dataset is complete")
     return digest.hexdigest()
 
