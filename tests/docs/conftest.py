@@ -25,6 +25,7 @@ _SMALLER = {
     "perf qualify --vendor": "--dry-run",
     "perf qualify --out": "--help",
     "perf data check": "--any-size",
+    "perf report runs --case": "--case mobilenetv2",
     "perf data sample --out": "--train-per-class 2 --val-per-class 1",
 }
 """Options that make a command harmless; they follow its own, and the last of two equal options counts."""
