@@ -7,8 +7,8 @@ import random
 import numpy as np
 import pytest
 import torch
-from chipperf.errors import ConfigError
-from chipperf.train.preparation import generator_states, restore_generators, synchronized_batchnorm
+from chipperf.errors import ConfigError, TrainingError
+from chipperf.train.preparation import generator_states, on_device, restore_generators, synchronized_batchnorm
 from tiny_training import DEVICE
 
 
@@ -33,3 +33,19 @@ def test_batch_statistics_over_ranks_need_an_accelerator():
     converted = synchronized_batchnorm(model, torch.device("meta"))
 
     assert [type(module).__name__ for module in converted] == ["Linear", "SyncBatchNorm"]
+
+
+class Tied(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = torch.nn.Linear(3, 3)
+        self.second = torch.nn.Linear(3, 3)
+        self.second.weight = self.first.weight
+
+
+def test_weight_that_a_device_parts_from_its_twin_is_refused() -> None:
+    assert len(list(on_device(Tied(), torch.device("cpu")).parameters())) == 3
+
+    # torch treats this type as it does those of other vendors.
+    with pytest.raises(TrainingError, match="the move to meta gives 1 modules a weight of their own"):
+        on_device(Tied(), torch.device("meta"))

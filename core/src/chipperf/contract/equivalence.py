@@ -46,7 +46,7 @@ from chipperf.precisions import ARITHMETICS, PRECISIONS
 from chipperf.run.progress import ProgressFile
 from chipperf.torchtools import gradient_scaler
 from chipperf.train.effective_precision import measure_effective_precision
-from chipperf.train.preparation import autocast, memory_format_of, seed_everything
+from chipperf.train.preparation import autocast, memory_format_of, on_device, seed_everything
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -257,7 +257,7 @@ class _Side:
 
     def take(self, model: torch.nn.Module) -> None:
         """Use ``model`` for training. The vendor may change its memory layout."""
-        self.model = model.to(self.device).train()
+        self.model = on_device(model, self.device).train()
         if self.session is not None:
             self.model = self.session.prepare_model(self.model, self.policy, self.device)
         self.workload.memory_format = memory_format_of(self.model)

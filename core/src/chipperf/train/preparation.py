@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from chipperf.errors import ConfigError
+from chipperf.errors import ConfigError, TrainingError
 from chipperf.run.rendezvous import open_store
 
 if TYPE_CHECKING:
@@ -92,6 +92,22 @@ def _module_of(device: torch.device) -> Any:
     import torch
 
     return None if device.type == "cpu" else getattr(torch, device.type, None)
+
+
+def on_device(model: torch.nn.Module, device: torch.device) -> torch.nn.Module:
+    """Return the model on a device; :class:`TrainingError` if it has other parameters there.
+
+    On devices of the type privateuse1, torch gives each of several modules that share a weight its own.
+    """
+    before = sum(1 for _ in model.parameters())
+    moved = model.to(device)
+    parted = sum(1 for _ in moved.parameters()) - before
+    if parted:
+        raise TrainingError(
+            f"the move to {device} gives {parted} modules a weight of their own that they shared with others",
+            hint="let the case share the weight within one module",
+        )
+    return moved
 
 
 def autocast(precision: PrecisionPolicy, device: torch.device) -> AbstractContextManager[object]:

@@ -16,6 +16,7 @@ from chipperf.train.preparation import (
     autocast,
     data_parallel,
     memory_format_of,
+    on_device,
     seed_everything,
     synchronized_batchnorm,
 )
@@ -41,7 +42,7 @@ class Replica:
     def __init__(self, context: RunContext) -> None:
         self._context = context
         self._workload = context.workload
-        model = context.workload.build_model().to(context.device)
+        model = on_device(context.workload.build_model(), context.device)
         if context.hyperparameters.sync_batchnorm and context.distributed is not None:
             model = synchronized_batchnorm(model, context.device)
         built = describe_model(model, PRECISIONS[context.precision.requested].parameter_type)

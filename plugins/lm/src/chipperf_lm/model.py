@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
-from torch.nn.functional import scaled_dot_product_attention
+from torch.nn.functional import linear, scaled_dot_product_attention
 
 if TYPE_CHECKING:
     from chipperf_lm.hyperparameters import GptHyperparameters
@@ -71,14 +71,12 @@ class Gpt(nn.Module):
         self.wpe = nn.Embedding(h.sequence_length, h.width)
         self.h = nn.ModuleList(DecoderBlock(h.width, h.heads) for _ in range(h.layers))
         self.ln_f = nn.LayerNorm(h.width)
-        self.lm_head = nn.Linear(h.width, h.vocabulary, bias=False)
         for name, module in self.named_modules():
             if isinstance(module, (nn.Embedding, nn.Linear)):
                 adds = name.endswith("c_proj")
                 nn.init.normal_(module.weight, std=_DEVIATION / math.sqrt(2 * h.layers) if adds else _DEVIATION)
             if isinstance(module, nn.Linear) and module.bias is not None:
                 nn.init.zeros_(module.bias)
-        self.lm_head.weight = self.wte.weight
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         """Return the logits of each next token, ``(batch, positions, vocabulary)``, for int64 tokens."""
@@ -86,5 +84,5 @@ class Gpt(nn.Module):
         x = self.wte(tokens) + self.wpe(positions)
         for block in self.h:
             x = block(x)
-        logits: torch.Tensor = self.lm_head(self.ln_f(x))
-        return logits
+        # A layer that shared this weight would have its own after the move to a device of torch's type privateuse1.
+        return linear(self.ln_f(x), self.wte.weight)
