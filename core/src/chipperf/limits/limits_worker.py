@@ -52,8 +52,6 @@ def main(run_directory: Path) -> None:
         session = bind(find_vendor(plan.vendor))
         runtime = session.load_runtime()
 
-        import torch.distributed as dist
-
         from chipperf.run.collectives import Collectives
         from chipperf.train.preparation import join_process_group
 
@@ -72,9 +70,8 @@ def main(run_directory: Path) -> None:
             _RankMeasurements(plan, session, rank, device, collectives, progress, directory, found).carry_out()
             progress.phase(FINISHED)
         finally:
+            # The process group ends with the process, as that of a training rank.
             session.device_teardown(device)
-            if dist.is_initialized():
-                dist.destroy_process_group()
 
 
 class _RankMeasurements:
@@ -110,7 +107,6 @@ class _RankMeasurements:
         self._keep()
         for measurement in self._plan.measurements:
             methods[measurement]()
-            self._keep()
 
     def _keep(self) -> None:
         write_atomically(result_file(self._directory.path, self._rank.rank), self._found.model_dump_json(indent=1))
@@ -188,6 +184,7 @@ class _RankMeasurements:
         ranks = self._rank.world_size
         rates = all_reduce_rates(self._device, self._collectives, ranks, self._clock)
         self._found = self._found.model_copy(update={"all_reduce": rates})
+        self._keep()
 
     def _attempt(self, measure: Callable[[], T]) -> T | Missing:
         try:
