@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from chipperf.languages import phrase
 from chipperf.precisions import PRECISIONS
 from chipperf.records.columns import WINDOWED
-from chipperf.records.convergence import best_of, lower_is_better, meets_target
+from chipperf.records.convergence import best_quality, lower_is_better, meets_target
 from chipperf.records.event_metrics import window_figures
 from chipperf.records.schema import (
     LEAST_COVERAGE,
@@ -253,16 +253,14 @@ def _result(record: Record) -> Iterator[Relation]:
     if isinstance(reached, TimeToTarget):
         worse.append(("case.target", target))
     for name, value in worse:
-        best_quality = metrics.best_quality
         if lower:
-            yield _at_most("metrics.best_quality", best_quality, name, value)
+            yield _at_most("metrics.best_quality", metrics.best_quality, name, value)
         else:
-            yield _at_most(name, value, "best_quality", best_quality)
+            yield _at_most(name, value, "best_quality", metrics.best_quality)
     if not curve:
         return
     yield Relation("metrics.quality", _unless_withheld(metrics.quality), where, curve[-1].value)
-    values = [point.value for point in curve if not isinstance(point.value, Missing)]
-    best = best_of(values, lower=lower) if values else curve[-1].value
+    best = best_quality(curve, lower=lower)
     yield Relation("metrics.best_quality", _unless_withheld(metrics.best_quality), where, best)
     for before, after in pairwise(curve):
         yield _at_most(f"{where}.elapsed_s", before.elapsed_s, f"{where}.elapsed_s", after.elapsed_s)

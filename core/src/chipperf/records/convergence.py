@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Final, Literal
 from chipperf.records.schema import Missing, TimeToTarget
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
-    from chipperf.records.schema import CaseRecord, Number, Record
+    from chipperf.records.schema import CaseRecord, EvaluationPoint, Number, Record
 
 
 LOWER_IS_BETTER: Final = ("perplexity", "loss", "error rate", "squared error")
@@ -54,6 +54,14 @@ def quality_text(quality: float, *, lower: bool) -> str:
 def best_of(qualities: Iterable[float], *, lower: bool) -> float:
     """Return the best of at least one quality, which with ``lower`` is the smallest."""
     return min(qualities) if lower else max(qualities)
+
+
+def best_quality(curve: Sequence[EvaluationPoint], *, lower: bool) -> Number | None:
+    """Return the best result of evaluations; if none has one, what the last has instead; ``None`` without any."""
+    known = [point.value for point in curve if not isinstance(point.value, Missing)]
+    if known:
+        return best_of(known, lower=lower)
+    return curve[-1].value if curve else None
 
 
 def meets_target(quality: Number, target: Number, *, lower: bool) -> bool:

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Final
 from pydantic import AliasPath, BaseModel, ConfigDict, Field, ValidationError
 
 from chipperf.errors import first_fault
-from chipperf.records.convergence import best_of, lower_is_better, meets_target
+from chipperf.records.convergence import best_quality, lower_is_better, meets_target
 from chipperf.records.files import read_bounded
 from chipperf.records.schema import MINIMUM_WINDOWS, EvaluationPoint, Missing, Record, Throughput, TimeToTarget, Window
 
@@ -107,11 +107,7 @@ def measured_in_events(record: Record, events: Path) -> Record:
         found["p_train"] = measured
     lower = lower_is_better(record.case)
     if curve:
-        values = [point.value for point in curve if not isinstance(point.value, Missing)]
-        found |= {
-            "quality": curve[-1].value,
-            "best_quality": best_of(values, lower=lower) if values else curve[-1].value,
-        }
+        found |= {"quality": curve[-1].value, "best_quality": best_quality(curve, lower=lower)}
     target = record.case.target
     met = [point for point in curve if meets_target(point.value, target, lower=lower)]
     if met:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
-from chipperf.records.convergence import quality_text
+from chipperf.records.convergence import best_of, quality_text
 from chipperf.records.files import read_bounded
 
 FINISHED = "finished"
@@ -112,7 +112,7 @@ class ProgressFile:
         now = self._progress
         shown = "not defined" if value is None else now.shown(value)
         known = [each for each in (now.best, value) if each is not None]
-        now.best = (min if now.lower_is_better else max)(known, default=None)
+        now.best = best_of(known, lower=now.lower_is_better) if known else None
         self._progress.evaluation = f"epoch {epoch:g}: {metric} {shown}"
         self._samples, self._reported_s = 0, time.monotonic()
         self._write()

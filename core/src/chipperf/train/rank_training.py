@@ -15,7 +15,7 @@ from chipperf.cases.workload import WorkloadContext
 from chipperf.errors import TrainingStopped, UsageError
 from chipperf.plugin.torch_helpers import HOST_VARIABLES, user_variables
 from chipperf.plugin.types import RunStarted
-from chipperf.records.convergence import best_of
+from chipperf.records.convergence import best_quality
 from chipperf.records.schema import Missing
 from chipperf.run.collectives import Collectives
 from chipperf.run.failure import describe, ignore_signals
@@ -236,9 +236,9 @@ def train(context: RunContext, loop: TrainingLoop, sampler: TelemetrySampler) ->
     sampler.trained_s = loop.state.elapsed_s
     try:
         with sampler if rank.local_rank == 0 else nullcontext():
-            known = [point.value for point in loop.state.curve if not isinstance(point.value, Missing)]
             lower = context.lower_is_better
-            best = best_of(known, lower=lower) if known else None
+            found = best_quality(loop.state.curve, lower=lower)
+            best = None if isinstance(found, Missing) else found
             per_epoch = loop.state.steps_per_epoch
             context.progress.training(per_epoch, context.target, best, lower_is_better=lower)
             if not loop.train():

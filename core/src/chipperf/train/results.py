@@ -15,7 +15,7 @@ from chipperf.plugin.torch_helpers import HOST_VARIABLES, user_variables
 from chipperf.plugin.types import Capability
 from chipperf.records.columns import WINDOWED
 from chipperf.records.consistency import CROSS_CHECK_TOLERANCE
-from chipperf.records.convergence import best_of
+from chipperf.records.convergence import best_of, best_quality
 from chipperf.records.event_metrics import throughput
 from chipperf.records.schema import (
     MINIMUM_WINDOWS,
@@ -186,7 +186,6 @@ def _status(failure: Failure | None) -> Status:
 
 def _metrics(context: RunContext, state: RunState, power: Power | Missing) -> Metrics:
     train, core, values = throughput(state.windows), state.core, [point.value for point in state.curve]
-    known = _known(values)
     too_few = Missing(
         missing="not_run", reason=f"{len(state.windows)} measurement windows, at least {MINIMUM_WINDOWS} are needed"
     )
@@ -201,7 +200,7 @@ def _metrics(context: RunContext, state: RunState, power: Power | Missing) -> Me
         "data_wait": spread(state.data_waits_s),
         "step_breakdown": state.breakdown,
         "quality": values[-1] if values else None,
-        "best_quality": best_of(known, lower=context.lower_is_better) if known else values[-1] if values else None,
+        "best_quality": best_quality(state.curve, lower=context.lower_is_better),
         "time_to_target": state.time_to_target or _why_no_time_to_target(context, state),
         "projected_train_seconds": projected_s if state.ended_by_budget else None,
         "memory": _memory(state.memory, power, context.session) if state.memory else None,
