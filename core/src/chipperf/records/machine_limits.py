@@ -10,7 +10,7 @@ import hashlib
 import json
 import statistics
 from contextlib import suppress
-from datetime import datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, Literal, get_args
 
@@ -188,21 +188,21 @@ def above_peak(rate: Throughput | Number, peak: Number, source: str, precision: 
     )
 
 
-def find_limits(directory: Path, record: Record, host: str) -> Path | None:
-    """Return the newest limits of a run's machine, cards and day, or ``None`` if there are none.
+def find_limits(directory: Path, record: Record, host: str) -> tuple[Path, LimitsOfRun] | None:
+    """Return the newest limits of a run's machine, cards and day, and what they say of it; ``None`` without any.
 
     They are looked for in directories ``limits*`` beside the run's ``directory`` and beside the directories above it.
     ``host`` is the digest of this machine.
     """
-    found: list[tuple[datetime, Path]] = []
+    found: list[tuple[Path, LimitsOfRun]] = []
     for above in list(directory.resolve().parents)[:_ABOVE]:
         for file in above.glob(f"limits*/{LIMITS_NAME}"):
             with suppress(RecordError):
                 limits = read_limits(file)
                 is_of_day = abs(record.created_at - limits.created_at) <= SAME_DAY
-                if limits.host == host and is_of_day and limits_of_run(file, limits, record).matches:
-                    found.append((limits.created_at, file))
-    return max(found)[1] if found else None
+                if limits.host == host and is_of_day and (of_run := limits_of_run(file, limits, record)).matches:
+                    found.append((file, of_run))
+    return max(found, key=lambda each: (each[1].created_at, each[0]), default=None)
 
 
 def take_limits(directory: Path, record: Record, host: str) -> LimitsOfRun | Missing:
@@ -210,11 +210,12 @@ def take_limits(directory: Path, record: Record, host: str) -> LimitsOfRun | Mis
     if record.topology.nnodes > 1:
         return Missing(missing="not_applicable", reason="limits are those of one machine")
     try:
-        file = find_limits(directory, record, host)
-        if file is None:
+        found = find_limits(directory, record, host)
+        if found is None:
             return record.machine_limits
+        file, limits = found
         write_atomically(directory / LIMITS_NAME, read_bounded(file))
-        return limits_of_run(file, read_limits(file), record)
+        return limits
     except (OSError, RecordError) as error:
         # They must not cost the run's record.
         return Missing(missing="failed", reason=str(error))
