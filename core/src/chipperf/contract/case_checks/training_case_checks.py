@@ -267,8 +267,10 @@ def _workload(subject: PluginUnderTest, rank: Rank) -> Workload:
 
 
 def _model(subject: PluginUnderTest, workload: Workload) -> torch.nn.Module:
+    from chipperf.train.preparation import on_device
+
     _seed(subject)
-    return workload.build_model().to(subject.device)
+    return on_device(workload.build_model(), subject.device)
 
 
 def _seed(subject: PluginUnderTest) -> None:
