@@ -82,6 +82,17 @@ def common_options() -> list[Any]:
     return list(typer.main.get_command(app).params)
 
 
+def vendor_option(**settings: Any) -> Any:
+    """Return the option ``--vendor`` of what uses devices, with further settings of :func:`typer.Option`."""
+    return typer.Option(
+        None,
+        "--vendor",
+        autocompletion=complete_vendors,
+        help="Vendor, or 'auto'; else the variable PERF_VENDOR.",
+        **settings,
+    )
+
+
 def precision_option(**settings: Any) -> Any:
     """Return the option ``--precision``, with further settings of :func:`typer.Option`."""
     known = either(PRECISIONS)

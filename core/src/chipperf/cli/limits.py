@@ -9,7 +9,7 @@ from pathlib import Path
 
 import typer
 
-from chipperf.cli.command_options import JSON_OPTION, complete_vendors
+from chipperf.cli.command_options import JSON_OPTION, vendor_option
 from chipperf.cli.live import run_progress
 from chipperf.cli.output import print_table
 from chipperf.durations import format_duration
@@ -21,9 +21,7 @@ from chipperf.visible import visible
 
 
 def limits(
-    vendor: str | None = typer.Option(
-        None, "--vendor", autocompletion=complete_vendors, help="Vendor, or 'auto'; else the variable PERF_VENDOR."
-    ),
+    vendor: str | None = vendor_option(),
     nproc: int | None = typer.Option(None, "--nproc", min=1, help="Cards and ranks. [all cards; 2 ranks on a CPU]"),
     device_check: bool = typer.Option(
         True, "--device-check/--no-device-check", help="Refuse busy cards, and let every card finish a small kernel."

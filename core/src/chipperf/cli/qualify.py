@@ -9,7 +9,7 @@ from pathlib import Path
 
 import typer
 
-from chipperf.cli.command_options import complete_vendors
+from chipperf.cli.command_options import vendor_option
 from chipperf.cli.live import stages_progress
 from chipperf.cli.output import print_table
 from chipperf.durations import format_duration, parse_duration
@@ -32,9 +32,7 @@ from chipperf.records.files import write_atomically
 
 
 def qualify(
-    vendor: str | None = typer.Option(
-        None, "--vendor", autocompletion=complete_vendors, help="Vendor, or 'auto'; else the variable PERF_VENDOR."
-    ),
+    vendor: str | None = vendor_option(),
     budget: str = typer.Option("30m", "--budget", help="Time for everything, for example 30m or 2h."),
     cases: str = typer.Option("", "--cases", help="Cases, separated by commas. [all]", metavar="CASE,..."),
     data: list[str] = typer.Option(

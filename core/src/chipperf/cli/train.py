@@ -13,9 +13,9 @@ from chipperf.cases.config import parse_assignments
 from chipperf.cli.command_options import (
     complete_cases,
     complete_runs,
-    complete_vendors,
     precision_option,
     typed_parameters,
+    vendor_option,
 )
 from chipperf.cli.live import counting_progress, run_progress
 from chipperf.cli.output import print_error, tell
@@ -49,13 +49,7 @@ def train(
     data: Path | None = typer.Option(
         None, "--data", rich_help_panel=_TRAINED, help="Dataset directory; the generated sample if not given."
     ),
-    vendor: str | None = typer.Option(
-        None,
-        "--vendor",
-        rich_help_panel=_TRAINED,
-        autocompletion=complete_vendors,
-        help="Vendor, or 'auto'; else the variable PERF_VENDOR.",
-    ),
+    vendor: str | None = vendor_option(rich_help_panel=_TRAINED),
     precision: str = precision_option(rich_help_panel=_TRAINED),
     preset: str = typer.Option(
         "full", "--preset", rich_help_panel=_TRAINED, help="A preset of the case; 'full' is the benchmark."

@@ -52,12 +52,12 @@ def open_store(rank: Rank, timeout_s: float) -> TCPStore:
 
     torch 2.0 has no such store: :class:`PluginError`.
     """
-    from torch.distributed import TCPStore  # type: ignore[attr-defined]
-
     # Every rank looks, so that none waits for a store that rank 0 cannot open.
     require_store()
     if not rank.is_main:
         return connect_store(timeout_s)
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]
+
     host, port = _address()
     given = os.environ.pop(SOCKET_VARIABLE, None)
     descriptor = int(given) if given is not None else listen(host, port).detach()
