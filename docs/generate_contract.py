@@ -1,11 +1,14 @@
-"""Writes the lists of promises and of checks into docs/contract.md: ``python docs/generate_contract.py``."""
+"""Writes the lists of promises and of checks, of plugins and of cases, into docs/contract.md.
+
+``python docs/generate_contract.py``
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from chipperf.contract.check import LEVELS, all_checks
+from chipperf.contract.check import LEVELS, all_checks, case_checks
 from marked_list import markdown, with_lists
 from promises import sentences
 
@@ -17,7 +20,8 @@ PAGE = Path(__file__).with_name("contract.md")
 
 def page() -> str:
     """Return the content of docs/contract.md: what it says now, with the promises and checks of today."""
-    return with_lists(PAGE, Path(__file__).name, {"promises": _promises(), "checks": _table()})
+    lists = {"promises": _promises(), "checks": _table(), "checks of a case": _case_table()}
+    return with_lists(PAGE, Path(__file__).name, lists)
 
 
 def _promises() -> str:
@@ -40,6 +44,11 @@ def _table() -> str:
         *(_row(check) for check in checks),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _case_table() -> str:
+    rows = [f"| {each.id} | {markdown(each.summary)} | {markdown(each.fault)} |" for each in case_checks()]
+    return "\n".join(["| Check | A conforming case | Finds |", "| --- | --- | --- |", *rows]) + "\n"
 
 
 def _row(check: Check) -> str:
