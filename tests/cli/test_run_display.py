@@ -55,7 +55,7 @@ def test_picture_needs_no_legend_and_60_columns(telemetry: Path, monkeypatch: py
     monkeypatch.setattr(live.time, "monotonic", lambda: next(clock))
     picture = RunPicture("mobilenetv2", telemetry)
     picture.take(Progress(step=34, **TRAINING))
-    picture.take(Progress(step=44, samples_per_s=12345.6, loss=2.269, best=0.155, **TRAINING))
+    picture.take(Progress(step=44, samples_per_s=12345.6, samples="images", loss=2.269, best=0.155, **TRAINING))
 
     lines = shown(picture)
 
@@ -63,7 +63,7 @@ def test_picture_needs_no_legend_and_60_columns(telemetry: Path, monkeypatch: py
         "mobilenetv2: training, epoch 1 of 8",
         f"{' ' * 24} step 44 of 2480",
         "30s elapsed, at most about 1h21m12s left",
-        "12345.6 samples/s, loss 2.269, memory 51.0 GiB, power 621 W",
+        "12345.6 images/s, loss 2.269, memory 51.0 GiB, power 621 W",
         "best 15.50%, target 75.70%",
     ]
     assert max(map(len, lines)) <= 60

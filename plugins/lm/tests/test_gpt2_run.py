@@ -49,6 +49,8 @@ def test_record_counts_tokens_and_is_consistent(run):
     assert record.metrics.forward_flops == h.forward_flops
     settings = [found for found in check_with_case(record, GPT2) if found.check in ("settings", "samples", "result")]
     assert settings == []
+    progress = json.loads((run / "progress.json").read_text())
+    assert (progress["samples"], progress["lower_is_better"]) == ("tokens", True)
 
 
 def test_training_computes_as_it_says(run):

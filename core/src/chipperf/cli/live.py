@@ -279,7 +279,7 @@ def _steps(progress: RunProgress) -> str:
 
 
 def _rate(progress: RunProgress) -> str:
-    return "" if progress.samples_per_s is None else f"{progress.samples_per_s:.1f} samples/s"
+    return "" if progress.samples_per_s is None else f"{progress.samples_per_s:.1f} {progress.samples}/s"
 
 
 def _loss(progress: RunProgress) -> str:

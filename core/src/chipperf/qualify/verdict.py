@@ -205,14 +205,15 @@ def _of_run(record: Record) -> Iterator[Claim]:
     if isinstance(core, Throughput):
         mfu = BY_NAME["mfu"]
         share = in_unit(mfu.value(record), mfu.unit, as_percent=True)
-        rate = number(core.median)
+        rate, samples = number(core.median), case.report.sample_noun if case else phrase("samples")
         if isinstance(share, Missing):
-            text = phrase("Run %(name)s: p_core %(rate)s samples/s", name=name, rate=rate)
+            text = phrase("Run %(name)s: p_core %(rate)s %(samples)s per second", name=name, rate=rate, samples=samples)
         else:
             text = phrase(
-                "Run %(name)s: p_core %(rate)s samples/s, %(share)s of the machine's measured products",
+                "Run %(name)s: p_core %(rate)s %(samples)s per second, %(share)s of the machine's measured products",
                 name=name,
                 rate=rate,
+                samples=samples,
                 share=share,
             )
         yield Claim(not findings, text)

@@ -28,6 +28,7 @@ class Progress:
         phase: Current activity of the main rank.
         step: Finished optimizer steps, of ``steps`` planned ones.
         samples_per_s: Global throughput since the previous report. It is not a measurement.
+        samples: What the samples are, in English.
         loss: Mean training loss of the last window; ``None`` before the first window.
         evaluation: Result of the latest evaluation as text.
         steps_per_epoch: Optimizer steps of an epoch; 0 if nothing is trained in epochs.
@@ -40,6 +41,7 @@ class Progress:
     step: int = 0
     steps: int = 0
     samples_per_s: float | None = None
+    samples: str = "samples"
     loss: float | None = None
     evaluation: str = ""
     steps_per_epoch: int = 0
@@ -80,12 +82,18 @@ class ProgressFile:
         self._write()
 
     def training(
-        self, steps_per_epoch: int, target: float | None, best: float | None, *, lower_is_better: bool = False
+        self,
+        steps_per_epoch: int,
+        target: float | None,
+        best: float | None,
+        *,
+        samples: str = "samples",
+        lower_is_better: bool = False,
     ) -> None:
         """Report the start of training, with the best quality of former sessions."""
         now = self._progress
         now.steps_per_epoch, now.target, now.best = steps_per_epoch, target, best
-        now.lower_is_better = lower_is_better
+        now.samples, now.lower_is_better = samples, lower_is_better
         self.phase("training")
 
     def report(self, step: int, steps: int, samples: int) -> None:

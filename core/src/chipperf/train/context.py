@@ -47,6 +47,7 @@ class RunContext:
     progress: ProgressFile
     spans: Spans
     lower_is_better: bool = False
+    samples: str = "samples"
     checkpoints: CheckpointWriter | None = None
     stop: StopRequest = field(default_factory=StopRequest)
     devices: Sequence[DeviceInfo] = ()

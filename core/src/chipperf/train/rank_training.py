@@ -87,6 +87,7 @@ def initialize(
         target=target,
         metric=case.metric,
         lower_is_better=case.lower_is_better,
+        samples=case.report.sample_noun.en,
         precision=precision,
         distributed=distributed,
         device=device,
@@ -240,7 +241,8 @@ def train(context: RunContext, loop: TrainingLoop, sampler: TelemetrySampler) ->
             found = best_quality(loop.state.curve, lower=lower)
             best = None if isinstance(found, Missing) else found
             per_epoch = loop.state.steps_per_epoch
-            context.progress.training(per_epoch, context.target, best, lower_is_better=lower)
+            samples = context.samples
+            context.progress.training(per_epoch, context.target, best, samples=samples, lower_is_better=lower)
             if not loop.train():
                 raise TrainingStopped
         context.progress.phase("measuring")
