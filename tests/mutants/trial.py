@@ -59,13 +59,9 @@ class Workbench:
 
     Args:
         site: Directory to install each mutant in.
-
-    Attributes:
-        passed: Ids of the checks that any of the plugins has passed.
     """
 
     def __init__(self, site: Path) -> None:
-        self.passed: set[str] = set()
         self._site = site
         self._servers = ForkServers()
 
@@ -91,7 +87,6 @@ class Workbench:
         chosen = [check for check in all_checks() if check.id in checks]
         with self.runner(mutant) as runner:
             results = [runner.run(check) for check in chosen]
-            self.passed.update(result.check.id for result in results if result.status == "passed")
             readiness = runner.readiness if any(check.level for check in chosen) else runner.static_readiness
             return make_statement(runner.entry, readiness, results, {}, level=None)
 
