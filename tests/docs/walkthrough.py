@@ -26,6 +26,8 @@ def follow(script: str, directory: Path, settings: Path) -> dict[str, str]:
         # The interpreter beside which everything is installed that the packages require.
         "PATH": f"{os.path.dirname(sys.executable)}{os.pathsep}{os.environ['PATH']}",
         "PIP_NO_INDEX": "1",
+        # Most of what is installed is never imported.
+        "PIP_NO_COMPILE": "1",
         # pip reads this one the wrong way round: 0 means that there is no isolation.
         "PIP_NO_BUILD_ISOLATION": "0",
         "COLUMNS": "160",

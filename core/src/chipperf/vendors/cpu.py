@@ -6,6 +6,7 @@ uses every physical core, channels-last convolutions, and an allocator that keep
 
 from __future__ import annotations
 
+import os
 import platform
 import time
 from pathlib import Path
@@ -197,8 +198,7 @@ def _proc_value(file: str, key: str) -> str:
 
 def _physical_cores() -> int:
     """Return the physical cores that this process may run on. SMT siblings do not add floating-point units."""
-    process = psutil.Process()
-    usable = len(process.cpu_affinity()) if hasattr(process, "cpu_affinity") else (psutil.cpu_count() or 1)
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (psutil.cpu_count() or 1)
     return max(1, min(usable, psutil.cpu_count(logical=False) or usable))
 
 

@@ -81,7 +81,7 @@ def shipped_configurations_load(subject: PluginUnderTest) -> None:
 
 def _shipped(subject: PluginUnderTest) -> Iterator[tuple[Case, str, CaseOverrides]]:
     """Yield the vendor's overrides for each case, topology and device, with a phrase that names the three."""
-    for name, rank, device_name in product(case_names(), JOBS, device_names(subject.info)):
+    for case, rank, device_name in product(map(find_case, case_names()), JOBS, device_names(subject.info)):
         with not_run_on(VendorHookError, "perf_case_overrides does not work, see A10"):
-            overrides = subject.session.case_overrides(name, rank, device_name)
-        yield find_case(name), f"{name} on {rank.topology} {device_name or 'devices'}", overrides
+            overrides = subject.session.case_overrides(case.name, rank, device_name)
+        yield case, f"{case.name} on {rank.topology} {device_name or 'devices'}", overrides
