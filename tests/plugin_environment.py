@@ -40,7 +40,8 @@ class PluginEnvironment:
 
     def install(self, project: Path, *options: str) -> None:
         """Install a project as it is, for what it requires is there."""
-        installed = self.run("pip", "install", "--quiet", "--no-compile", "--no-index", "--no-build-isolation", *options, str(project))
+        offline = ("--quiet", "--no-compile", "--no-index", "--no-build-isolation")
+        installed = self.run("pip", "install", *offline, *options, str(project))
         assert installed.returncode == 0, installed.stdout + installed.stderr
 
     def run(self, module: str, *arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
