@@ -201,7 +201,8 @@ class _Fork:
 
     def __exit__(self, *_: object) -> None:
         if self.returncode is None:
-            os.kill(self.pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
             self.wait(timeout=math.inf)
 
     def wait(self, *, timeout: float) -> None:
@@ -254,7 +255,7 @@ def _answer_in_fork(request: str, answer: BinaryIO, output: BinaryIO) -> NoRetur
 
 
 def main() -> None:
-    """Ask a plugin and print its answer or fault as JSON. The first argument is entry, question and arguments as JSON.
+    """Ask plugins and print their answers, or a fault, as JSON. The first argument is entries, question and arguments.
 
     Only the answer goes to standard output. The plugin's own output goes to standard error.
     """
