@@ -39,7 +39,7 @@ def main() -> None:
     arguments = parser.parse_args()
     draw = random.Random(arguments.seed)
     names = read_card_names()
-    texts = [_document(draw) for _ in range(arguments.documents)]
+    texts = [case_document(draw) for _ in range(arguments.documents)]
 
     imports = _timed(
         "import", lambda: [import_document(text, "README.md", names=names, vendor="acme") for text in texts]
@@ -75,7 +75,8 @@ def _timed(what: str, function: Callable[[], T]) -> T:
     return result
 
 
-def _document(draw: random.Random) -> str:
+def case_document(draw: random.Random) -> str:
+    """Return a document as people write it, with drawn numbers and blank cells."""
     rows = []
     for index in range(ROWS):
         rate = draw.uniform(100, 5000)

@@ -1,8 +1,8 @@
 """Time from a command to its first optimizer step, as a multiple of an import of torch, which no rank can do without.
 
 ``perf train`` trains the smallest preset on one device, and the time and the processor time of all its processes count
-until the step is done. In turn with it, an interpreter imports torch. ``perf --help`` and ``perf cases``, which need no
-torch, are multiples of an interpreter that imports typer.
+until the step is done. In turn with it, an interpreter imports torch. ``perf --help``, ``perf cases`` and ``perf lint``
+of one document, which need no torch, are multiples of an interpreter that imports typer.
 
 Run: python benchmarks/start_up.py --rounds 5
 """
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import random
 import statistics
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil
+from report_tools import case_document
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -35,18 +37,21 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--vendor", default="cpu")
     arguments = parser.parse_args()
-    options = ("--vendor", arguments.vendor, "--preset", "tiny", "--max-steps", "1")
+    training = ("--vendor", arguments.vendor, "--preset", "tiny", "--max-steps", "1")
     with tempfile.TemporaryDirectory() as scratch:
         # The sample dataset is made once a machine.
-        to_first_step(options, Path(scratch) / "first")
+        to_first_step(training, Path(scratch) / "first")
         places = iter(range(arguments.rounds))
 
         def trained() -> tuple[float, float]:
-            return to_first_step(options, Path(scratch) / str(next(places)))
+            return to_first_step(training, Path(scratch) / str(next(places)))
 
         compare("perf train to its first step", trained, "import torch", arguments.rounds)
-    for command in ("--help", "cases"):
-        compare(f"perf {command}", partial(cost, [*PERF, command]), "import typer", arguments.rounds)
+        document = Path(scratch) / "acme" / "resnet50-pytorch" / "README.md"
+        document.parent.mkdir(parents=True)
+        document.write_text(case_document(random.Random(0)), encoding="utf-8")
+        for options in (["--help"], ["cases"], ["lint", str(document), "--exit-zero"]):
+            compare(f"perf {options[0]}", partial(cost, [*PERF, *options]), "import typer", arguments.rounds)
 
 
 def compare(what: str, measure: Callable[[], tuple[float, float]], limit: str, rounds: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+from chipperf.records import store
 from factory import make_record
 
 if TYPE_CHECKING:
@@ -37,6 +38,26 @@ def test_directory_stands_for_the_chosen_runs_below_it(
 
     assert ended.code == 0, ended.err
     assert {run for run in ("run-a", "run-b", "run-c") if run in ended.out} == shown
+
+
+@pytest.mark.parametrize("form", ["md", "html"])
+def test_record_that_is_shown_is_read_once(
+    invoke: Invoke, runs: str, monkeypatch: pytest.MonkeyPatch, form: str
+) -> None:
+    """A run that goes on meanwhile must not be chosen as one record and shown as another."""
+    read: list[str] = []
+    read_bounded = store.read_bounded
+
+    def noted(path: Path) -> bytes:
+        read.append(str(path))
+        return read_bounded(path)
+
+    monkeypatch.setattr(store, "read_bounded", noted)
+
+    ended = invoke("report", runs, "--case", "resnet50", "--vendor", "cpu", "--format", form)
+
+    assert ended.code == 0, ended.err
+    assert [path for path in read if path.endswith("/a/record.json")] == ["runs/a/record.json"]
 
 
 @pytest.mark.parametrize(

@@ -49,6 +49,14 @@ def test_command_imports_nothing_heavy(arguments):
     assert not HEAVY & imported
 
 
+@pytest.mark.parametrize("arguments", [["cases"], ["lint", "README.md", "--select", "L04", "--exit-zero"]])
+def test_plugins_are_asked_without_another_interpreter(arguments):
+    told = run(sys.executable, "-c", f"import sys; sys.executable = '/nowhere/python'{SCRIPT}", *arguments)
+
+    assert "broken" not in told.stdout
+    assert "unknown" not in told.stderr.partition("modules:")[0]
+
+
 def test_report_imports_nothing_heavy(tmp_path):
     make_record = runpy.run_path(str(ROOT / "tests" / "report" / "factory.py"))["make_record"]
     (tmp_path / "record.json").write_text(make_record(vendor__name="cpu").model_dump_json(), encoding="utf-8")

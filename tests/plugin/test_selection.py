@@ -4,7 +4,7 @@ import time
 
 import pytest
 from chipperf.errors import PluginError, PluginLoadError, VendorHookError, VendorSelectionError
-from chipperf.plugin import installed
+from chipperf.plugin import installed, probe_process
 from chipperf.plugin.installed import PluginEntry
 from chipperf.plugin.probe_process import ask, ask_all, probe_vendor
 from chipperf.plugin.selection import select_vendor
@@ -12,6 +12,12 @@ from chipperf.plugin.session import bind
 from chipperf.plugin.types import PeakFlops, PluginDescription, ProbeResult
 
 RAISES_ON_IMPORT = "raise RuntimeError('this plugin must not be imported')"
+
+
+@pytest.fixture(params=["fork", "interpreter"])
+def child(request, monkeypatch):
+    """What asks: both must withstand a plugin alike."""
+    monkeypatch.setattr(probe_process, "_may_fork", lambda _: request.param == "fork")
 
 
 def probe_that(body):
@@ -122,6 +128,7 @@ def test_probing_needs_no_training_hooks(plugins):
     assert probe_vendor(entry).available
 
 
+@pytest.mark.usefixtures("child")
 def test_probe_result_crosses_the_process_unchanged(plugins):
     entry = plugins.vendor(
         "acme",
@@ -138,6 +145,7 @@ def test_probe_result_crosses_the_process_unchanged(plugins):
     assert result.devices[0].total_bytes == 2**36
 
 
+@pytest.mark.usefixtures("child")
 def test_hanging_probe_is_killed_with_what_it_started(plugins, tmp_path):
     marker = tmp_path / "survivor"
     script = f"import time; time.sleep(2.5); open({str(marker)!r}, 'w').close()"
@@ -154,6 +162,7 @@ def test_hanging_probe_is_killed_with_what_it_started(plugins, tmp_path):
     assert not marker.exists()
 
 
+@pytest.mark.usefixtures("child")
 @pytest.mark.parametrize(
     ("body", "message"),
     [
@@ -179,6 +188,7 @@ def test_misbehaving_probe_is_a_fault_that_names_the_plugin(plugins, body, messa
     assert "perf-acme" in caught.value.hint or entry.value in caught.value.hint
 
 
+@pytest.mark.usefixtures("child")
 @pytest.mark.parametrize(
     ("source", "message"),
     [
@@ -197,6 +207,7 @@ def test_what_cannot_be_imported_is_found_without_importing_it(plugins, source, 
     assert message in str(caught.value)
 
 
+@pytest.mark.usefixtures("child")
 def test_an_answer_is_what_the_plugin_said(plugins):
     entry = plugins.vendor("acme", perf_memory_query=None, info="capabilities=frozenset({chipperf.Capability.BF16})")
 
@@ -204,6 +215,7 @@ def test_an_answer_is_what_the_plugin_said(plugins):
     assert ask(entry, "peak_flops", PeakFlops | None, "A1", "fp32") is None
 
 
+@pytest.mark.usefixtures("child")
 def test_what_a_probe_prints_does_not_disturb_its_result(plugins, capfd):
     entry = plugins.vendor(
         "acme",
@@ -217,6 +229,7 @@ def test_what_a_probe_prints_does_not_disturb_its_result(plugins, capfd):
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.usefixtures("child")
 def test_thread_left_by_a_probe_does_not_keep_the_child(plugins):
     body = "import threading, time; threading.Thread(target=time.sleep, args=(60,)).start(); raise OSError('gone')"
     entry = plugins.vendor("acme", perf_probe=probe_that(body))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import resource
+from types import SimpleNamespace
 
 import pytest
 from chipperf.errors import PerfError, UsageError
@@ -11,6 +12,7 @@ from chipperf.languages import LANGUAGES
 from chipperf.report import templating
 from chipperf.report.render import render_report
 from factory import make_record
+from jinja2.exceptions import SecurityError
 
 
 @pytest.fixture
@@ -151,6 +153,15 @@ def test_a_template_reads_values_and_nothing_else(places, source):
     (user / "report.md.j2").write_text(source)
     with pytest.raises(PerfError, match=r"report\.md\.j2, line 1: .*(unsafe|not safely callable|too large)"):
         render(*places)
+
+
+@pytest.mark.parametrize("values", [(1, render), (render, 1), (1, str)])
+def test_what_one_object_shows_opens_no_other_of_its_type(values):
+    template = templating.SandboxedTemplates(None, None).from_string(
+        "{% for each in objects %}{{ each.value }}{% endfor %}"
+    )
+    with pytest.raises(SecurityError, match="unsafe"):
+        template.render(objects=[SimpleNamespace(value=value) for value in values])
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from datetime import datetime, timezone
 
 import pytest
 from chipperf.records.schema import Window
+from chipperf.web import charts
 from chipperf.web.charts import (
     DASHES,
     MOST_POINTS,
@@ -50,6 +51,27 @@ def test_picture_is_one_element_without_size_or_colors_of_its_own(draw):
     assert not re.findall(r"#[0-9a-f]{6}(?![0-9a-f\-])", text)
     assert set(re.findall(r"var\((--[a-z]+)", text)) <= {"--ink", "--line", "--series"}
     assert draw() == text
+
+
+OTHERS = {
+    "convergence": lambda: draw_convergence([[(0.0, 9e3), (400.0, 7e4)], LINE], [0.5, 8e4], as_percent=False),
+    "throughput": lambda: draw_throughputs([(9e4, None, 2e3), (None, 1e5, None)]),
+    "windows": lambda: draw_windows(windows(3 * MOST_POINTS)[7:]),
+    "trend": lambda: draw_trend(
+        [DAYS[0], DAYS[0].replace(hour=5)], [(8e4, None), (9e4, 2e3)], [("", ""), ("lower", "")]
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", PICTURES)
+def test_picture_does_not_depend_on_those_before(kind):
+    alone = PICTURES[kind]()
+    other = OTHERS[kind]()
+    again = PICTURES[kind]()
+    charts._empty_axes.cache_clear()
+
+    assert again == alone
+    assert OTHERS[kind]() == other != alone
 
 
 def test_different_pictures_share_no_ids():

@@ -56,7 +56,8 @@ class Hyperparameters(BaseModel):
     ranks.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    # Only the classes of the cases are ever built.
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, defer_build=True)
 
     model: Annotated[str, Role.LOCKED]
     dataset: Annotated[str, Role.LOCKED]

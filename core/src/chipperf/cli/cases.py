@@ -7,7 +7,7 @@ from pathlib import Path
 import typer
 
 from chipperf.cases.base import Case
-from chipperf.cases.registry import case_names, find_case
+from chipperf.cases.registry import find_case, guarded_cases
 from chipperf.cli.command_groups import group_with_default
 from chipperf.cli.command_options import JSON_OPTION, complete_cases
 from chipperf.cli.output import print_json, print_table
@@ -34,13 +34,10 @@ def show(
         _print_case(find_case(name, guarded=True), as_json)
         return
     rows = []
-    for known in case_names():
-        try:
-            case = find_case(known, guarded=True)
-            rows.append({"name": known, "version": case.version, "summary": case.summary})
-        except PluginError as error:
-            # A broken case must not hide the others.
-            rows.append({"name": known, "version": "broken", "summary": error.message})
+    for known, case in guarded_cases():
+        # A broken case must not hide the others.
+        said = ("broken", case.message) if isinstance(case, PluginError) else (case.version, case.summary)
+        rows.append(dict(zip(("name", "version", "summary"), (known, *said), strict=True)))
     if as_json:
         print_json(rows)
     else:

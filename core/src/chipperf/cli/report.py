@@ -18,12 +18,12 @@ from chipperf.languages import Language
 from chipperf.plugin import installed
 from chipperf.records.files import write_atomically
 from chipperf.records.schema import Record
-from chipperf.records.store import RECORD_NAME, find_records, read_record, read_stored
+from chipperf.records.store import RECORD_NAME, StoredRecord, find_records, read_stored
 from chipperf.report.beside import runs_beside
 from chipperf.report.curve_files import make_curve_files
 from chipperf.report.provenance import describe_page, provenance_file
 from chipperf.report.render import render_page, template_directory
-from chipperf.report.tracing import read_traced
+from chipperf.report.tracing import read_traced, trace
 from chipperf.report.view import build_view
 
 # "perf report RUN..." is short for "perf report render RUN...".
@@ -78,19 +78,20 @@ def report(
         report_format is None and out is not None and out.suffix.casefold() in HTML_ENDINGS
     )
     require_directory(out, is_html=is_html)
-    runs = _chosen(runs, case, vendor)
+    chosen = _chosen(runs, case, vendor)
     if is_html:
         if baseline:
             raise UsageError("a page shows all runs alike and has no --baseline", hint="name the run among the others")
-        html = _web_page(runs, lang, templates)
+        html = _web_page(chosen, lang, templates)
         if out is None:
             typer.echo(html, nl=False)
         else:
             write_file(out, html)
         return
-    records, baselines = ([read_traced(path) for path in paths] for paths in (runs, baseline))
+    records, baselines = [trace(run.record, run.sha256) for run in chosen], [read_traced(path) for path in baseline]
     vendor_templates = find_vendor_templates(records)
-    view = replace(build_view(records, baseline=baselines), beside=runs_beside(runs, records, baselines))
+    beside = runs_beside([run.file for run in chosen], records, baselines)
+    view = replace(build_view(records, baseline=baselines), beside=beside)
     for run in view.beside:
         note(f"run {run.run_id} ({run.state}) is of a row of this report and lies beside its runs, but is not in it")
     if out is None:
@@ -128,36 +129,35 @@ def report(
         tell(f"wrote {path}")
 
 
-def _chosen(paths: Sequence[Path], case: str | None, vendor: str | None) -> list[Path]:
+def _chosen(paths: Sequence[Path], case: str | None, vendor: str | None) -> list[StoredRecord]:
     """Return the runs of a case and a vendor, ``None`` for any, among these and those below directories."""
-    chosen: list[Path] = []
+    chosen: list[StoredRecord] = []
     for path in paths:
         below = [] if not path.is_dir() or (path / RECORD_NAME).exists() else sorted(find_records(path))
         for each in below or [path]:
             try:
-                record = read_record(each)
+                stored = read_stored(each)
             except RecordError as error:
                 if not below:
                     raise
                 note(f"left out: {error.message}")
                 continue
-            if case in (None, record.case.name) and vendor in (None, record.vendor.name):
-                chosen.append(each.parent if below else each)
+            if case in (None, stored.record.case.name) and vendor in (None, stored.record.vendor.name):
+                chosen.append(stored)
     if not chosen:
         wanted = " ".join(f"{name} {value}" for name, value in (("--case", case), ("--vendor", vendor)) if value)
         raise UsageError(f"no run is left with {wanted}", hint="leave the option out to see what there is")
     return chosen
 
 
-def _web_page(runs: Sequence[Path], lang: Language, templates: Path | None) -> str:
+def _web_page(runs: Sequence[StoredRecord], lang: Language, templates: Path | None) -> str:
     from chipperf.web.board import summarize
     from chipperf.web.pages import render_runs
 
-    stored = [read_stored(path) for path in runs]
-    records = [run.record for run in stored]
+    records = [run.record for run in runs]
     return render_runs(
         records,
-        [summarize(run.record, digest=run.sha256) for run in stored],
+        [summarize(run.record, digest=run.sha256) for run in runs],
         language=lang,
         user_templates=templates,
         vendor_templates=find_vendor_templates(records),

@@ -8,7 +8,7 @@ import re
 from functools import cache
 from typing import TYPE_CHECKING, Final
 
-from chipperf.cases.registry import case_names, find_case
+from chipperf.cases.registry import guarded_cases
 from chipperf.documents.cells import marker
 from chipperf.documents.wording import normal
 from chipperf.errors import PluginError
@@ -105,11 +105,11 @@ def _names_of_place(path: Path) -> Iterator[str]:
 def installed_cases() -> Mapping[str, Case]:
     """Return the installed cases by name. The result is cached and omits cases that cannot be imported."""
     cases = {}
-    for name in case_names():
-        try:
-            cases[name] = find_case(name, guarded=True)
-        except PluginError as error:
-            logger.warning("the names of case %s are unknown: %s", name, error)
+    for name, case in guarded_cases():
+        if isinstance(case, PluginError):
+            logger.warning("the names of case %s are unknown: %s", name, case)
+        else:
+            cases[name] = case
     return cases
 
 

@@ -132,7 +132,9 @@ def entries(group: str = "") -> tuple[PluginEntry, ...]:
         try:
             provider = distribution(name)
             points = [point for point in provider.entry_points if point.group.startswith(CORE_PACKAGE)]
-            source = {"distribution": provider.metadata["Name"], "version": provider.version}
+            # Each access reads and parses the file.
+            metadata = provider.metadata
+            source = {"distribution": metadata["Name"], "version": metadata["Version"]}
         except Exception as error:
             logger.warning("the entry points of %s are ignored: %s: %s", name, type(error).__name__, error)
             continue

@@ -3,23 +3,30 @@
 A plugin is foreign code, on a machine that may not have the vendor's driver. In a child process it can crash, hang,
 print without end or exit without affecting the caller. It also cannot leave a device context open, which would break a
 later fork. Commands that only ask plugins, such as ``perf lint`` and ``perf doctor``, never import a vendor themselves.
+
+The child is a fork where that is as good as a new interpreter, which takes longer to start than most commands to run.
 """
 
 from __future__ import annotations
 
+import faulthandler
 import fcntl
 import functools
+import importlib
 import json
 import logging
+import math
 import os
 import signal
 import subprocess
 import sys
+import time
+import traceback
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from types import GenericAlias
-from typing import TYPE_CHECKING, Any, BinaryIO, Final, Literal
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, Literal, NoReturn
 
 from chipperf import errors
 from chipperf.errors import PluginError, VendorHookError
@@ -41,6 +48,8 @@ PROBE_TIMEOUT_S: Final = 45.0
 """Time limit of a probe: a management library may first start the drivers of eight cards, which takes half a minute."""
 
 _MAX_OUTPUT_BYTES: Final = 2**20
+
+_LONGEST_POLL_S: Final = 0.05
 
 # The child must find the same plugins as its parent, also if their path is in sys.path but not in PYTHONPATH.
 _BOOTSTRAP: Final = (
@@ -85,8 +94,7 @@ def installed_infos() -> tuple[VendorInfo, ...]:
     entries = list({entry.name: entry for entry in installed.vendors()}.values())
     # One process starts in a fraction of the time of several. If one plugin fails in it, each is asked by itself.
     with suppress(PluginError, IndexError):
-        everyone = json.dumps([asdict(entry) for entry in entries])
-        descriptions = ask(entries[0], "describe_all", list[PluginDescription], everyone, timeout_s=_TOGETHER_TIMEOUT_S)
+        descriptions = _ask(entries, "describe", PluginDescription, timeout_s=_TOGETHER_TIMEOUT_S)
         if len(descriptions) == len(entries):
             return tuple(info for info, *_ in descriptions)
     for entry, answer in ask_all(entries, "describe", PluginDescription):
@@ -106,15 +114,19 @@ def ask(entry: PluginEntry, question: str, expected: Any, *arguments: str, timeo
         PluginLoadError: The plugin cannot be imported or does not fulfill the specification.
         VendorHookError: It raised, returned another type, hung, printed too much, or ended its process.
     """
+    return _ask([entry], question, expected, *arguments, timeout_s=timeout_s)[0]
+
+
+def _ask(entries: list[PluginEntry], question: str, expected: Any, *arguments: str, timeout_s: float) -> Any:
+    """Ask several plugins in one child process. The first, which must exist, stands for them all in errors."""
+    entry = entries[0]
     remedy = f"report it to the authors of {entry.distribution}"
     asked = "its import" if question in ("load", "describe") else f"perf_{question}"
-    command = [sys.executable, "-c", _BOOTSTRAP, json.dumps([asdict(entry), question, arguments]), "\n".join(sys.path)]
+    request = json.dumps([[asdict(each) for each in entries], question, arguments])
     with (
         _file_in_memory() as answer,
         _file_in_memory() as output,
-        subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=answer, stderr=output, start_new_session=True
-        ) as child,
+        _Fork(request, answer, output) if _may_fork(entries) else _interpreter(request, answer, output) as child,
     ):
         try:
             child.wait(timeout=timeout_s)
@@ -140,7 +152,7 @@ def ask(entry: PluginEntry, question: str, expected: Any, *arguments: str, timeo
         raise VendorHookError(
             f"{entry}: {asked} ended its process with exit status {child.returncode}: {last_words[0]}", hint=remedy
         )
-    answer_type: Any = GenericAlias(tuple, (expected,)) | _Fault
+    answer_type: Any = GenericAlias(tuple, (expected,) * len(entries)) | _Fault
     try:
         content: Any = TypeAdapter(answer_type).validate_json(said)
     except ValidationError as error:
@@ -148,7 +160,7 @@ def ask(entry: PluginEntry, question: str, expected: Any, *arguments: str, timeo
     if isinstance(content, _Fault):
         fault: type[PluginError] = getattr(errors, content.fault)
         raise fault(content.message, hint=content.hint)
-    return content[0]
+    return content
 
 
 def _file_in_memory() -> BinaryIO:
@@ -159,8 +171,91 @@ def _file_in_memory() -> BinaryIO:
     return open(descriptor, "r+b")
 
 
+def _may_fork(entries: Iterable[PluginEntry]) -> bool:
+    """Return whether a fork of this process tells as much about the plugins as a new interpreter.
+
+    Not so with threads, of which a fork lacks all but one, with torch, or with a plugin that was imported here.
+    """
+    packages = {entry.value.partition(":")[0].partition(".")[0] for entry in entries} - {installed.CORE_PACKAGE}
+    with suppress(OSError):
+        return len(os.listdir("/proc/self/task")) == 1 and sys.modules.keys().isdisjoint({"torch", *packages})
+    return False
+
+
+def _interpreter(request: str, answer: BinaryIO, output: BinaryIO) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-c", _BOOTSTRAP, request, "\n".join(sys.path)]
+    return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=answer, stderr=output, start_new_session=True)
+
+
+class _Fork:
+    """A fork of this process that answers a request. It is used as a :class:`subprocess.Popen`."""
+
+    def __init__(self, request: str, answer: BinaryIO, output: BinaryIO) -> None:
+        self.returncode: int | None = None
+        self.pid = os.fork()
+        if self.pid == 0:
+            _answer_in_fork(request, answer, output)
+
+    def __enter__(self) -> _Fork:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.returncode is None:
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
+            self.wait(timeout=math.inf)
+
+    def wait(self, *, timeout: float) -> None:
+        """Wait for its end, or raise a :class:`subprocess.TimeoutExpired`."""
+        started_s = time.monotonic()
+        while self.returncode is None:
+            waited_s = time.monotonic() - started_s
+            try:
+                ended, status = os.waitpid(self.pid, os.WNOHANG)
+            except ChildProcessError:
+                # The user's shell ignores SIGCHLD, so that nobody can know.
+                self.returncode = 0
+                return
+            if ended:
+                self.returncode = os.waitstatus_to_exitcode(status)
+            elif waited_s > timeout:
+                raise subprocess.TimeoutExpired("fork", timeout)
+            else:
+                time.sleep(min(waited_s / 8, _LONGEST_POLL_S))
+
+
+def _answer_in_fork(request: str, answer: BinaryIO, output: BinaryIO) -> NoReturn:
+    """Give up, in the fork, what a new interpreter would not have, and answer."""
+    try:
+        os.setsid()
+        # A file may have one of the three numbers, if the caller's was closed.
+        nothing = os.open(os.devnull, os.O_RDONLY)
+        for number, file in enumerate([fcntl.fcntl(file, fcntl.F_DUPFD, 3) for file in (nothing, answer, output)]):
+            os.dup2(file, number)
+        for descriptor in map(int, os.listdir("/proc/self/fd")):
+            if descriptor > 2:
+                with suppress(OSError):  # The list's own is closed.
+                    os.close(descriptor)
+        for number in signal.valid_signals():
+            if callable(signal.getsignal(number)):
+                signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+        faulthandler.disable()
+        importlib.invalidate_caches()
+        # The caller's streams are kept: at their end they would write what it has not flushed yet.
+        _kept = sys.stdin, sys.stdout, sys.stderr
+        write = functools.partial(open, mode="w", encoding="utf-8", errors="backslashreplace", closefd=False)
+        sys.stdin, sys.stdout, sys.stderr = os.fdopen(0, closefd=False), write(1), write(2, buffering=1)
+        sys.argv[:] = ["-c", request]
+        main()
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        # Neither the caller's code nor its exit handlers go on here.
+        os._exit(1)
+
+
 def main() -> None:
-    """Ask a plugin and print its answer or fault as JSON. The first argument is entry, question and arguments as JSON.
+    """Ask plugins and print their answers, or a fault, as JSON. The first argument is entries, question and arguments.
 
     Only the answer goes to standard output. The plugin's own output goes to standard error.
     """
@@ -170,16 +265,15 @@ def main() -> None:
 
     from chipperf.plugin.session import bind
 
-    entry, question, arguments = json.loads(sys.argv[1])
+    entries, question, arguments = json.loads(sys.argv[1])
+    content: Any = []
     try:
-        if question == "load":
-            installed.load_object(PluginEntry(**entry))
-            content: Any = (None,)
-        elif question == "describe_all":
-            each = [PluginEntry(**fields) for fields in json.loads(arguments[0])]
-            content = ([bind(entry, purpose="inspect").describe() for entry in each],)
-        else:
-            content = (getattr(bind(PluginEntry(**entry), purpose="inspect"), question)(*arguments),)
+        for entry in (PluginEntry(**fields) for fields in entries):
+            if question == "load":
+                installed.load_object(entry)
+                content.append(None)
+            else:
+                content.append(getattr(bind(entry, purpose="inspect"), question)(*arguments))
     except PluginError as fault:
         content = _Fault(
             fault="PluginLoadError" if isinstance(fault, errors.PluginLoadError) else "VendorHookError",

@@ -68,10 +68,11 @@ def read_model(model: type[ModelT], file: Path, *, hint: str) -> ModelT:
         raise UnusableRecord(f"{file}: {first_fault(error)}", hint=hint) from error
 
 
-def write_atomically(path: Path, content: str | bytes) -> None:
+def write_atomically(path: Path, content: str | bytes, *, durable: bool = True) -> None:
     """Write ``content`` to ``path`` atomically: at any time, even after a crash, it has the old or the new content.
 
-    Text is written as UTF-8.
+    Text is written as UTF-8. What can be made again need not be ``durable``: it does not wait for the disk, and only
+    if the machine itself fails may it be lost.
 
     Raises:
         RecordError: The file cannot be written; the old content is intact.
@@ -81,8 +82,9 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         try:
             with temporary.open("wb") as file:
                 file.write(content.encode() if isinstance(content, str) else content)
-                file.flush()
-                os.fsync(file.fileno())
+                if durable:
+                    file.flush()
+                    os.fsync(file.fileno())
             os.replace(temporary, path)
         except BaseException:
             temporary.unlink(missing_ok=True)

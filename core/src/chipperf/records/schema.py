@@ -35,7 +35,8 @@ MissingKind = Literal["not_run", "withheld", "failed", "not_applicable", "unknow
 class StrictModel(BaseModel):
     """A frozen model that refuses unknown fields and numbers that are not finite."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    # Built at their first use: many commands import dozens of models and validate none.
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, defer_build=True)
 
 
 class Missing(StrictModel):

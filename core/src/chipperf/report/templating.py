@@ -26,6 +26,9 @@ _MAX_MEMORY_BYTES: Final = 2 * 2**30
 _MAX_PAGE_CHARACTERS: Final = 64 * 2**20
 _MAX_EXPONENT: Final = 1000
 _MAX_BITS: Final = 100_000
+_MOST_ATTRIBUTES: Final = 10_000
+
+_CODE: Final = (FunctionType, type)
 
 
 class SandboxedTemplates(ImmutableSandboxedEnvironment):
@@ -47,6 +50,7 @@ class SandboxedTemplates(ImmutableSandboxedEnvironment):
         # Without "..", which Jinja leaves out of the names of files too.
         self._places = {place: Path(normpath(directory)) for place, directory in found_first.items() if directory}
         self.foreign: set[str] = set()
+        self._safe: dict[tuple[type, str], bool] = {}
         loaders = {place: FileSystemLoader(directory) for place, directory in self._places.items()}
         super().__init__(
             loader=ChoiceLoader([PrefixLoader(loaders), *loaders.values()]),
@@ -73,11 +77,18 @@ class SandboxedTemplates(ImmutableSandboxedEnvironment):
 
         The methods of pydantic can read files and unpickle, the functions that a case names can do anything.
         """
-        if isinstance(obj, PurePath) or (isinstance(obj, BaseModel) and hasattr(BaseModel, attr)):
+        if isinstance(value, _CODE):
             return False
-        if isinstance(value, FunctionType | type):
-            return False
-        return super().is_safe_attribute(obj, attr, value)
+        # Everything else depends on the object's type alone, and a page reads a thousand attributes of few types.
+        kind = type(obj), attr
+        if kind not in self._safe:
+            if len(self._safe) >= _MOST_ATTRIBUTES:
+                self._safe.clear()
+            is_model = isinstance(obj, BaseModel) and hasattr(BaseModel, attr)
+            self._safe[kind] = (
+                not isinstance(obj, PurePath) and not is_model and super().is_safe_attribute(obj, attr, value)
+            )
+        return self._safe[kind]
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
         """Compute a power or product, unless it takes so long that nothing can interrupt it."""

@@ -39,6 +39,7 @@ _MOST_POINTS = 30
 """Largest number of trends on a page, and of points in the table of one; a table has every step."""
 
 _SUFFIX = ".html.j2"
+_TRANSLATABLE = (Phrase, Translated)
 _TITLE_BLOCKS = frozenset({"title_zh", "title_en"})
 """Blocks of chipperf 0.1 for the window's title. Templates that define them are refused: no page shows them."""
 
@@ -335,15 +336,27 @@ def _environment(user_templates: Path | None, vendor_templates: Path | None) -> 
 
 
 def _finalize(value: Any) -> Any:
-    return _in_each_language(value) if isinstance(value, Phrase | Translated) else value
+    return _in_each_language(value) if isinstance(value, _TRANSLATABLE) else value
 
 
 def _in_each_language(text: object) -> Markup:
     """Return a text in one element for each language, or as plain text if it is the same in all languages."""
+    # Most texts are headings, the same on every page. Of equal texts a template may have marked one as HTML.
+    if isinstance(text, Phrase) and not text.values and type(text.english) is str:
+        return _heading(text)
+    return _elements(text)
+
+
+@lru_cache(maxsize=1024)
+def _heading(text: Phrase) -> Markup:
+    return _elements(text)
+
+
+def _elements(text: object) -> Markup:
     texts = {language: _escaped(text, language) for language in LANGUAGES}
     if len(set(texts.values())) == 1:
         return texts[ENGLISH]
-    return Markup("").join(Markup('<span lang="{}">{}</span>').format(*each) for each in texts.items())
+    return Markup("".join(f'<span lang="{language}">{escaped}</span>' for language, escaped in texts.items()))
 
 
 def _escaped(text: object, language: Language) -> Markup:

@@ -147,4 +147,5 @@ def _write(path: Path, text: str) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RecordError(f"cannot write {path}: {error.strerror}", hint="choose another --out") from error
-    write_atomically(path, text)
+    # To wait for the disk for each of a thousand pages can take longer than to make them.
+    write_atomically(path, text, durable=False)
