@@ -215,10 +215,13 @@ def gradients_are_those_of_the_big_batch(subject: PluginUnderTest) -> None:
     kinds += [((129,), dtype) for dtype in _parameter_types(subject)]
     first, model = _weighted(kinds, seed=0), _weighted(kinds, seed=own).to(device).to(memory_format=torch.channels_last)
     parallel: Any = data_parallel(model, config, device)
-    for name, values in first.state_dict().items():
-        require_equal(model.state_dict()[name], values, f"{name} under DDP, which is that of rank 0")
+    for (name, values), found in zip(first.named_parameters(), model.parameters(), strict=True):
+        require_equal(found, values, f"{name} under DDP, which is that of rank 0")
     for step, batches in enumerate(_BATCHES):
         parallel.zero_grad(set_to_none=True)
+        # Training works without buffers that DDP sends. Most versions of torch send none if the vendor asks for none.
+        for buffer, others in zip(model.buffers(), first.buffers(), strict=True):
+            buffer.copy_(others + (step + own))
         expected = [torch.zeros(shape) for shape, _ in kinds]
         for batch in range(batches):
             last, call = batch == batches - 1, 2 * step + batch
@@ -237,6 +240,10 @@ def gradients_are_those_of_the_big_batch(subject: PluginUnderTest) -> None:
                 fail(f"{name} has no gradient under DDP")
             which = f"gradient of {name}, {gradient.dtype}, in step {step + 1}, of {batches} batch(es)"
             require_equal(gradient.float(), mean, f"{which}, which is the mean of both ranks")
+        for (name, buffer), others in zip(model.named_buffers(), first.buffers(), strict=True):
+            source = 0 if config.ddp.broadcast_buffers else own
+            which = f"{name} in step {step + 1} with {config.ddp}, which is that of rank {source}"
+            require_equal(buffer, others + (step + source), which)
 
 
 @_distributed_check("P5", ranks=2, fault="all ranks train on card 0")
