@@ -10,6 +10,7 @@ import os
 import re
 import signal
 import subprocess
+import tempfile
 import time
 from contextlib import nullcontext, suppress
 from datetime import timedelta
@@ -31,6 +32,7 @@ from chipperf.plugin.types import Capability, DistributedConfig, EnvironmentSett
 from chipperf.precisions import PRECISIONS
 from chipperf.run.directory import RunDirectory, rank_log_name
 from chipperf.run.failure import DUMP_SIGNAL
+from chipperf.run.programs import is_program
 from chipperf.run.ranks import job_ranks, rank_from_environment, rank_variables, require_distinct_cards
 from chipperf.run.rendezvous import LOOPBACK, require_store
 from chipperf.train.preparation import data_parallel, join_process_group
@@ -324,7 +326,8 @@ def failing_rank_ends_the_run(subject: PluginUnderTest) -> None:
     """If one of two training ranks is killed, the run ends in bounded time, fails, and names that rank."""
     if len(probed_devices(subject)) < 2 and not ranks_share_device(subject):
         raise NotRun("the check needs 2 devices")
-    run = RunDirectory(subject.workspace / "failing-run")
+    # The check may be carried out twice.
+    run = RunDirectory(Path(tempfile.mkdtemp(prefix="failing-run-", dir=subject.workspace)) / "run")
     # Other checks cover the device; checking it here would only take time.
     command = training_command(subject, run.path, "--nproc", "2", "--no-device-check", images_per_class=256)
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as launcher:
@@ -535,7 +538,7 @@ def _of_other_rank(subject: PluginUnderTest, check: str, item: Any) -> Any:
     """Return what the other rank has, as JSON, through a file: without the collectives that are under test."""
     from torch.distributed import FileStore  # type: ignore[attr-defined]
 
-    store = FileStore(str(subject.workspace / f"{check}-of-ranks"), 2)
+    store = FileStore(str(subject.workspace / f"{check}-{os.environ['MASTER_PORT']}-of-ranks"), 2)
     store.set(str(subject.rank.rank), json.dumps(item))
     return json.loads(store.get(str(1 - subject.rank.rank)))
 
@@ -584,7 +587,7 @@ def _training_processes(launcher: subprocess.Popen[str], events: Path) -> dict[s
             found = {}
             for process in psutil.Process(launcher.pid).children(recursive=True):
                 with suppress(psutil.Error):
-                    if "chipperf.train.worker" in process.cmdline():
+                    if is_program(process.cmdline(), "chipperf.train.worker"):
                         found[process.environ()["RANK"]] = process
             if found.keys() >= {"0", "1"}:
                 return found
