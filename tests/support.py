@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import psutil
+from chipperf.run.programs import is_program
 from ready_python import ReadyProcess, stands_in
 
 if TYPE_CHECKING:
@@ -148,7 +149,7 @@ def processes_naming(text: str) -> list[psutil.Process]:
 def ranks_of(launcher: subprocess.Popen[str] | ReadyProcess) -> list[psutil.Process]:
     """Return the training processes of a launcher, in the order of their ranks."""
     children = psutil.Process(launcher.pid).children()
-    ranks = [each for each in children if "chipperf.train.worker" in each.cmdline()]
+    ranks = [each for each in children if is_program(each.cmdline(), "chipperf.train.worker")]
     return sorted(ranks, key=lambda each: int(each.environ()["RANK"]))
 
 

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from invocation import Invoke
+    from support import FakeDistributions
 
 TRAIN = ("train", "mobilenetv2", "--vendor", "cpu")
 
@@ -123,3 +124,40 @@ def test_record_of_a_newer_version(invoke: Invoke, tmp_path: Path) -> None:
     assert ended.code == 2
     assert "has schema_version 9; this chipperf reads up to 2" in ended.err
     assert "chipperf 4.0" in ended.err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        TRAIN,
+        ("limits", "--vendor", "cpu"),
+        ("qualify", "--vendor", "cpu"),
+        ("contract", "run", "--vendor", "cpu"),
+        ("contract", "run", "--vendor", "cpu", "--check", "D1"),
+        ("contract", "certify", "--vendor", "cpu", "--out", "certificate"),
+        ("contract", "case", "mobilenetv2"),
+    ],
+    ids=" ".join,
+)
+def test_torch_below_the_oldest_that_works_is_refused_with_the_remedy_before_anything_is_written(
+    distributions: FakeDistributions, invoke: Invoke, arguments: tuple[str, ...], tmp_path: Path
+) -> None:
+    distributions.add("torch", "")
+    before = set(tmp_path.iterdir())
+    result = invoke(*arguments)
+    assert (result.code, result.out) == (3, "")
+    assert "torch 1.2 in " in result.err
+    assert "use an image of the vendor with a newer one" in result.err
+    assert set(tmp_path.iterdir()) == before
+
+
+def test_checks_that_need_no_torch_run_beside_one_that_is_too_old(
+    distributions: FakeDistributions, invoke: Invoke
+) -> None:
+    distributions.add("torch", "")
+    assert invoke("contract", "run", "--vendor", "cpu", "--check", "A1").code == 0
+
+
+def test_doctor_warns_of_a_torch_that_is_too_old(distributions: FakeDistributions, invoke: Invoke) -> None:
+    distributions.add("torch", "")
+    assert "warning: torch 1.2 in " in invoke("doctor").out

@@ -5,6 +5,7 @@ from __future__ import annotations
 from mutants.mutant import Change, Mutant
 
 _DEVICE = "    device = torch.device(_DEVICE_TYPE, rank.local_rank)\n"
+_STEP_END = '    """Do nothing: every operator is queued when it is called."""\n'
 _LOADED = "    acme_runtime.load()\n"
 _MAKE_CURRENT = "    _torch_acme().set_device(device)\n"
 _REQUIRED = '    require_precision(requested, _INFO.capabilities, who="the Acme A1")\n'
@@ -334,5 +335,10 @@ MUTANTS = [
         name="version_of_torch_without_its_build",
         kills=("D7",),
         changes=(Change(old="torch=torch.__version__,", new='torch=torch.__version__.split("+")[0] + ".0",'),),
+    ),
+    Mutant(
+        name="step_end_makes_the_first_card_current",
+        kills=("D10",),
+        changes=(Change(old=_STEP_END, new=f"{_STEP_END}    _torch_acme().set_device(0)\n"),),
     ),
 ]

@@ -283,6 +283,11 @@ MUTANTS = [
         ),
     ),
     Mutant(
+        name="buffers_stay_on_their_rank",
+        kills=("P4",),
+        changes=(*_wrapped("self.modules_buffers = []"), *_ddp("broadcast_buffers=True")),
+    ),
+    Mutant(
         name="large_buckets_are_summed",
         kills=("P4",),
         changes=_wrapped(

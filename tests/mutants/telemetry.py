@@ -36,6 +36,11 @@ MUTANTS = [
         changes=(Change(old=_MEMORY, new="        memory_used_bytes=readings.memory_used_bytes // 2**20,\n"),),
     ),
     Mutant(
+        name="utilization_is_the_power",
+        kills=("R1",),
+        changes=(Change(old=_UTILIZATION, new="        utilization_percent=readings.power_w,\n"),),
+    ),
+    Mutant(
         name="telemetry_takes_long",
         kills=("R1",),
         changes=(Change(old=_TELEMETRY, new=f"{_TELEMETRY}    import time\n\n    time.sleep(0.3)\n"),),

@@ -184,10 +184,8 @@ def test_torch_below_the_oldest_that_works_is_refused_before_its_import(plugins)
     session = bind(plugins.vendor("acme", perf_load_runtime=load))
     plugins.distribution("torch", "")
 
-    with pytest.raises(PluginError) as caught:
+    with pytest.raises(PluginError, match=r"^torch 1\.2 in \S+ is too old: .* 2\.0 or later; use an image"):
         session.load_runtime()
-    assert str(caught.value) == "torch 1.2 is too old: chipperf needs torch 2.0 or later"
-    assert "image of the vendor" in caught.value.hint
 
 
 @pytest.mark.parametrize("found", ["2.0.0+mc2.29", "2.14.1", "main"])

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from chipperf.run import programs
-from chipperf.run.programs import program
+from chipperf.run.programs import is_program, program
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,6 +26,15 @@ def test_current_directory_is_not_imported_from(
 
     assert (process.returncode, process.stderr) == (0, "")
     assert process.stdout.startswith("chipperf ")
+
+
+@pytest.mark.parametrize("version", [(3, 10), (3, 11)])
+def test_program_is_known_by_its_command(version: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(programs.sys, "version_info", version)
+    command = ["/another/python", *program("chipperf.train.worker")[1:], "/run", "0"]
+    assert is_program(command, "chipperf.train.worker")
+    assert not is_program(command, "chipperf.train.worker_environment")
+    assert not is_program(["sleep", "1"], "chipperf.train.worker")
 
 
 @pytest.mark.parametrize("parts", [["", "/lib"], ["/lib", ""], ["", ""]])

@@ -30,7 +30,7 @@ from chipperf.contract.waivers import Waiver, read_waivers
 from chipperf.errors import CheckFailed, PluginError, UsageError
 from chipperf.plugin import installed, selection
 from chipperf.plugin.installed import PluginEntry
-from chipperf.plugin.session import bind
+from chipperf.plugin.session import bind, require_recent_torch
 from chipperf.plugin.types import EnvironmentSettings, Rank
 from chipperf.precisions import precision_of
 from chipperf.records.files import read_model, write_atomically
@@ -180,6 +180,7 @@ def case(
     checks = [check for check in case_checks() if not only or check.id in wanted]
     if strangers := wanted - {check.id for check in checks}:
         raise UsageError(f"{', '.join(sorted(strangers))} checks a plugin", hint="'perf contract list --cases'")
+    require_recent_torch()
     with Runner(installed.find_vendor("cpu"), timeout_factor=timeout_factor, case=found.name) as runner:
         results, end = _carry_out(runner, checks, {}, {}, quiet=as_json)
     failed = [result for result in results if result.status in ("failed", "not_run")]
@@ -240,6 +241,9 @@ def run(
     entry = installed.find_vendor(vendor)
     known_failures = read_waivers(waivers) if waivers else {}
     checks = _chosen(only, level)
+    highest = max(check.level for check in checks)
+    if highest:
+        require_recent_torch()
     # Before the checks take minutes.
     if statement and (statement.is_dir() or not os.access(statement.absolute().parent, os.W_OK)):
         raise UsageError(f"cannot write {statement}", hint="name a file in a directory that exists and is yours")
@@ -250,7 +254,6 @@ def run(
         results, end = _carry_out(runner, checks, known_failures, kept, quiet=as_json)
         reached = max(result.check.level for result in results)
         readiness = runner.readiness if reached else runner.static_readiness
-    highest = max(check.level for check in checks)
     results += [CheckResult(check=check, status="not_run", message=_ENDED) for check in checks[len(results) :]]
     report = make_statement(entry, readiness, results, known_failures, level=None if only else highest)
     if as_json:

@@ -22,6 +22,7 @@ from chipperf.errors import DOCUMENTATION, PluginError, did_you_mean
 from chipperf.plugin import installed
 from chipperf.plugin.installed import PluginEntry
 from chipperf.plugin.probe_process import PROBE_TIMEOUT_S, ask_all
+from chipperf.plugin.session import require_recent_torch
 from chipperf.plugin.types import PluginDescription, ProbeResult
 from chipperf.records.environment import read_distributions
 from chipperf.run.device_check import DEFAULT_TIMEOUT_S, inspect_device
@@ -88,6 +89,10 @@ def _examine(compute: bool) -> dict[str, Any]:
             "torch is not installed: 'perf train' needs the vendor's own build of it, or chipperf[train], see "
             f"{DOCUMENTATION}/installing.md"
         )
+    try:
+        require_recent_torch()
+    except PluginError as error:
+        warnings.append(str(error))
     warnings += _metadata_warnings()
     for vendor in vendors:
         settings = vendor["visible_devices"]

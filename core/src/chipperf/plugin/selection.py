@@ -11,6 +11,7 @@ from chipperf.errors import PluginError, VendorSelectionError
 from chipperf.plugin import installed
 from chipperf.plugin.installed import REFERENCE_VENDOR, VENDOR_VARIABLE, PluginEntry
 from chipperf.plugin.probe_process import PROBE_TIMEOUT_S, ask_all, probe_vendor
+from chipperf.plugin.session import require_recent_torch
 from chipperf.plugin.types import ProbeResult
 
 AUTO: Final = "auto"
@@ -34,8 +35,10 @@ def select_vendor(name: str | None = None) -> Selection:
     """Choose the vendor ``name``, or by default that of the variable ``PERF_VENDOR``; it must have devices here.
 
     ``auto``, the default, chooses the only vendor with devices on this machine, except for the reference. If there is
-    none or several, a :class:`VendorSelectionError` says so; other plugin errors are those of the named vendor's probe.
+    none or several, a :class:`VendorSelectionError` says so; other plugin errors are those of the named vendor's probe,
+    and that of a torch that is too old for all of them.
     """
+    require_recent_torch()
     wanted = name or os.environ.get(VENDOR_VARIABLE) or AUTO
     if wanted == AUTO:
         return _select_only_available()

@@ -71,15 +71,16 @@ class _Overdue(BaseException):
     """The time limit of a block passed. No handler of an observer's own errors catches it."""
 
 
-def _require_recent_torch() -> None:
+def require_recent_torch() -> None:
     """Refuse a torch that is too old by its metadata: to import it may already fail."""
     with suppress(PackageNotFoundError, ValueError):
         found = version("torch")
         if tuple(map(int, found.split(".")[:2])) < OLDEST_TORCH:
             oldest = ".".join(map(str, OLDEST_TORCH))
+            # All in the message: what a rank or a probe says is passed on without its hint.
             raise PluginError(
-                f"torch {found} is too old: chipperf needs torch {oldest} or later",
-                hint=f"use an image of the vendor with a newer torch; this Python has it in {sys.prefix}",
+                f"torch {found} in {sys.prefix} is too old: chipperf needs torch {oldest} or later; use an image of "
+                "the vendor with a newer one"
             )
 
 
@@ -166,7 +167,7 @@ class Session:
 
     def load_runtime(self) -> RuntimeInfo:
         """Import torch and the vendor's extension."""
-        _require_recent_torch()
+        require_recent_torch()
         try:
             return self._checked("perf_load_runtime", RuntimeInfo)
         except VendorHookError as error:

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import signal
 import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 _WITHOUT_DIRECTORY = "import runpy, sys; sys.path.remove(''); runpy.run_module({!r}, None, '__main__', True)"
 
@@ -16,6 +20,12 @@ def program(module: str) -> list[str]:
     if sys.version_info >= (3, 11):
         return [sys.executable, "-P", "-m", module]
     return [sys.executable, "-c", _WITHOUT_DIRECTORY.format(module)]
+
+
+def is_program(command: Sequence[str], module: str) -> bool:
+    """Return whether this is a command of :func:`program`, with the path of any interpreter."""
+    options = program(module)[1:]
+    return list(command[1 : len(options) + 1]) == options
 
 
 def describe_exit(code: int) -> str:

@@ -290,6 +290,8 @@ def device_survives_shape_error(subject: PluginUnderTest) -> None:
 )
 def process_is_left_to_core(subject: PluginUnderTest) -> None:
     """The runtime and the hooks of the device change nothing in the process that core or a case depends on."""
+    import torch
+
     session = subject.session
     with tempfile.TemporaryDirectory() as place:
         os.chdir(place)
@@ -297,20 +299,26 @@ def process_is_left_to_core(subject: PluginUnderTest) -> None:
         with look("perf_load_runtime") as changes:
             _ = subject.runtime
         with look("perf_device_init") as found:
-            device = all_devices(subject)[-1]
+            last = len(all_devices(subject)) - 1
+            device = session.device_init(job_ranks(last + 1)[last])
         changes += found
         with look("a hook of the device") as found:
             info = session.device_info(device)
             session.loader_options(device)
-            session.distributed_setup(subject.rank, device)
+            # Core knows no backend for every type of device.
+            if Capability.DISTRIBUTED in subject.info.capabilities:
+                session.distributed_setup(subject.rank, device)
             for precision in PRECISIONS:
                 with suppress(UnsupportedPrecision):
                     session.precision(precision, device)
             begin_run(subject, device)
             with suppress(PerfError):
                 session.telemetry(info)
+            current = torch.empty(0, device=device.type).device
             session.device_teardown(device)
         changes += found
+        if (current.index or 0) != (device.index or 0):
+            changes.append(f"a hook of {device} makes {current} current")
         os.chdir("/")
     require(
         not changes,

@@ -10,6 +10,7 @@ import os
 import re
 import signal
 import subprocess
+import tempfile
 import time
 from contextlib import nullcontext, suppress
 from datetime import timedelta
@@ -31,6 +32,7 @@ from chipperf.plugin.types import Capability, DistributedConfig, EnvironmentSett
 from chipperf.precisions import PRECISIONS
 from chipperf.run.directory import RunDirectory, rank_log_name
 from chipperf.run.failure import DUMP_SIGNAL
+from chipperf.run.programs import is_program
 from chipperf.run.ranks import job_ranks, rank_from_environment, rank_variables, require_distinct_cards
 from chipperf.run.rendezvous import LOOPBACK, require_store
 from chipperf.train.preparation import data_parallel, join_process_group
@@ -215,10 +217,13 @@ def gradients_are_those_of_the_big_batch(subject: PluginUnderTest) -> None:
     kinds += [((129,), dtype) for dtype in _parameter_types(subject)]
     first, model = _weighted(kinds, seed=0), _weighted(kinds, seed=own).to(device).to(memory_format=torch.channels_last)
     parallel: Any = data_parallel(model, config, device)
-    for name, values in first.state_dict().items():
-        require_equal(model.state_dict()[name], values, f"{name} under DDP, which is that of rank 0")
+    for (name, values), found in zip(first.named_parameters(), model.parameters(), strict=True):
+        require_equal(found, values, f"{name} under DDP, which is that of rank 0")
     for step, batches in enumerate(_BATCHES):
         parallel.zero_grad(set_to_none=True)
+        # Training works without buffers that DDP sends. Most versions of torch send none if the vendor asks for none.
+        for buffer, others in zip(model.buffers(), first.buffers(), strict=True):
+            buffer.copy_(others + (step + own))
         expected = [torch.zeros(shape) for shape, _ in kinds]
         for batch in range(batches):
             last, call = batch == batches - 1, 2 * step + batch
@@ -237,6 +242,10 @@ def gradients_are_those_of_the_big_batch(subject: PluginUnderTest) -> None:
                 fail(f"{name} has no gradient under DDP")
             which = f"gradient of {name}, {gradient.dtype}, in step {step + 1}, of {batches} batch(es)"
             require_equal(gradient.float(), mean, f"{which}, which is the mean of both ranks")
+        for (name, buffer), others in zip(model.named_buffers(), first.buffers(), strict=True):
+            source = 0 if config.ddp.broadcast_buffers else own
+            which = f"{name} in step {step + 1} with {config.ddp}, which is that of rank {source}"
+            require_equal(buffer, others + (step + source), which)
 
 
 @_distributed_check("P5", ranks=2, fault="all ranks train on card 0")
@@ -317,7 +326,8 @@ def failing_rank_ends_the_run(subject: PluginUnderTest) -> None:
     """If one of two training ranks is killed, the run ends in bounded time, fails, and names that rank."""
     if len(probed_devices(subject)) < 2 and not ranks_share_device(subject):
         raise NotRun("the check needs 2 devices")
-    run = RunDirectory(subject.workspace / "failing-run")
+    # The check may be carried out twice.
+    run = RunDirectory(Path(tempfile.mkdtemp(prefix="failing-run-", dir=subject.workspace)) / "run")
     # Other checks cover the device; checking it here would only take time.
     command = training_command(subject, run.path, "--nproc", "2", "--no-device-check", images_per_class=256)
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as launcher:
@@ -528,7 +538,7 @@ def _of_other_rank(subject: PluginUnderTest, check: str, item: Any) -> Any:
     """Return what the other rank has, as JSON, through a file: without the collectives that are under test."""
     from torch.distributed import FileStore  # type: ignore[attr-defined]
 
-    store = FileStore(str(subject.workspace / f"{check}-of-ranks"), 2)
+    store = FileStore(str(subject.workspace / f"{check}-{os.environ['MASTER_PORT']}-of-ranks"), 2)
     store.set(str(subject.rank.rank), json.dumps(item))
     return json.loads(store.get(str(1 - subject.rank.rank)))
 
@@ -577,7 +587,7 @@ def _training_processes(launcher: subprocess.Popen[str], events: Path) -> dict[s
             found = {}
             for process in psutil.Process(launcher.pid).children(recursive=True):
                 with suppress(psutil.Error):
-                    if "chipperf.train.worker" in process.cmdline():
+                    if is_program(process.cmdline(), "chipperf.train.worker"):
                         found[process.environ()["RANK"]] = process
             if found.keys() >= {"0", "1"}:
                 return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 import resource
@@ -63,6 +64,7 @@ _PAUSES: Final = (0.1, 0.2, 0.3, 0.4)
 """Between the few readings of a device that rests, as fractions of the time that it may take. A mean over the last
 readings is still that of the many under load."""
 
+_MEASURED: Final = ("power_w", "temperature_c", "utilization_percent", "memory_used_bytes", "clock_mhz")
 _FOLLOWING: Final = ("power_w", "utilization_percent", "memory_used_bytes")
 """Readings that a turn changes."""
 
@@ -156,6 +158,13 @@ class _Reader:
         samples = [TelemetrySample(**sample) for sample in found["samples"]]
         for sample in samples:
             _require_possible(sample, self.devices[number].total_bytes)
+        for one, other in itertools.combinations(_MEASURED, 2):
+            pairs = {(getattr(sample, one), getattr(sample, other)) for sample in samples}
+            require(
+                len(pairs) < 2 or any(value is None or value != same for value, same in pairs),
+                f"perf_telemetry gives the same numbers as {one} and as {other} in {len(samples)} readings: give each "
+                "its own",
+            )
         return samples
 
     def memory(self, number: int) -> int | None:
