@@ -268,7 +268,7 @@ def build_training_loader(
     """
     sampler = TrainingBatchSampler(len(split), batch_size, seed, rank, world_size)
     dataset = ImageFolderDataset(split, TrainingTransform(seed, image_size))
-    return TrainingLoader(dataset, _collate, options, sampler, decoder=decoder_name())
+    return TrainingLoader(dataset, _collate, options, sampler, decoder=decoder_name(region=True))
 
 
 def build_evaluation_loader(
