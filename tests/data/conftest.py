@@ -7,14 +7,11 @@ import numpy as np
 import pytest
 from chipperf.data.coco_sample import SIZES, ensure_coco_sample
 from chipperf.data.sample import SampleOptions, ensure_sample_dataset
-from chipperf.data.turbojpeg import load_turbojpeg
 from PIL import Image
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
-
-    from chipperf.data.turbojpeg import TurboJpeg
 
 TINY = SampleOptions(classes=3, train_per_class=7, val_per_class=3, width=48, height=36)
 
@@ -46,15 +43,6 @@ def encode() -> Callable[..., bytes]:
         return buffer.getvalue()
 
     return to_bytes
-
-
-@pytest.fixture
-def region_decoder() -> TurboJpeg:
-    """The decoder over libjpeg-turbo 3, where there is one."""
-    decoder = load_turbojpeg()
-    if decoder is None:
-        pytest.skip("no libjpeg-turbo 3 on this machine; benchmarks/build_libturbojpeg.sh builds one")
-    return decoder
 
 
 @pytest.fixture(scope="session")

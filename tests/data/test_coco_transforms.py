@@ -16,8 +16,8 @@ from chipperf.data.coco_transforms import (
     largest_size,
     resize_sample,
 )
+from chipperf.data.decode import Box
 from chipperf.data.transforms import shorter_side_to
-from chipperf.data.turbojpeg import Box
 from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional as reference
 

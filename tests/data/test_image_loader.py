@@ -2,12 +2,18 @@ from __future__ import annotations
 
 import random
 import shutil
+from typing import NamedTuple
 
 import numpy as np
 import pytest
 import torch
 from chipperf.data.imagefolder import scan_imagefolder
-from chipperf.data.loader import LoaderChoices, build_evaluation_loader, build_training_loader
+from chipperf.data.loader import (
+    LoaderChoices,
+    SharedPieces,
+    build_evaluation_loader,
+    build_training_loader,
+)
 from chipperf.errors import DataError
 
 WITH_WORKERS = LoaderChoices(workers=2, prefetch_factor=2, start_method="fork")
@@ -51,6 +57,61 @@ def test_pixels_and_order_do_not_depend_on_workers(tiny_dataset):
         assert torch.equal(images, other_images)
         assert torch.equal(labels, other_labels)
     assert not torch.equal(alone[0][0], alone[5][0])
+
+
+def test_batches_keep_their_pixels_while_their_worker_goes_on(tiny_dataset):
+    split = scan_imagefolder(tiny_dataset).train
+    alone, with_worker = (
+        build_training_loader(split, batch_size=1, seed=3, image_size=32, options=LoaderChoices(**options))
+        for options in ({"workers": 0}, {"workers": 1, "prefetch_factor": 1})
+    )
+    alone, with_worker = ([images for images, _ in loader] for loader in (alone, with_worker))
+    assert len(alone) == 21
+    assert torch.equal(torch.cat(alone), torch.cat(with_worker))
+
+
+class Mixed(NamedTuple):
+    images: torch.Tensor
+    names: list[str]
+    boxes: torch.Tensor
+    masks: torch.Tensor | None
+
+
+def mixed(objects):
+    images = torch.randint(0, 256, (2, 5, 7, 3), dtype=torch.uint8).permute(0, 3, 1, 2)
+    return Mixed(images, ["a", "b"], torch.rand(objects, 4), torch.rand(objects, 3) > 0.5 if objects else None)
+
+
+def test_batches_take_the_same_pieces_of_memory_in_turn():
+    pieces = SharedPieces(2)
+    sent = [mixed(objects=9) for _ in range(5)]
+    places = []
+    for before in sent:
+        after = pieces.put(before)
+        assert type(after) is Mixed
+        assert after.names == before.names
+        for name in ("images", "boxes", "masks"):
+            ours, theirs = getattr(after, name), getattr(before, name)
+            assert torch.equal(ours, theirs)
+            assert ours.dtype == theirs.dtype
+            assert ours.stride() == theirs.stride()
+            assert ours.is_shared()
+        # One piece is one file and one socket, however many tensors a batch has.
+        assert len({getattr(after, name).untyped_storage().data_ptr() for name in ("images", "boxes", "masks")}) == 1
+        places.append(after.images.data_ptr())
+    assert len(set(places)) == 2
+    assert places[::2] == places[:1] * 3
+
+
+@pytest.mark.parametrize("objects", [0, 200])
+def test_a_batch_may_be_larger_than_those_before_or_have_no_objects(objects):
+    pieces = SharedPieces(1)
+    pieces.put(mixed(objects=1))
+    before = mixed(objects)
+    after = pieces.put(before)
+    assert torch.equal(after.boxes, before.boxes)
+    assert torch.equal(after.images, before.images)
+    assert (after.masks is None) == (objects == 0)
 
 
 @pytest.mark.parametrize("world_size", [1, 2])

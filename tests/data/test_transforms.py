@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from chipperf.data import transforms
-from chipperf.data.decode import decode_region
+from chipperf.data.decode import Box, decode_region
 from chipperf.data.transforms import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -17,7 +17,6 @@ from chipperf.data.transforms import (
     random_resized_crop_box,
     resize,
 )
-from chipperf.data.turbojpeg import Box
 from PIL import Image
 from torchvision import transforms as reference
 from torchvision.transforms import functional

@@ -17,7 +17,7 @@ from chipperf.data.coco_transforms import (
     DetectionTrainingTransform,
 )
 from chipperf.data.dataset_files import read_file
-from chipperf.data.decode import decode_rgb, require_size, whole_decoder_name
+from chipperf.data.decode import decode_rgb, decoder_name, require_size
 from chipperf.data.loader import (
     EvaluationSampler,
     ImageLoader,
@@ -198,7 +198,7 @@ def build_detection_training_loader(
     sampler = TrainingBatchSampler(len(split.images), batch_size, seed, rank, world_size)
     dataset = CocoDataset(split, DetectionTrainingTransform(seed, resolution), masks=masks)
     collate_padded = partial(collate, padding=padding or Padding())
-    return TrainingLoader(dataset, collate_padded, options, sampler, decoder=whole_decoder_name())
+    return TrainingLoader(dataset, collate_padded, options, sampler, decoder=decoder_name())
 
 
 def build_detection_evaluation_loader(
@@ -219,6 +219,4 @@ def build_detection_evaluation_loader(
     sampler = EvaluationSampler(len(split.images), rank, world_size)
     dataset = CocoDataset(split, DetectionEvaluationTransform(resolution), masks=False)
     collate_padded = partial(collate, padding=padding or Padding())
-    return ImageLoader(
-        dataset, collate_padded, options, decoder=whole_decoder_name(), sampler=sampler, batch_size=batch_size
-    )
+    return ImageLoader(dataset, collate_padded, options, decoder=decoder_name(), sampler=sampler, batch_size=batch_size)

@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from torch.nn.functional import interpolate
 
+from chipperf.data.decode import Box
 from chipperf.data.transforms import draw_integer, resize, shorter_side_to
-from chipperf.data.turbojpeg import Box
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -64,11 +64,13 @@ def unlistable(directory: Path, error: OSError) -> DataError:
 
 
 @contextmanager
-def open_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+def open_file(path: str | os.PathLike[str], buffering: int = -1) -> Iterator[BinaryIO]:
     """Open a file for reading; raises :class:`DataError` if it cannot be read or is no regular file."""
     try:
         # Without the flag, opening a FIFO waits for a writer.
-        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+        with open(
+            path, "rb", buffering=buffering, opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)
+        ) as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 raise DataError(f"{path}: is no regular file", hint="replace or remove it")
             yield file
@@ -78,5 +80,6 @@ def open_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
 
 def read_file(path: str | os.PathLike[str]) -> bytes:
     """Return the content of a file; raises :class:`DataError` if it cannot be read."""
-    with open_file(path) as file:
+    # A buffer would take more system calls than the one read.
+    with open_file(path, buffering=0) as file:
         return file.read()

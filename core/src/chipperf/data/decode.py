@@ -6,14 +6,15 @@ All functions that take a file's content name the file as ``name`` in errors.
 from __future__ import annotations
 
 import io
+import re
+import struct
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import simplejpeg
 from PIL import Image, UnidentifiedImageError
 
-from chipperf.data.turbojpeg import Box, TurboJpegError, load_turbojpeg
 from chipperf.errors import DataError
 
 if TYPE_CHECKING:
@@ -21,20 +22,36 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-_JPEG_START = b"\xff\xd8"
+_JPEG_START, _JPEG_END = b"\xff\xd8", b"\xff\xd9"
+
+_SCAN, _RESTART_INTERVAL = b"\xff\xda", b"\xff\xdd"
+
+_FRAME = struct.Struct(">5sHH")
+_BASELINE = b"\xff\xc0\x00\x11\x08"
+"""How the frame header of a baseline JPEG of three components with 8 bits begins; height and width follow."""
+
+_ROWS_LEFT = re.compile("Corrupt JPEG data: [0-9]+ extraneous bytes before marker 0xd9")
+"""What libjpeg-turbo says of data between the last row of a header and the mark of the end."""
 
 _CMYK_COLORSPACES = ("CMYK", "YCCK")
 """Color spaces for which libjpeg-turbo and Pillow round the conversion to RGB differently."""
 
-
-def decoder_name() -> str:
-    """Return the name of the decoder that :func:`decode_region` uses for JPEG files, for a run's record."""
-    return whole_decoder_name() if load_turbojpeg() is None else "libjpeg-turbo 3 region"
+_UPSAMPLING_MARGIN = 2
+"""Rows below a region that must be decoded with it, because smooth chroma upsampling may read them."""
 
 
-def whole_decoder_name() -> str:
-    """Return the name of the decoder that :func:`decode_rgb` uses for JPEG files, for a run's record."""
-    return f"simplejpeg {simplejpeg.__version__} whole"
+class Box(NamedTuple):
+    """A rectangle of an image, in pixels."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+
+def decoder_name(*, region: bool = False) -> str:
+    """Return the name of the JPEG decoder of :func:`decode_rgb`, or :func:`decode_region`, for a run's record."""
+    return f"simplejpeg {simplejpeg.__version__} {'region' if region else 'whole'}"
 
 
 def read_size(data: bytes, name: str) -> tuple[int, int]:
@@ -44,13 +61,10 @@ def read_size(data: bytes, name: str) -> tuple[int, int]:
         DataError: The file has no image header.
     """
     if data.startswith(_JPEG_START):
-        turbojpeg = load_turbojpeg()
         try:
-            if turbojpeg is not None:
-                return turbojpeg.read_size(data)
             height, width, _, _ = simplejpeg.decode_jpeg_header(data)
             return int(height), int(width)
-        except (TurboJpegError, ValueError):
+        except ValueError:
             pass
     with _pillow_image(data, name) as image:
         return image.height, image.width
@@ -84,19 +98,46 @@ def decode_rgb(data: bytes, name: str) -> NDArray[np.uint8]:
 def decode_region(data: bytes, box: Box, name: str) -> NDArray[np.uint8]:
     """Decode a rectangle of an image to RGB, with the same pixels as ``decode_rgb(data)``.
 
-    With libjpeg-turbo 3, only this rectangle of a JPEG is decoded. Rows of the result need not be contiguous.
+    Of a JPEG, the rows below the rectangle are not decoded. Rows of the result need not be contiguous.
 
     Raises:
         DataError: The data are empty, truncated or not an image.
     """
-    turbojpeg = load_turbojpeg()
-    if turbojpeg is not None and data.startswith(_JPEG_START):
-        try:
-            return turbojpeg.decode_region(data, box)
-        except TurboJpegError:
-            pass
-    pixels = decode_rgb(data, name)
-    return pixels[box.top : box.top + box.height, box.left : box.left + box.width]
+    bottom = box.top + box.height
+    pixels = _decode_rows(data, bottom + _UPSAMPLING_MARGIN)
+    if pixels is None:
+        pixels = decode_rgb(data, name)
+    return pixels[box.top : bottom, box.left : box.left + box.width]
+
+
+def _decode_rows(data: bytes, rows: int) -> NDArray[np.uint8] | None:
+    """Decode the first ``rows`` rows of a JPEG, or return ``None`` if the file has to be decoded as a whole.
+
+    The decoder gets a header that states so few rows. It then complains of the data of the others, and does so first
+    if those of the rows are sound. With restart markers, damage would read the same.
+    """
+    if not (data.startswith(_JPEG_START) and data.endswith(_JPEG_END)):
+        return None
+    try:
+        height, width, colors, _ = simplejpeg.decode_jpeg_header(data)
+        frame = data.index(_FRAME.pack(_BASELINE, height, width))
+        header_end = data.index(_SCAN, frame)
+        if rows >= height or colors in _CMYK_COLORSPACES or _RESTART_INTERVAL in data[:header_end]:
+            return None
+        fewer = bytearray(data)
+        _FRAME.pack_into(fewer, frame, _BASELINE, rows, width)
+        # The same bytes may stand in metadata before the frame header.
+        if simplejpeg.decode_jpeg_header(fewer)[0] != rows:
+            return None
+    except ValueError:
+        return None
+    pixels = np.empty((rows, width, 3), np.uint8)
+    try:
+        simplejpeg.decode_jpeg(fewer, buffer=pixels)
+    except ValueError as error:
+        if not _ROWS_LEFT.fullmatch(str(error)):
+            return None
+    return pixels
 
 
 def require_size(found: Sequence[int], annotated: Sequence[int], path: str) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections import deque
 from dataclasses import dataclass
 from multiprocessing.queues import Queue
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler, default_collate, get_worker_info
+from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from chipperf.data.dataset_files import read_file
 from chipperf.data.decode import decoder_name
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from chipperf.data.imagefolder import Split
 
 B = TypeVar("B")
+
+_ALIGNMENT = 64
+"""Bytes, a multiple of the size of any element; that of a cache line."""
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 """uint8 images of shape ``(N, 3, H, W)``, channels last in memory, and int64 labels of shape ``(N,)``."""
@@ -167,7 +171,7 @@ class ImageLoader(Generic[B]):
         if has_workers:
             require_sockets()
         self._loader: DataLoader[Any] = DataLoader(
-            _Batches(dataset, collate),
+            _Batches(dataset, collate, pieces=options.prefetch_factor + 1),
             num_workers=options.workers,
             prefetch_factor=options.prefetch_factor if has_workers else None,
             pin_memory=options.pin_memory,
@@ -199,7 +203,7 @@ class ImageLoader(Generic[B]):
                 if isinstance(batch, PerfError):
                     self.close()
                     raise batch
-                yield batch
+                yield _of_tensors(batch, _own)
         except OSError as error:
             # Queues need shared memory before there is a process.
             raise loader_error(error) from error
@@ -268,7 +272,7 @@ def build_training_loader(
     """
     sampler = TrainingBatchSampler(len(split), batch_size, seed, rank, world_size)
     dataset = ImageFolderDataset(split, TrainingTransform(seed, image_size))
-    return TrainingLoader(dataset, _collate, options, sampler, decoder=decoder_name())
+    return TrainingLoader(dataset, _collate, options, sampler, decoder=decoder_name(region=True))
 
 
 def build_evaluation_loader(
@@ -294,24 +298,72 @@ def build_evaluation_loader(
 def _prepare_process(worker: int) -> None:
     """Leave the rank's process group, so that its signals do not end a worker while a step needs a batch."""
     os.setpgid(0, 0)
-    # Batches are put into shared memory in a thread of the queue, where an error would be lost with the batch.
+    # The queue sends batches in a thread, where an error would be lost with the batch.
     Queue._on_queue_feeder_error = lambda queue, error, item: queue.put((item[0], loader_error(error)))  # type: ignore
 
 
 class _Batches(Dataset[Any]):
     """Loads batches; returns an error of a worker instead of raising it, because torch would turn it into text."""
 
-    def __init__(self, dataset: Dataset[Any], collate: Callable[[list[Any]], Any]) -> None:
+    def __init__(self, dataset: Dataset[Any], collate: Callable[[list[Any]], Any], pieces: int) -> None:
         self._dataset = dataset
         self._collate = collate
+        self._shared = SharedPieces(pieces)
 
     def __getitems__(self, keys: list[SampleKey]) -> Any:
+        in_worker = get_worker_info() is not None
         try:
-            return self._collate([self._dataset[key] for key in keys])
+            batch = self._collate([self._dataset[key] for key in keys])
+            return self._shared.put(batch) if in_worker else batch
         except Exception as error:
-            if get_worker_info() is None:
+            if not in_worker:
                 raise
             return loader_error(error)
+
+
+class SharedPieces:
+    """Memory in which a worker passes its batches on: pieces that they take in turn.
+
+    torch would take new memory for each tensor, which the system has to clear and to map.
+
+    Args:
+        count: Number of pieces. A batch keeps its values until its worker has made as many others less one. While its
+            reader copies it, the worker makes at most ``prefetch_factor``.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._pieces = deque([torch.empty(0, dtype=torch.uint8)] * count)
+
+    def put(self, batch: Any) -> Any:
+        """Return the batch with copies of its tensors, in the same order of memory."""
+        starts = [0]
+        _of_tensors(batch, lambda tensor: starts.append(starts[-1] + -(-tensor.nbytes // _ALIGNMENT) * _ALIGNMENT))
+        piece = self._pieces.popleft()
+        if len(piece) < starts[-1]:
+            piece = torch.empty(starts[-1], dtype=torch.uint8).share_memory_()
+        self._pieces.append(piece)
+        places = iter(starts)
+
+        def put_tensor(tensor: torch.Tensor) -> torch.Tensor:
+            start = next(places)
+            strides = torch.empty_like(tensor, device="meta").stride()
+            room = piece[start : start + tensor.nbytes].view(tensor.dtype)
+            return room.as_strided(tensor.shape, strides).copy_(tensor)
+
+        return _of_tensors(batch, put_tensor)
+
+
+def _of_tensors(batch: Any, function: Callable[[torch.Tensor], Any]) -> Any:
+    """Return a batch, a tensor or a tuple that has some, with the results of a function in place of its tensors."""
+    if isinstance(batch, torch.Tensor):
+        return function(batch)
+    parts = [function(part) if isinstance(part, torch.Tensor) else part for part in batch]
+    return type(batch)(*parts) if hasattr(batch, "_fields") else tuple(parts)
+
+
+def _own(tensor: torch.Tensor) -> torch.Tensor:
+    """Return the tensor, or a copy if the memory is a worker's, which puts other batches there."""
+    return tensor.clone() if tensor.is_shared() else tensor
 
 
 def _already_collated(batch: Any) -> Any:
@@ -319,6 +371,6 @@ def _already_collated(batch: Any) -> Any:
 
 
 def _collate(samples: list[tuple[torch.Tensor, int]]) -> Batch:
-    # Images are stacked in the memory order of their pixels. In a worker, default_collate writes to shared memory.
-    images: torch.Tensor = default_collate([image.permute(1, 2, 0) for image, _ in samples])
+    # Images are stacked in the memory order of their pixels.
+    images = torch.stack([image.permute(1, 2, 0) for image, _ in samples])
     return images.permute(0, 3, 1, 2), torch.tensor([label for _, label in samples])

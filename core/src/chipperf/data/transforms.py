@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch.nn.functional import interpolate
 
-from chipperf.data.decode import decode_region, decode_rgb, read_size
-from chipperf.data.turbojpeg import Box
+from chipperf.data.decode import Box, decode_region, decode_rgb, read_size
 
 if TYPE_CHECKING:
     import numpy as np
