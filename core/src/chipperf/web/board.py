@@ -109,7 +109,7 @@ def _reported_headings() -> Iterator[Heading]:
         title = column.title or f"{column.key}{_UNITS.get(column.unit, '')}"
         yield Heading(column.key, title, f"{column.field}.median" if column.is_windowed else column.field, True)
         if column.is_headline:
-            yield Heading(_PER_CARD, phrase("%(rate)s per card", rate=column.key), f"{column.field}.median", True)
+            yield Heading(_PER_CARD, phrase("%(rate)s per card", rate=column.key), column.field, True)
         if column.name == "quality":
             yield Heading("verdict", phrase("Verdict"), "metrics.quality")
 
@@ -404,10 +404,9 @@ def _spread(record: Record, column: Column) -> float | None:
 
 def _per_card(record: Record, column: Column) -> PageCell:
     """Return the cell of a throughput per card, or per part of one."""
-    path, value = column.find(record)
-    cards, spread = record.topology.world_size, _spread(record, column)
+    value, cards, spread = column.value(record), record.topology.world_size, _spread(record, column)
     share = value if isinstance(value, Missing) else value / cards
-    shown = cell(share, path, number, result_of=record)
+    shown = cell(share, column.field, number, result_of=record)
     if shown.sort is None:
         return shown
     return replace(shown, decimals=decimals_of(shown.sort, spread / cards if spread else None))

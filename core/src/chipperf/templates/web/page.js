@@ -118,7 +118,7 @@
       cell.querySelector("span").textContent = row === base ? word("baseline") : known ? ratio.toFixed(3) : "-";
       if (known) cell.dataset.sort = ratio; else delete cell.dataset.sort;
       if (known) delete cell.dataset.missing; else cell.dataset.missing = "not_applicable";
-      cell.dataset.reason = different.length ? word("other") + different.join(", ") : "";
+      cell.dataset.reason = different.length ? `${word("other")} ${different.join(", ")}` : "";
     }
     showSideBySide(table);
   }
