@@ -99,6 +99,11 @@ class Column:
         found = _follow(record, self.field)[1]
         return found if isinstance(found, Throughput) else None
 
+    def spread(self, record: Record) -> float | None:
+        """Return the interquartile range of the value's windows, or ``None`` if it has none."""
+        throughput = self.throughput(record)
+        return throughput.iqr if throughput else None
+
     def find(self, record: Record) -> tuple[str, Number]:
         """Return the path of the field with the value, and the value. A missing value has the path that states it."""
         path, found = _follow(record, self.field)

@@ -390,21 +390,16 @@ def _reported(record: Record, column: Column, verdict: Verdict, *, as_percent: b
 
     shown = cell(value, path, of_total if column.unit == "bytes" else write, result_of=record)
     if shown.sort is not None and column.unit in ("samples/s", "s", "J/sample") and not exact:
-        shown = replace(shown, decimals=decimals_of(shown.sort, _spread(record, column)))
+        shown = replace(shown, decimals=decimals_of(shown.sort, column.spread(record)))
     if column.name == "time_to_target" and verdict == "below_target":
         # The source of the value shows the reason, which contains result and target.
         return replace(shown, text=phrase("not reached"))
     return shown
 
 
-def _spread(record: Record, column: Column) -> float | None:
-    throughput = column.throughput(record)
-    return throughput.iqr if throughput else None
-
-
 def _per_card(record: Record, column: Column) -> PageCell:
     """Return the cell of a throughput per card, or per part of one."""
-    value, cards, spread = column.value(record), record.topology.world_size, _spread(record, column)
+    value, cards, spread = column.value(record), record.topology.world_size, column.spread(record)
     share = value if isinstance(value, Missing) else value / cards
     shown = cell(share, column.field, number, result_of=record)
     if shown.sort is None:

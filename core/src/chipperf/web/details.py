@@ -167,7 +167,8 @@ def _throughput(record: Record) -> Iterator[Fact]:
             continue
         for field, figure in _THROUGHPUT.items():
             label = phrase("%(metric)s, %(figure)s", metric=name, figure=figure)
-            yield Fact(label, result(getattr(throughput, field), f"{column.field}.{field}"))
+            write = partial(number, exact=record.kind == "imported", spread=throughput.iqr)
+            yield Fact(label, cell(getattr(throughput, field), f"{column.field}.{field}", write, result_of=record))
         windows = cell(len(throughput.windows), f"{column.field}.windows", result_of=record)
         yield Fact(phrase("%(metric)s, windows", metric=name), windows)
     yield from _fields(metrics, "metrics", _TIMES, result)
