@@ -168,11 +168,10 @@ def test_fix_hp_lists_changes_that_are_not_free_with_batch_size_and_lr_first():
         {"key": "workers", "base": -1, "value": 8, "origin": "command line"},
         {"key": "from_elsewhere", "base": 0, "value": True, "origin": "vendor"},
         {"key": "lr", "base": 0.1, "value": 0.8, "origin": "command line"},
-        {"key": "epochs", "base": 100, "value": 2, "origin": "preset"},
         {"key": "batch_size", "base": 32, "value": 256, "origin": "vendor"},
     ]
     (row,) = performance(rendered(make_record(hyperparameters__changes=changes)))
-    assert row[2] == "bs=256,lr=0.8,epochs=2,warmup_epochs=5,from_elsewhere=true"
+    assert row[2] == "bs=256,lr=0.8,warmup_epochs=5,from_elsewhere=true"
 
 
 def test_memory_is_the_device_peak_and_its_source_is_noted():
@@ -477,3 +476,41 @@ def test_evidence_tells_how_much_of_the_training_telemetry_has_read(coverage, te
 
     assert text in report
     assert ("over all devices of all machines" in report) == (coverage == 0.5)
+
+
+MANY = [{"key": f"key{number}", "base": 1, "value": number, "origin": "vendor", "reason": ""} for number in range(2, 8)]
+
+
+@pytest.mark.parametrize(
+    ("language", "cell", "note"),
+    [("zh", "见注 1", "注 1，fix_hp：key2=2,key3=3,"), ("en", "see note 1", "Note 1, fix_hp: key2=2,key3=3,")],
+)
+def test_many_changes_are_in_a_note(language, cell, note):
+    records = [
+        make_record(hyperparameters__changes=MANY),
+        make_record(run_id="other", topology=topology("2x8"), hyperparameters__changes=MANY),
+        make_record(run_id="few", topology=topology("1x1"), hyperparameters__changes=MANY[:4]),
+    ]
+    document = rendered(*records, language=language)
+
+    assert [row[2] for row in performance(document)] == [cell, cell, "key2=2,key3=3,key4=4,key5=5"]
+    assert notes(document, language).count(f"{note}key4=4,key5=5,key6=6,key7=7") == 1
+
+
+def test_digits_follow_the_spread_of_the_windows():
+    document = rendered(make_record(metrics__p_train=throughput(137.64, spread=0.08)))
+    ((row,), evidence) = performance(document), "\n".join(map(str, document.tables))
+
+    assert row[COLUMNS["p_train"]] == "138"
+    assert "137.64" not in evidence
+    assert "'11'" in evidence
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_evidence_is_folded_and_what_is_published_is_short(language):
+    text = render_report([make_record()], language=language)
+    published, _, evidence = text.partition("<details>")
+
+    assert evidence.rstrip().endswith("</details>")
+    assert record_digest(make_record())[:12] in evidence
+    assert len(published.splitlines()) <= 60

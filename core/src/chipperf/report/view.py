@@ -63,6 +63,8 @@ _REQUIRED_FACTS = (
     *("machine", "card_title", "network"),
     *("os", "kernel", "driver", "container", "framework", "dependencies"),
 )
+_MOST_CHANGES = 4
+"""Largest number of hyperparameter changes in a cell. More of them push the columns behind it out of the page."""
 _MORE_FACTS = ("compiler", "cpu", "python", "torch", "sdk", "collectives")
 _USUAL_PRECISIONS = tuple(name for name, means in PRECISIONS.items() if means.in_every_legend)
 
@@ -122,6 +124,7 @@ class ReportView:
         missing_kinds: Kinds of missing values that occur in environment and rows.
         knobs: Settings in force that change numerics or speed.
         changes: Differences from the case's base, with their reasons.
+        long_changes: Each ``fix_hp`` that is too long for its cell; a note has it.
         implausible: Contradictions in the runs, see :mod:`chipperf.records.plausibility`.
         disabled_observers: Observers that failed and were switched off.
         remarks: Content of imported documents that has no other field.
@@ -148,6 +151,7 @@ class ReportView:
     memory_sources: tuple[PerRows[MemorySource], ...]
     knobs: tuple[PerRows[KnobRecord], ...]
     changes: tuple[PerRows[HyperparameterChange], ...]
+    long_changes: tuple[PerRows[str], ...]
     change_notes: tuple[PerRows[str], ...]
     datasets: tuple[PerRows[Dataset], ...]
     loaders: tuple[PerRows[Loader | Missing], ...]
@@ -156,6 +160,11 @@ class ReportView:
     disabled_observers: tuple[PerRows[str], ...]
     remarks: tuple[PerRows[str], ...]
     beside: tuple[RunBeside, ...] = ()
+
+    def note_of_changes(self, row: Row) -> int | None:
+        """Return the number of the note with the row's ``fix_hp``, or ``None`` if its cell has room for it."""
+        texts = [note.value for note in self.long_changes]
+        return texts.index(row.fix_hp) + 1 if row.fix_hp in texts else None
 
     def header(self, column: Column) -> str:
         """Return the header of a column of the performance table."""
@@ -215,6 +224,7 @@ def build_view(records: Sequence[Record], *, baseline: Sequence[Record] = ()) ->
         memory_sources=_share(rows, lambda row: [row.memory_source] if row.memory_source else []),
         knobs=_share(rows, lambda row: row.record.knobs),
         changes=_share(rows, lambda row: _changes(row.record)),
+        long_changes=_share(rows, _long_changes),
         change_notes=_share(rows, lambda row: row.record.hyperparameters.notes),
         datasets=_share(rows, lambda row: [row.record.dataset]),
         loaders=_share(rows, lambda row: [row.record.loader]),
@@ -300,6 +310,11 @@ def _require_comparable(chosen: Sequence[Record], baseline: Sequence[Record]) ->
 def _changes(record: Record) -> Sequence[HyperparameterChange]:
     changes = record.hyperparameters.changes
     return () if isinstance(changes, Missing) else changes
+
+
+def _long_changes(row: Row) -> list[str]:
+    changes = row.fix_hp
+    return [changes] if isinstance(changes, str) and changes.count(",") >= _MOST_CHANGES else []
 
 
 def _shortenings(record: Record) -> list[Shortening]:
