@@ -267,9 +267,9 @@ def test_a_shortening_of_one_row_names_the_row():
             "失败(out_of_memory)",
             "asked for 3 GiB",
         ),
-        ({"state": "interrupted"}, "失败(interrupted)", "被中断"),
-        ({"state": "killed"}, "失败(killed)", "被终止"),
-        ({"state": "running"}, "失败(running)", "尚在运行"),
+        ({"state": "interrupted"}, "失败(已中断)", "被中断"),
+        ({"state": "killed"}, "失败(被终止)", "被终止"),
+        ({"state": "running"}, "失败(运行中)", "尚在运行"),
     ],
 )
 def test_a_run_that_did_not_complete_shows_no_value_and_its_cause(status, cell, cause):
@@ -414,8 +414,8 @@ def test_evidence_holds_what_the_run_was_measured_with():
         "1.56%",
         "train 28600 秒",
         "acme allocator",
-        "| ACME_TF32 | 0 | IEEE fp32 as requested | vendor | 全部 |",
-        "| lr | 0.1 | 0.8 | vendor | linear scaling | 全部 |",
+        "| ACME_TF32 | 0 | IEEE fp32 as requested | 厂商 | 全部 |",
+        "| lr | 0.1 | 0.8 | 厂商 | linear scaling | 全部 |",
         "learning_rate had no effect upstream",
         "0123456789abcdef",
         "simplejpeg",
@@ -514,3 +514,35 @@ def test_evidence_is_folded_and_what_is_published_is_short(language):
     assert evidence.rstrip().endswith("</details>")
     assert record_digest(make_record())[:12] in evidence
     assert len(published.splitlines()) <= 60
+
+
+@pytest.mark.parametrize(
+    ("container", "shown"), [("docker", "未知"), ("podman", "未知"), ("acme/train:2.1", "acme/train:2.1")]
+)
+def test_engine_is_no_image(container, shown):
+    assert f"Docker镜像和版本：{shown}\n" in render_report([make_record(environment__container=container)])
+
+
+def test_what_core_stores_in_english_is_chinese_in_a_chinese_report():
+    warning = (
+        "the gradient scaler skipped 9 of 20 optimizer steps, because gradients overflowed: "
+        "they changed no weight, but count in throughput and samples"
+    )
+    record = make_record(
+        metrics__p_core={"missing": "not_run", "reason": "2 measurement windows, at least 3 are needed"},
+        warnings=[warning, "the fan of card 3 is loud"],
+    )
+    chinese, english = (render_report([record], language=language) for language in LANGUAGES)
+
+    assert "p_core 未运行，只有 2 个测量窗口，至少需要 3 个" in chinese
+    assert "- 梯度缩放在 20 个优化器步中跳过了 9 个，因为梯度溢出：这些步没有改变权重，但计入吞吐量和样本数" in chinese
+    assert "- the fan of card 3 is loud" in chinese
+    assert f"- {warning}" in english
+
+
+def test_dataset_that_nobody_names_has_no_target():
+    record = make_record(dataset__name="unknown", dataset__version=UNKNOWN, metrics__quality=0.9)
+    text = render_report([record], language="en")
+
+    assert "there is no target for this dataset" in text
+    assert "converged" not in text

@@ -13,7 +13,7 @@ from markupsafe import Markup
 from chipperf.documents import format as formatting
 from chipperf.documents.topology import topology_words
 from chipperf.errors import UsageError
-from chipperf.languages import DEFAULT, LANGUAGES, in_language, phrase, read_translation
+from chipperf.languages import DEFAULT, LANGUAGES, Stored, in_language, phrase, read_translation
 from chipperf.plugin.installed import package_directory
 from chipperf.plugin.types import Title
 from chipperf.records.columns import columns_of
@@ -171,6 +171,7 @@ def _environment(
         "in_unit": partial(formatting.in_unit, as_percent=as_percent, round_up=round_up, exact=exact),
         "setting": formatting.setting,
         "marker": formatting.marker,
+        "stored": lambda text: Stored(text) if isinstance(text, str) else text,
         "in_words": lambda topology: topology_words(topology.nnodes, topology.nproc_per_node),
         "per_row": partial(_per_row, language=language),
     }

@@ -16,7 +16,7 @@ from chipperf.precisions import PRECISIONS
 from chipperf.records.columns import columns_of
 from chipperf.records.convergence import lower_is_better
 from chipperf.records.plausibility import check_scaling
-from chipperf.records.schema import METRICS_VERSION, Missing
+from chipperf.records.schema import CONTAINER_ENGINES, METRICS_VERSION, UNKNOWN, Missing
 from chipperf.report.comparability import RunDifference, differences, require_comparable, require_same
 from chipperf.report.curves import MINIMUM_POINTS, CurveRuns, Curves, build_curves, read_points
 from chipperf.report.row import (
@@ -328,7 +328,12 @@ def _shortenings(record: Record) -> list[Shortening]:
 
 def _environment(rows: Sequence[Row]) -> dict[str, tuple[PerRows[Text], ...]]:
     def text(name: str) -> tuple[PerRows[Text], ...]:
-        return _share(rows, lambda row: [not_blank(getattr(row.record.environment, name))])
+        def value(row: Row) -> Text:
+            fact = not_blank(getattr(row.record.environment, name))
+            # The engine, which is all that can be detected, is no image and no version.
+            return UNKNOWN if name == "container" and fact in CONTAINER_ENGINES else fact
+
+        return _share(rows, lambda row: [value(row)])
 
     def cores(row: Row) -> list[Text]:
         count = row.record.environment.cpu_cores

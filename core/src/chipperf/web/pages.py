@@ -13,7 +13,17 @@ from markupsafe import Markup, escape
 import chipperf
 from chipperf.documents.format import number, quality
 from chipperf.errors import PerfError, UsageError
-from chipperf.languages import ENGLISH, LANGUAGES, Language, Phrase, Translated, in_language, phrase, read_translation
+from chipperf.languages import (
+    ENGLISH,
+    LANGUAGES,
+    Language,
+    Phrase,
+    Stored,
+    Translated,
+    in_language,
+    phrase,
+    read_translation,
+)
 from chipperf.plugin.types import Title
 from chipperf.records.schema import Record, Throughput
 from chipperf.report import templating
@@ -349,7 +359,7 @@ def _environment(user_templates: Path | None, vendor_templates: Path | None) -> 
         "dash": charts.dash,
         "series": charts.SERIES,
     }
-    environment.filters |= {"number": number, "in_language": in_language}
+    environment.filters |= {"number": number, "in_language": in_language, "stored": Stored}
     return environment
 
 

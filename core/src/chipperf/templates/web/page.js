@@ -36,6 +36,10 @@
     }
   }
 
+  // Data of an element that is written in English, and in the languages in which it differs.
+  const told = (element, name) =>
+    element.dataset[name + html.lang[0].toUpperCase() + html.lang.slice(1)] ?? element.dataset[name];
+
   function shownText(element) {
     return (element.querySelector(`[lang="${html.lang}"]`) ?? element).textContent.trim();
   }
@@ -87,7 +91,7 @@
   const comparable = all("table.runs").filter((table) => table.querySelector(".ratio"));
   const word = (name) => shownText(document.querySelector(`#words .${name}`));
   const rateOf = (row) => Number(row.querySelector(".per_card")?.dataset.sort ?? NaN);
-  const conditionsOf = (row) => JSON.parse(row.dataset.conditions);
+  const conditionsOf = (row) => told(row, "conditions").split("\n");
 
   function addControls(table, number) {
     for (const row of table.tBodies[0].rows) {
@@ -192,7 +196,7 @@
     provenance.hidden = !cell;
     if (!cell) return;
     const source = cell.closest("[data-record]");
-    const texts = { reason: cell.dataset.reason ?? "", field: fieldOf(cell), record: source.dataset.record, sha: source.dataset.sha };
+    const texts = { reason: told(cell, "reason") ?? "", field: fieldOf(cell), record: source.dataset.record, sha: source.dataset.sha };
     for (const [name, text] of Object.entries(texts)) provenance.querySelector(`.${name}`).textContent = text;
     cell.classList.add("named");
     cell.setAttribute("aria-describedby", "provenance");
