@@ -166,12 +166,12 @@ def test_fix_hp_lists_changes_that_are_not_free_with_batch_size_and_lr_first():
     changes = [
         {"key": "warmup_epochs", "base": 0.0, "value": 5.0, "origin": "file"},
         {"key": "workers", "base": -1, "value": 8, "origin": "command line"},
-        {"key": "from_elsewhere", "base": 0, "value": True, "origin": "vendor"},
+        {"key": "x", "base": 0, "value": 1, "origin": "vendor"},
         {"key": "lr", "base": 0.1, "value": 0.8, "origin": "command line"},
         {"key": "batch_size", "base": 32, "value": 256, "origin": "vendor"},
     ]
     (row,) = performance(rendered(make_record(hyperparameters__changes=changes)))
-    assert row[2] == "bs=256,lr=0.8,warmup_epochs=5,from_elsewhere=true"
+    assert row[2] == "bs=256,lr=0.8,warmup_epochs=5,x=1"
 
 
 def test_memory_is_the_device_peak_and_its_source_is_noted():
@@ -267,15 +267,15 @@ def test_a_shortening_of_one_row_names_the_row():
             "失败(out_of_memory)",
             "asked for 3 GiB",
         ),
-        ({"state": "interrupted"}, "失败(已中断)", "被中断"),
-        ({"state": "killed"}, "失败(被终止)", "被终止"),
-        ({"state": "running"}, "失败(运行中)", "尚在运行"),
+        ({"state": "interrupted"}, "失败(interrupted)", "被中断"),
+        ({"state": "killed"}, "失败(killed)", "被终止"),
+        ({"state": "running"}, "失败(running)", "尚在运行"),
     ],
 )
 def test_a_run_that_did_not_complete_shows_no_value_and_its_cause(status, cell, cause):
     document = rendered(make_record(status=status))
     (row,) = performance(document)
-    assert row[3:] == [cell] * len(COLUMNS)
+    assert row[3:] == [cell, *["失败"] * (len(COLUMNS) - 1)]
     assert noted(document, "运行没有完成", cause)
 
 

@@ -207,7 +207,7 @@ def read_document(text: str, name: str) -> CaseDocument:
     """Return the content of a document. Any Markdown is one, possibly without content, if no table is too long."""
     parsed = markdown.parse(text, name)
     comments = [comment.text for comment in parsed.comments]
-    generated = any(_TEMPLATE_MARK.search(comment) for comment in comments)
+    generated = layout_of(parsed) is not None
     imported = next((match for comment in comments if (match := _IMPORTED_MARK.search(comment))), None)
     stated = imported[1] if imported else "chipperf"
     # A report of chipperf's is in the language of its headings, others are in that of their script.
@@ -224,6 +224,12 @@ def read_document(text: str, name: str) -> CaseDocument:
     if document.general or document.headers:
         document.require_performance_table()
     return document
+
+
+def layout_of(document: Markdown) -> int | None:
+    """Return the version of the layout that chipperf rendered a document in, or ``None`` if it states none."""
+    found = (_TEMPLATE_MARK.search(comment.text) for comment in document.comments)
+    return next((int(mark[1]) for mark in found if mark), None)
 
 
 class _Reader:

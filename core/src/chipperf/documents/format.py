@@ -11,7 +11,7 @@ import re
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from typing import TYPE_CHECKING, Final
 
-from chipperf.languages import Language, Phrase, Stored, in_language, phrase
+from chipperf.languages import Language, Phrase, in_language, phrase
 from chipperf.records.schema import Missing, MissingKind, Setting
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def marker(missing: Missing) -> Phrase:
     """Return the text for a missing value. For failed and withheld values it contains the reason."""
     text = MARKERS[missing.missing]
     if missing.reason and missing.missing in REASON_IN_MARKER:
-        return phrase("%(marker)s (%(reason)s)", marker=text, reason=Stored(missing.reason))
+        return phrase("%(marker)s (%(reason)s)", marker=text, reason=missing.reason)
     return text
 
 
