@@ -95,7 +95,6 @@ def build_site(
         page, copy = f"{_RUNS}/{name}.html", f"{_RECORDS}/{name}.json"
         rows[row.digest] = replace(row, page=page)
         values.append(as_row(stored) | {"file": copy})
-        _write(out / copy, read_bounded(path))
         text = render_runs(
             [record],
             [row],
@@ -107,6 +106,7 @@ def build_site(
             with_charts=len(rows) <= MOST_CHARTED_PAGES,
         )
         _write(out / page, text)
+        _write(out / copy, read_bounded(path))
     if not paths and not problems:
         raise UsageError(f"there is no {RECORD_NAME} in {directory}", hint="name a directory with runs in it")
     boards = make_boards(rows.values(), most_rows=MOST_ROWS)
