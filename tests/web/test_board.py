@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from chipperf.documents import format as formatting
 from chipperf.languages import in_language
-from chipperf.records.schema import Missing, Record
+from chipperf.records.schema import Missing, Power, Record
 from chipperf.records.store import read_record
 from chipperf.report.comparability import SAME_CONDITIONS, SAME_ROW
 from chipperf.web.board import COLUMNS, CONDITIONS, make_boards, summarize
@@ -263,3 +263,29 @@ def test_section_is_bounded():
 
     assert len(warnings.facts) + warnings.omitted == 1000
     assert len(warnings.facts) == 200
+
+
+def test_no_condition_has_a_line_break():
+    record = make_run(precision__effective="bf16\nfull")
+
+    assert summarize(record).conditions[2] == "bf16 full"
+
+
+LIMITS = {
+    **{"limits_id": "l", "sha256": "5" * 64, "created_at": "2026-01-01T10:00:00Z", "cards": 8},
+    **{"products_flops_per_s": 800e12, "peak_flops_per_s": 1000e12, "bus_bytes_per_s": 200e9},
+}
+
+
+def test_shares_of_limits_and_energy_are_columns_where_a_run_has_them():
+    of_training = dict.fromkeys(Power.model_fields, {"missing": "unknown"}) | {
+        "samples": 90,
+        "source": "x",
+        "energy_j": 1_281_167.0 * 90 * 2,
+    }
+    (board,) = boards(make_run(metrics__power=of_training, metrics__forward_flops=4e9, machine_limits=LIMITS))
+    shown = {heading.name: str(cell.text) for heading, cell in zip(board.columns, board.rows[0].cells, strict=True)}
+
+    assert shown["energy_per_sample"] == "2.0000"
+    assert shown["mfu"].endswith("%")
+    assert shown["peak_share"].endswith("%")

@@ -248,7 +248,8 @@ def summarize(record: Record, *, digest: str | None = None) -> RunRow:
         precision=record.precision.requested,
         verdict=verdict,
         cells=tuple(_cells(record, verdict)),
-        conditions=tuple(FACTS[fact](record) for fact in CONDITIONS),
+        # The page's script parts them at line breaks.
+        conditions=tuple(" ".join(FACTS[fact](record).split()) for fact in CONDITIONS),
         part=", ".join(sorted({card.part for card in record.environment.cards if card.part})),
         shortened=record.limits.shortened or record.case.preset != "full",
         curve=tuple((point.epoch or 0.0, point.value) for point in points) if len(points) >= MINIMUM_POINTS else (),
