@@ -13,7 +13,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 from chipperf import languages
-from chipperf.languages import ENGLISH, LANGUAGES, in_all_languages, in_language, pattern, phrase, read_translation
+from chipperf.languages import (
+    ENGLISH,
+    LANGUAGES,
+    Stored,
+    in_all_languages,
+    in_language,
+    pattern,
+    phrase,
+    read_translation,
+)
 from chipperf.plugin.types import Title
 from chipperf.report.render import render_report
 from chipperf.report.templating import SandboxedTemplates
@@ -61,6 +70,9 @@ def texts() -> frozenset[tuple[str, str]]:
     return frozenset((*texts_of_templates(), *texts_of_code()))
 
 
+OF_AN_IMPORT = ("the log has", "the last ")
+"""Beginnings of what is told of an imported log, in the words of its keys."""
+
 TRANSLATED = [language for language in LANGUAGES if language != ENGLISH]
 
 
@@ -79,6 +91,50 @@ def test_translation_takes_the_values_of_its_text(language: str) -> None:
                 # A form of a plural may leave out its number, and the English one often does.
                 values = (set(PLACEHOLDER.findall(text)) - {"%(num)s"} for text in (form, english))
                 assert len(set(map(frozenset, values))) == 1, english
+
+
+def stored_text(node: ast.expr) -> str | None:
+    """Return a text or an f-string with ``{}`` for its values."""
+    if isinstance(node, ast.JoinedStr):
+        return "".join(str(part.value) if isinstance(part, ast.Constant) else "{}" for part in node.values)
+    return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else None
+
+
+@cache
+def stored_texts() -> tuple[frozenset[str], frozenset[str]]:
+    """Return all texts in core's code, and those that are the reason of a missing value or of a setting."""
+    every, reasons = set(), set()
+    for path in CORE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Constant | ast.JoinedStr):
+                every.add(stored_text(node))
+            if isinstance(node, ast.Call) and ast.unparse(node.func) in ("Missing", "Knob", "EnvironmentVariable"):
+                reasons |= {stored_text(keyword.value) for keyword in node.keywords if keyword.arg == "reason"}
+    return frozenset(filter(None, every)), frozenset(filter(None, reasons))
+
+
+NEVER_IN_A_RECORD = {"in all {} runs; the first: {}", "no run completed", "{} of {} runs have none"}
+"""Reasons in values of several runs together."""
+
+
+@pytest.mark.parametrize("language", TRANSLATED)
+def test_reasons_that_records_store_are_translated(language: str) -> None:
+    every, reasons = stored_texts()
+    translated = languages.parse_toml((languages.TRANSLATIONS / f"{language}.toml").read_text(encoding="utf-8"))
+    found = set(translated["stored"])
+
+    assert {text for text in reasons if not text.startswith(OF_AN_IMPORT)} - found == NEVER_IN_A_RECORD
+    assert found - every == set(), "nothing stores these"
+    for english, spelled in translated["stored"].items():
+        assert len(re.findall(r"\{\d?\}", spelled)) == english.count("{}"), english
+
+
+def test_stored_text_is_translated_with_its_values() -> None:
+    text = "straggler: rank 3 on A1 takes 1.50 times as long as the others for waiting for data"
+
+    assert in_language(Stored(text), "zh") == "慢卡：A1 上的 rank 3 在等待数据上的用时是其他 rank 的 1.50 倍"
+    assert in_language(Stored(text), "en") == text
+    assert in_language(Stored("anything {} else"), "zh") == "anything {} else"
 
 
 @pytest.fixture

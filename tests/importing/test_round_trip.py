@@ -59,7 +59,8 @@ number = st.one_of(
 memory = st.sampled_from(["24.8/32.0", "29.3/64", "30.9/ 32.0", "32", "", "/", "5.8/40G", "-/32", "12.345/64", "x/y"])
 fix_hp = st.one_of(
     anything,
-    st.sampled_from(["/", "", "bs=256,lr=0.36", "lr=1e-4；bs=8", "bs=1,bs=2", "workers=4", "lr=0.045*8", "x=true"]),
+    st.sampled_from(["/", "", "bs=256,lr=0.36", "lr=1e-4；bs=8", "bs=1,bs=2", "workers=4", "lr=0.045*8", "x=true"])
+    | st.sampled_from(["bs=1,a=1,b=2,c=3,d=4", "bs=2,a=1,b_=2,c=x y,d=*4*"]),
 )
 label = st.builds(
     "{}{}".format,

@@ -166,13 +166,12 @@ def test_fix_hp_lists_changes_that_are_not_free_with_batch_size_and_lr_first():
     changes = [
         {"key": "warmup_epochs", "base": 0.0, "value": 5.0, "origin": "file"},
         {"key": "workers", "base": -1, "value": 8, "origin": "command line"},
-        {"key": "from_elsewhere", "base": 0, "value": True, "origin": "vendor"},
+        {"key": "x", "base": 0, "value": 1, "origin": "vendor"},
         {"key": "lr", "base": 0.1, "value": 0.8, "origin": "command line"},
-        {"key": "epochs", "base": 100, "value": 2, "origin": "preset"},
         {"key": "batch_size", "base": 32, "value": 256, "origin": "vendor"},
     ]
     (row,) = performance(rendered(make_record(hyperparameters__changes=changes)))
-    assert row[2] == "bs=256,lr=0.8,epochs=2,warmup_epochs=5,from_elsewhere=true"
+    assert row[2] == "bs=256,lr=0.8,warmup_epochs=5,x=1"
 
 
 def test_memory_is_the_device_peak_and_its_source_is_noted():
@@ -276,7 +275,7 @@ def test_a_shortening_of_one_row_names_the_row():
 def test_a_run_that_did_not_complete_shows_no_value_and_its_cause(status, cell, cause):
     document = rendered(make_record(status=status))
     (row,) = performance(document)
-    assert row[3:] == [cell] * len(COLUMNS)
+    assert row[3:] == [cell, *["失败"] * (len(COLUMNS) - 1)]
     assert noted(document, "运行没有完成", cause)
 
 
@@ -415,8 +414,8 @@ def test_evidence_holds_what_the_run_was_measured_with():
         "1.56%",
         "train 28600 秒",
         "acme allocator",
-        "| ACME_TF32 | 0 | IEEE fp32 as requested | vendor | 全部 |",
-        "| lr | 0.1 | 0.8 | vendor | linear scaling | 全部 |",
+        "| ACME_TF32 | 0 | IEEE fp32 as requested | 厂商 | 全部 |",
+        "| lr | 0.1 | 0.8 | 厂商 | linear scaling | 全部 |",
         "learning_rate had no effect upstream",
         "0123456789abcdef",
         "simplejpeg",
@@ -477,3 +476,73 @@ def test_evidence_tells_how_much_of_the_training_telemetry_has_read(coverage, te
 
     assert text in report
     assert ("over all devices of all machines" in report) == (coverage == 0.5)
+
+
+MANY = [{"key": f"key{number}", "base": 1, "value": number, "origin": "vendor", "reason": ""} for number in range(2, 8)]
+
+
+@pytest.mark.parametrize(
+    ("language", "cell", "note"),
+    [("zh", "见注 1", "注 1，fix_hp：key2=2,key3=3,"), ("en", "see note 1", "Note 1, fix_hp: key2=2,key3=3,")],
+)
+def test_many_changes_are_in_a_note(language, cell, note):
+    records = [
+        make_record(hyperparameters__changes=MANY),
+        make_record(run_id="other", topology=topology("2x8"), hyperparameters__changes=MANY),
+        make_record(run_id="few", topology=topology("1x1"), hyperparameters__changes=MANY[:4]),
+    ]
+    document = rendered(*records, language=language)
+
+    assert [row[2] for row in performance(document)] == [cell, cell, "key2=2,key3=3,key4=4,key5=5"]
+    assert notes(document, language).count(f"{note}key4=4,key5=5,key6=6,key7=7") == 1
+
+
+def test_digits_follow_the_spread_of_the_windows():
+    document = rendered(make_record(metrics__p_train=throughput(137.64, spread=0.08)))
+    ((row,), evidence) = performance(document), "\n".join(map(str, document.tables))
+
+    assert row[COLUMNS["p_train"]] == "138"
+    assert "137.64" not in evidence
+    assert "'11'" in evidence
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_evidence_is_folded_and_what_is_published_is_short(language):
+    text = render_report([make_record()], language=language)
+    published, _, evidence = text.partition("<details>")
+
+    assert evidence.rstrip().endswith("</details>")
+    assert record_digest(make_record())[:12] in evidence
+    assert len(published.splitlines()) <= 60
+
+
+@pytest.mark.parametrize(
+    ("container", "shown"), [("docker", "未知"), ("podman", "未知"), ("acme/train:2.1", "acme/train:2.1")]
+)
+def test_engine_is_no_image(container, shown):
+    assert f"Docker镜像和版本：{shown}\n" in render_report([make_record(environment__container=container)])
+
+
+def test_what_core_stores_in_english_is_chinese_in_a_chinese_report():
+    warning = (
+        "the gradient scaler skipped 9 of 20 optimizer steps, because gradients overflowed: "
+        "they changed no weight, but count in throughput and samples"
+    )
+    record = make_record(
+        metrics__p_core={"missing": "not_run", "reason": "2 measurement windows, at least 3 are needed"},
+        warnings=[warning, "the fan of card 3 is loud"],
+    )
+    chinese, english = (render_report([record], language=language) for language in LANGUAGES)
+
+    assert "p_core 未运行，只有 2 个测量窗口，至少需要 3 个" in chinese
+    assert "- 梯度缩放在 20 个优化器步中跳过了 9 个，因为梯度溢出：这些步没有改变权重，但计入吞吐量和样本数" in chinese
+    assert "- the fan of card 3 is loud" in chinese
+    assert f"- {warning}" in english
+
+
+def test_dataset_that_nobody_names_has_no_target():
+    record = make_record(dataset__name="unknown", dataset__version=UNKNOWN, metrics__quality=0.9)
+    text = render_report([record], language="en")
+
+    assert "there is no target for this dataset" in text
+    assert "converged" not in text

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from chipperf.cli.main import app
+from chipperf.documents.format import number
 from chipperf.records.store import find_records
 from kept_files import V010, written_in
 from typer.testing import CliRunner, Result
@@ -83,10 +84,10 @@ def test_old_record_is_reported(run: Path, language: str) -> None:
 
     assert written["run_id"] in page
     assert hashlib.sha256(file.read_bytes()).hexdigest()[:12] in page
-    assert "<!-- chipperf report template 1 -->" in page
+    assert "<!-- chipperf report template 2 -->" in page
     p_core = written["metrics"]["p_core"]
     if "median" in p_core:
-        assert f"| {p_core['median']:.5g} |" in page
+        assert f"| {number(p_core['median'], spread=p_core['iqr'])} |" in page
     memory = written["metrics"]["memory"]
     if "missing" not in memory:
         peak = memory["device_peak_bytes"]

@@ -5,11 +5,13 @@ from __future__ import annotations
 import pytest
 from chipperf.documents import format as formatting
 from chipperf.languages import in_language
-from chipperf.records.schema import Missing, Record
+from chipperf.records.schema import Missing, Power, Record
 from chipperf.records.store import read_record
-from chipperf.web.board import COLUMNS, make_boards, summarize
+from chipperf.report.comparability import SAME_CONDITIONS, SAME_ROW
+from chipperf.web.board import COLUMNS, CONDITIONS, make_boards, summarize
 from chipperf.web.details import describe
 from example_records import MEASURED
+from factory import throughput
 from web_records import EXAMPLES, failed, field_of, make_run
 
 RECORDS = (read_record(MEASURED), EXAMPLES[0], EXAMPLES[-1])
@@ -55,7 +57,7 @@ def test_run_that_failed_shows_nothing_that_it_measured():
         assert str(shown[name].text) == "failed (oom)"
         assert in_language(shown[name].text, "zh") == "失败(oom)"
         assert shown[name].field == "status"
-    assert str(shown["verdict"].text) == "failed"
+    assert str(shown["verdict"].text) == "failed (oom)"
     measured = {"p_train, median", "p_core, median", "p_whole", "Device peak", "epochs"}
     facts = {str(fact.name): str(fact.value.text) for section in describe(record) for fact in section.facts}
     assert {facts[name] for name in measured} == {"failed (oom)"}
@@ -125,6 +127,113 @@ def test_whole_runs_that_converged_come_first():
     assert [row.run_id for row in board.rows] == ["fast", "slow", "below", "short", "failed"]
 
 
+def ranks(*records: Record) -> dict[str, tuple[int, int] | None]:
+    (board,) = boards(*records)
+    return {row.run_id: rank for row, rank in zip(board.rows, board.ranks, strict=True)}
+
+
+def test_rank_is_among_the_full_runs_that_converged():
+    below = {"metrics__quality": 0.1, "metrics__time_to_target": {"missing": "not_run"}}
+    records = [
+        make_run(run_id="slow", metrics__p_core=8000.0),
+        make_run(run_id="fast", metrics__p_core=9000.0),
+        make_run(run_id="as fast", metrics__p_core=9000.0),
+        make_run(run_id="below", metrics__p_core=9500.0, **below),
+        make_run(run_id="short", metrics__p_core=9500.0, limits={"max_epochs": 80}),
+        make_run(run_id="unknown", metrics__p_core={"missing": "unknown"}),
+        failed(run_id="failed", metrics__p_core=9500.0),
+    ]
+
+    assert ranks(*records) == {
+        **{"fast": (1, 3), "as fast": (1, 3), "slow": (3, 3)},
+        **dict.fromkeys(("below", "short", "unknown", "failed")),
+    }
+
+
+PART = {"rank": 0, "name": "A1", "uuid": "u", "pci_bus_id": "p", "total_bytes": 5 * 2**30, "part": "1g.5gb"}
+OTHER_CONDITIONS = {
+    "parts of cards": {"environment__cards": [PART]},
+    "requested precisions": {"precision__requested": "amp"},
+    "effective precisions": {"precision__effective": "tf32"},
+    "presets": {"case__preset": "demo"},
+    "lengths": {"limits": {"max_steps": 100}},
+    "evaluated samples": {"metrics__curve": [], "dataset__eval_samples": 49_000},
+}
+
+
+def test_conditions_are_those_of_a_row_that_are_not_the_device_itself():
+    assert set(SAME_CONDITIONS) < set(SAME_ROW)
+    assert set(SAME_CONDITIONS) < set(CONDITIONS) == set(OTHER_CONDITIONS)
+
+
+@pytest.mark.parametrize("fact", OTHER_CONDITIONS)
+def test_other_conditions_are_told_and_have_ranks_of_their_own(fact):
+    one, other = make_run(run_id="one"), make_run(run_id="other", **OTHER_CONDITIONS[fact])
+    texts = [dict(zip(CONDITIONS, summarize(run).conditions, strict=True)) for run in (one, other)]
+
+    assert [name for name in CONDITIONS if texts[0][name] != texts[1][name]] == [fact]
+    assert ranks(one, other)["one"] == (1, 1)
+
+
+def test_other_number_of_cards_has_ranks_of_its_own():
+    assert ranks(make_run(), make_run(run_id="2x8", topology={"nnodes": 2, "nproc_per_node": 8})) == {
+        "run-1": (1, 1),
+        "2x8": (1, 1),
+    }
+
+
+def test_part_of_a_card_is_told():
+    assert (summarize(make_run(environment__cards=[PART])).part, summarize(make_run()).part) == ("1g.5gb", "")
+
+
+def test_throughput_per_card_is_of_all_cards():
+    cell = cells(make_run(metrics__p_core=9844.0, topology={"nnodes": 2, "nproc_per_node": 8}))["per_card"]
+
+    assert (cell.sort, cell.field) == (615.25, "metrics.p_core")
+
+
+def column(name: str, *records: Record) -> list[str]:
+    (board,) = boards(*records)
+    place = [heading.name for heading in board.columns].index(name)
+    return [str(row.cells[place].text) for row in board.rows]
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "texts"),
+    [
+        ("p_whole", (12345.678, 912.34), ["12346", "912"]),
+        ("p_whole", (12345.678, 8.2737), ["12345.68", "8.27"]),
+        ("p_whole", (92.5, 9.25), ["92.500", "9.250"]),
+        ("quality", (0.7581, 0.75), ["75.81%", "75.00%"]),
+    ],
+)
+def test_numbers_of_a_column_have_equal_decimals(name, values, texts):
+    records = [make_run(run_id=f"run-{value}", **{f"metrics__{name}": value}) for value in values]
+
+    assert sorted(column(name, *records)) == sorted(texts)
+
+
+def test_number_has_no_digits_below_its_spread():
+    assert column("p_train", make_run(metrics__p_train=throughput(137.64, spread=0.16))) == ["138"]
+
+
+def test_imported_numbers_are_as_they_were_written():
+    records = [make_run(run_id=f"{rate}", kind="imported", metrics__p_whole=rate) for rate in (137.64, 137.6)]
+
+    assert column("p_whole", *records) == ["137.64", "137.6"]
+
+
+def test_column_without_any_value_is_left_out_and_named():
+    unknown = {"metrics__p_whole": {"missing": "unknown"}}
+    (board,) = boards(make_run(**unknown), failed(run_id="failed"))
+    (withheld,) = boards(make_run(metrics__p_whole={"missing": "withheld", "reason": "nda"}))
+    (one,) = boards(make_run(), make_run(run_id="run-2", **unknown))
+
+    assert "p_whole" in [heading.name for heading in board.blank]
+    assert {"p_whole"} <= {heading.name for heading in withheld.columns} & {heading.name for heading in one.columns}
+    assert [len(row.cells) for row in board.rows] == [len(board.columns)] * 2
+
+
 def test_most_rows_are_shared_and_what_is_left_out_is_counted():
     large = [make_run(run_id=f"run-{number}") for number in range(8)]
     small = [make_run(run_id=f"other-{number}", case__name="mobilenetv2") for number in range(2)]
@@ -139,7 +248,7 @@ def test_case_that_is_not_installed_is_shown_all_the_same():
     (board,) = boards(record)
 
     assert board.quality_column == "bleu"
-    assert str(cells(record)["quality"].text) == "0.25"
+    assert str(cells(record)["quality"].text) == "0.2500"
     assert cells(record)["fix_hp"].reason == "case elsewhere is not installed here"
     assert describe(record)
 
@@ -154,3 +263,29 @@ def test_section_is_bounded():
 
     assert len(warnings.facts) + warnings.omitted == 1000
     assert len(warnings.facts) == 200
+
+
+def test_no_condition_has_a_line_break():
+    record = make_run(precision__effective="bf16\nfull")
+
+    assert summarize(record).conditions[2] == "bf16 full"
+
+
+LIMITS = {
+    **{"limits_id": "l", "sha256": "5" * 64, "created_at": "2026-01-01T10:00:00Z", "cards": 8},
+    **{"products_flops_per_s": 800e12, "peak_flops_per_s": 1000e12, "bus_bytes_per_s": 200e9},
+}
+
+
+def test_shares_of_limits_and_energy_are_columns_where_a_run_has_them():
+    of_training = dict.fromkeys(Power.model_fields, {"missing": "unknown"}) | {
+        "samples": 90,
+        "source": "x",
+        "energy_j": 1_281_167.0 * 90 * 2,
+    }
+    (board,) = boards(make_run(metrics__power=of_training, metrics__forward_flops=4e9, machine_limits=LIMITS))
+    shown = {heading.name: str(cell.text) for heading, cell in zip(board.columns, board.rows[0].cells, strict=True)}
+
+    assert shown["energy_per_sample"] == "2.0000"
+    assert shown["mfu"].endswith("%")
+    assert shown["peak_share"].endswith("%")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from chipperf.web.board import COLUMNS
 from headless import DESKTOP, PHONE
 
 if TYPE_CHECKING:
@@ -13,16 +12,20 @@ if TYPE_CHECKING:
 
     from headless import Page
 
-PLACE = {column.name: place for place, column in enumerate(COLUMNS, start=1)}
 BOARD = ".board[data-case=mobilenetv2]"
+RUNS = f"{BOARD} .runs"
+
+
+def cell(name: str) -> str:
+    return "tbody th" if name == "device" else f"tbody .{name}"
 
 
 def sort(page: Page, name: str) -> None:
-    page.click(f"{BOARD} thead th:nth-child({PLACE[name]}) button")
+    page.click(f"{RUNS} thead .{name} button")
 
 
 def column(page: Page, name: str) -> list[str]:
-    return page.texts(f"{BOARD} tbody tr > :nth-child({PLACE[name]})")
+    return page.texts(f"{RUNS} {cell(name)}")
 
 
 def focused(page: Page) -> dict[str, str | None]:
@@ -103,25 +106,28 @@ def test_dark_page_is_dark(page: Page, leaderboard: Path):
     assert colors[False][1] != colors[True][1]
 
 
-@pytest.mark.parametrize(("name", "numeric"), [("p_core", True), ("quality", True), ("device", False)])
+@pytest.mark.parametrize(
+    ("name", "numeric"), [("p_core", True), ("quality", True), ("device", False), ("time_to_target", True)]
+)
 def test_columns_sort_both_ways_and_missing_values_last(page: Page, leaderboard: Path, name: str, numeric: bool):
     page.open(leaderboard)
     sort(page, name)
     upwards = column(page, name)
     heading = page.run(
-        "return [...document.querySelectorAll(arguments[0])].map(e => e.getAttribute('aria-sort'))", f"{BOARD} thead th"
+        """return Object.fromEntries([...document.querySelectorAll(arguments[0])]
+             .map(e => [e.classList[e.classList.length - 1], e.ariaSort]))""",
+        f"{RUNS} thead th",
     )
     sort(page, name)
     downwards = column(page, name)
 
-    assert heading[PLACE[name] - 1] == "ascending"
-    assert set(heading) == {"ascending", "none"}
-    present = [text for text in upwards if "失败" not in text]
+    assert heading[name] == "ascending"
+    assert set(heading.values()) == {"ascending", "none"}
+    present = [text for text in upwards if "未" not in text]
     assert present == sorted(present, key=(lambda text: float(text.rstrip("%"))) if numeric else None)
-    assert [text for text in downwards if "失败" not in text] == present[::-1]
-    if numeric:
-        assert "失败(device_lost)" in upwards[-1]
-        assert "失败(device_lost)" in downwards[-1]
+    assert [text for text in downwards if "未" not in text] == present[::-1]
+    assert upwards[len(present) :] == downwards[len(present) :] == ["未达到"] * (len(upwards) - len(present))
+    assert (name == "time_to_target") == (len(upwards) > len(present))
 
 
 @pytest.mark.parametrize(
@@ -138,7 +144,8 @@ def test_columns_sort_both_ways_and_missing_values_last(page: Page, leaderboard:
 def test_filter(page: Page, leaderboard: Path, name: str, value: str, count: int):
     page.open(leaderboard)
     page.choose(name, value)
-    rows = page.run("return [...document.querySelectorAll('tbody tr')].filter(e => e.checkVisibility()).length")
+    page.run("for (const folded of document.querySelectorAll('.failed')) folded.open = true")
+    rows = page.run("return [...document.querySelectorAll('.cells tbody tr')].filter(e => e.checkVisibility()).length")
 
     assert rows == count
     assert page.texts("[role=status] .shown") == [str(count)]
@@ -189,7 +196,7 @@ def test_provenance_of_the_cell_below_the_pointer(page: Page, leaderboard: Path)
     from selenium.webdriver import ActionChains
 
     page.open(leaderboard, "#lang=en")
-    selector = f"{BOARD} tbody tr:first-child > :nth-child({PLACE['p_train']})"
+    selector = f"{RUNS} tbody tr:first-child .p_train"
     ActionChains(page.browser).move_to_element(page.browser.find_element("css selector", selector)).perform()
 
     record, sha = page.run(
@@ -213,14 +220,15 @@ def test_keyboard(page: Page, leaderboard: Path):
         "Vendor"
     )
 
-    page.run("document.querySelector(arguments[0]).focus()", f"{BOARD} thead th:nth-child(2) button")
+    page.run("document.querySelector(arguments[0]).focus()", f"{RUNS} thead .device button")
     page.press(Keys.SPACE)
     assert page.run("return document.activeElement.closest('th').getAttribute('aria-sort')") == "ascending"
     # From the last heading on, one Tab leads into the cells, and the arrow keys through them.
-    page.run("document.querySelector(arguments[0]).focus()", f"{BOARD} thead th:last-child button")
+    page.run("document.querySelector(arguments[0]).focus()", f"{RUNS} thead th:last-child button")
     page.press(Keys.TAB)
     assert focused(page)["tag"] == "TD"
-    page.press(Keys.ARROW_DOWN, *[Keys.ARROW_RIGHT] * (PLACE["p_whole"] - 1))
+    place = page.run("return document.querySelector(arguments[0]).cellIndex", f"{RUNS} .p_whole")
+    page.press(Keys.ARROW_DOWN, *[Keys.ARROW_RIGHT] * place)
     assert page.texts("#provenance .field") == ["metrics.p_whole"]
     assert focused(page)["outline"] == "solid"
     assert page.run("return document.activeElement.getAttribute('aria-describedby')") == "provenance"
@@ -244,7 +252,7 @@ def test_phone_shows_cards_that_say_which_column_a_value_is_of(page: Page, leade
     labels = page.run(
         """return [...document.querySelectorAll(arguments[0])]
              .map(e => getComputedStyle(e, '::before').content.slice(1, -1))""",
-        f"{BOARD} tbody tr:first-child td",
+        f"{RUNS} tbody tr:first-child td",
     )
 
     assert {"Vendor", "Topology", "acc", "p_core", "fix_hp"} <= set(labels)
@@ -270,6 +278,109 @@ def test_page_without_scripts_shows_one_language_and_no_dead_controls(page: Page
 def test_failed_run_is_listed_as_such(page: Page, leaderboard: Path):
     page.open(leaderboard, "#lang=en&verdict=not_completed&case=detr")
 
-    assert page.texts(".board tbody tr > :nth-child(6)") == ["failed"]
-    assert set(page.texts(".board tbody tr > td[data-missing=failed]")) == {"failed (oom)"}
+    assert page.texts(".board .verdict") == ["Verdict", "failed (oom)"]
+    assert page.texts(".board .p_core") == []
     assert page.run("return [...document.querySelectorAll('.board[data-case=detr] svg')].length") == 0
+
+
+def test_failed_runs_are_folded_until_they_are_asked_for(page: Page, leaderboard: Path):
+    page.open(leaderboard, "#lang=en")
+    assert page.texts(f"{BOARD} .failed tbody tr") == []
+    assert page.texts(f"{BOARD} summary")[-1] == "Runs that did not complete: 1"
+
+    page.choose("vendor", "acme")
+    assert page.texts(f"{BOARD} .failed") == []
+    page.choose("vendor", "")
+    page.choose("verdict", "not_completed")
+    assert len(page.texts(f"{BOARD} .failed tbody tr")) == 1
+    assert page.texts(RUNS) == []
+
+
+def ratios(page: Page) -> dict[str, str]:
+    names = [
+        " ".join(texts)
+        for texts in zip(*(column(page, name) for name in ("device", "topology", "precision")), strict=True)
+    ]
+    return dict(zip(names, column(page, "ratio"), strict=True))
+
+
+def test_ratio_is_to_the_chosen_baseline_and_only_under_its_conditions(page: Page, leaderboard: Path):
+    page.open(leaderboard, "#lang=en")
+    rates = dict(zip(ratios(page), (float(text) for text in column(page, "per_card")), strict=True))
+    for base in ("simulated B200 1x8 amp", "simulated C7 1x8 fp32"):
+        page.run("document.querySelectorAll(arguments[0])[arguments[1]].click()", f"{RUNS} .base", [*rates].index(base))
+        shown = ratios(page)
+
+        assert shown.pop(base) == "baseline"
+        for name, text in shown.items():
+            if name.split()[-1] == base.split()[-1]:
+                assert float(text) == pytest.approx(rates[name] / rates[base], abs=0.001)
+            else:
+                assert text == "-"
+    reason = page.run(
+        "return document.querySelector(arguments[0]).dataset.reason", f"{RUNS} .ratio[data-reason*=other]"
+    )
+    assert reason == "No ratio, other than of the baseline: requested precision, effective precision"
+
+
+def test_selected_runs_are_side_by_side(page: Page, leaderboard: Path):
+    page.open(leaderboard, "#lang=en")
+    for place in (0, 2):
+        page.run("document.querySelectorAll(arguments[0])[arguments[1]].click()", f"{RUNS} .select", place)
+    lines = dict(text.split("\t", 1) for text in page.texts(f"{BOARD} .side tr"))
+
+    assert lines["Precision"] == "amp\tfp32"
+    assert lines["p_core"] == "\t".join(column(page, "p_core")[place] for place in (0, 2))
+    assert page.texts(f"{BOARD} .differs th") == ["requested precision", "effective precision"]
+    page.click("[data-language=zh]")
+    assert page.texts(f"{BOARD} .side h3") == ["并列比较"]
+    page.choose("precision", "amp")
+    assert page.texts(f"{BOARD} .side") == []
+    page.choose("precision", "")
+    page.click(f"{BOARD} .clear")
+    assert page.texts(f"{BOARD} .side") == []
+    assert page.run("return document.querySelectorAll('.select:checked').length") == 0
+
+
+@pytest.mark.parametrize("size", [DESKTOP, PHONE, (820, 1180)], ids=["desktop", "phone", "tablet"])
+@pytest.mark.parametrize("name", ["leaderboard", "run_page"])
+def test_no_heading_breaks_a_chinese_word(page: Page, request: pytest.FixtureRequest, name: str, size: tuple[int, int]):
+    page.open(request.getfixturevalue(name), "#lang=zh", size=size)
+    broken = page.run(
+        """
+        const found = [];
+        for (const element of document.querySelectorAll('h1, h2, h3, thead th, label, figcaption, summary')) {
+          const walker = document.createTreeWalker(element, NodeFilter.SHOW_TEXT);
+          for (let node = walker.nextNode(); node; node = walker.nextNode()) {
+            for (let i = 1; i < node.length; i++) {
+              if (!/^\\p{Script=Han}{2}$/u.test(node.data.slice(i - 1, i + 1))) continue;
+              const tops = [i - 1, i].map(start => {
+                const range = document.createRange();
+                range.setStart(node, start);
+                range.setEnd(node, start + 1);
+                return range.getBoundingClientRect().top;
+              });
+              if (Math.abs(tops[0] - tops[1]) > 2) found.push(node.data);
+            }
+          }
+        }
+        return found;
+        """
+    )
+
+    assert broken == []
+
+
+def test_numbers_are_at_the_right(page: Page, leaderboard: Path):
+    page.open(leaderboard)
+    edges = page.run(
+        """return [...document.querySelectorAll(arguments[0])].map(cell => {
+             const range = document.createRange();
+             range.selectNodeContents(cell);
+             return Math.round(range.getBoundingClientRect().right);
+           })""",
+        f"{RUNS} tbody .p_core",
+    )
+
+    assert len(edges) > 5
+    assert max(edges) - min(edges) <= 1

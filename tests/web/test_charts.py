@@ -1,4 +1,4 @@
-"""Charts: numbers only, in the page's colors, and harmless beside others on one page."""
+"""Charts: numbers and titles of axes, in the page's colors, and harmless beside others on one page."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from chipperf.web.charts import (
     SERIES,
     dash,
     draw_convergence,
-    draw_throughputs,
     draw_trend,
     draw_windows,
 )
@@ -33,8 +32,7 @@ def windows(count: int) -> list[Window]:
 
 
 PICTURES = {
-    "convergence": lambda: draw_convergence([LINE, LINE[:5]], [0.2], as_percent=True),
-    "throughput": lambda: draw_throughputs([(1.0, 2.0, 3.0), (4.0, None, 5.0)]),
+    "convergence": lambda: draw_convergence([LINE, LINE[:5]], [0.2], "acc (%)", as_percent=True),
     "windows": lambda: draw_windows(windows(20)),
     "trend": lambda: draw_trend(DAYS, [(1.0, 2.0), (None, 1.5), (1.0, None)], [("", ""), ("", "lower"), ("", "")]),
 }
@@ -87,20 +85,32 @@ def test_every_reference_leads_somewhere(draw):
     assert set(re.findall(r"(?:url\(#|href=\"#)([\w-]+)", text)) <= set(re.findall(r" id=\"([^\"]+)\"", text))
 
 
-def test_texts_are_numbers():
-    texts = re.findall(r"<text[^>]*>([^<]*)</text>", "".join(draw() for draw in PICTURES.values()))
+@pytest.mark.parametrize(
+    ("name", "titles"),
+    [
+        ("convergence", {"epoch", "acc (%)"}),
+        ("windows", {"step", "p_train"}),
+        ("trend", {"UTC", "p_whole, p_train, p_core"}),
+    ],
+)
+def test_texts_are_numbers_and_titles_of_axes(name, titles):
+    texts = set(re.findall(r"<text[^>]*>([^<]*)</text>", PICTURES[name]()))
 
-    assert texts
-    assert all(re.fullmatch(r"[−-]?[\d.]+|\d{4}(-\d\d){2}", text) for text in texts), texts
+    assert titles < texts
+    assert all(re.fullmatch(r"[−-]?[\d.]+|\d{4}(-\d\d){2}", text) for text in texts - titles), texts
+
+
+def test_title_that_no_font_can_write_is_left_out():
+    assert "\U0001f9ea" not in draw_convergence([LINE], [], "\U0001f9ea", as_percent=False)
 
 
 @pytest.mark.parametrize("count", [1, SERIES * len(DASHES) + 3])
 def test_any_number_of_curves(count):
-    assert str(draw_convergence([LINE] * count, [], as_percent=False)).count(f">{count}</text>") >= 1
+    assert str(draw_convergence([LINE] * count, [], "acc", as_percent=False)).count(f">{count}</text>") >= 1
 
 
 def test_curve_without_points_keeps_its_number():
-    text = draw_convergence([LINE, [], LINE], [], as_percent=False)
+    text = draw_convergence([LINE, [], LINE], [], "acc", as_percent=False)
 
     assert ">3</text>" in text
     assert "--series-2" not in text
@@ -110,21 +120,6 @@ def test_size_of_a_picture_is_bounded():
     few, many = draw_windows(windows(MOST_POINTS)), draw_windows(windows(20 * MOST_POINTS))
 
     assert len(many) < 1.5 * len(few)
-
-
-def test_run_without_a_throughput_has_no_bar():
-    one = draw_throughputs([(1.0, None, None)])
-
-    assert "--series-1" in one
-    assert "--series-2" not in one
-
-
-@pytest.mark.parametrize("count", [1, 3, 4])
-def test_every_throughput_has_a_bar_of_its_own(count):
-    text = draw_throughputs([tuple(float(rate) for rate in range(1, count + 1))])
-
-    assert f"--series-{count}" in text
-    assert f"--series-{count + 1}" not in text
 
 
 def test_curves_of_one_color_differ_in_their_dash():

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import csv
+import hashlib
 import json
 import re
+import shutil
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 from chipperf.errors import PerfError, RecordError, UsageError
@@ -79,6 +83,67 @@ def test_every_run_has_a_row_and_a_page(build):
     outline(index)
 
 
+def test_all_values_and_the_records_can_be_downloaded(build, tmp_path):
+    made = build(make_run(run_id="=1+1"), failed(run_id="b"), failed(run_id="b"))
+    site = made.index.parent
+    rows = list(csv.DictReader((site / "runs.csv").read_text(encoding="utf-8").splitlines()))
+    links = {row["run_id"]: row["file"] for row in rows}
+
+    assert '<a href="runs.csv" download>' in made.index.read_text(encoding="utf-8")
+    assert set(links) == {"'=1+1", "b"}
+    assert [(row["p_whole_samples_per_s"], row["p_whole_missing"]) for row in rows] == [
+        ("9200.0", ""),
+        ("", "failed: oom"),
+    ]
+    for row in rows:
+        content = (site / row["file"]).read_bytes()
+        assert hashlib.sha256(content).hexdigest() == row["sha256"]
+        assert content in [path.read_bytes() for path in (tmp_path / "runs").rglob("record.json")]
+        page = (site / "runs" / f"{Path(row['file']).stem}.html").read_text(encoding="utf-8")
+        assert f'<a href="../{row["file"]}" download>record.json</a>' in page
+    assert str(tmp_path) not in (site / "runs.csv").read_text(encoding="utf-8")
+
+
+def test_records_of_an_earlier_site_are_removed(build, tmp_path):
+    build(make_run(run_id="a"))
+    shutil.rmtree(tmp_path / "runs")
+    site = build(make_run(run_id="b")).index.parent
+
+    assert [path.name[:2] for path in (site / "records").iterdir()] == ["b-"]
+
+
+def test_runs_that_failed_are_folded(build):
+    text = build(make_run(), failed(run_id="b"), failed(run_id="c")).index.read_text(encoding="utf-8")
+    folded = text.partition('<details class="failed">')[2].partition("</details>")[0]
+
+    assert folded.count("<tr data-record") == 2
+    assert 'Runs that did not complete: <b class="count">2</b>' in folded
+    assert "p_whole" not in folded
+    assert "failed (oom)" in folded
+    assert text.count("failed (oom)") == 2
+
+
+def test_many_changes_are_folded(build):
+    changes = [{"key": f"k{number}", "base": 1, "value": 2, "origin": "file"} for number in range(6)]
+    made = build(*(make_run(run_id=f"{count}", hyperparameters__changes=changes[:count]) for count in (4, 6)))
+    text = made.index.read_text(encoding="utf-8")
+
+    assert text.count('<td class="fix_hp"><details>') == 1
+    assert "k0=2,<wbr>k1=2" in text
+    assert "6 changes" in text
+
+
+def test_bars_are_named_and_as_long_as_they_say(build):
+    made = build(make_run(metrics__p_core=10_000.0), make_run(run_id="b", vendor__name="b", metrics__p_core=2500.0))
+    bars = made.index.read_text(encoding="utf-8").partition('<figure class="chart bars">')[2].partition("</figure>")[0]
+    core = [
+        (part, text) for part, text in re.findall(r'title="p_core"><span style="--part: (.*?)"></span>(.*?)<', bars)
+    ]
+
+    assert core == [("1.0", "10000"), ("0.25", "2500")]
+    assert bars.count(">A1 1x8 fp32</a>") == 2
+
+
 def test_pages_hold_both_languages_and_nothing_from_elsewhere(build):
     made = build(make_run(), language="zh")
     for path in made.index.parent.rglob("*.html"):
@@ -143,7 +208,7 @@ def test_record_that_cannot_be_read_is_listed_with_its_place(build, tmp_path):
 
 def test_run_without_a_curve_stands_beside_one_with(build):
     made = build(make_run(run_id="a", metrics__curve=[]), make_run(run_id="b"))
-    legend = made.index.read_text(encoding="utf-8").partition('<ol class="legend">')[2].partition("</ol>")[0]
+    legend = made.index.read_text(encoding="utf-8").partition("<ol>")[2].partition("</ol>")[0]
 
     assert legend.count("<li>") == 2
 

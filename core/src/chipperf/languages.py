@@ -38,10 +38,13 @@ class Translation:
     """The texts of a language by context (empty if there is none) and English text.
 
     A text with a plural is a list of its forms, under the English singular; ``form_of`` returns the form's index.
+    ``stored`` has the texts that records store in English: an expression with a group for each value, and the
+    translation with a ``{}`` for it.
     """
 
     texts: Mapping[str, Mapping[str, str | Sequence[str]]]
     form_of: Callable[[int], int]
+    stored: Sequence[tuple[re.Pattern[str], str]] = ()
 
     def find(self, english: str, context: str = "") -> str:
         """Return a text in this language, or in English if it has no translation."""
@@ -70,8 +73,11 @@ def read_translation(language: Language) -> Translation:
     import gettext
 
     content = parse_toml((TRANSLATIONS / f"{language}.toml").read_text(encoding="utf-8"))
+    stored = content.get("stored", {}).items()
     return Translation(
-        {"": content["texts"], **content.get("contexts", {})}, gettext.c2py(content.get("plural", "n != 1"))
+        {"": content["texts"], **content.get("contexts", {})},
+        gettext.c2py(content.get("plural", "n != 1")),
+        [(re.compile("(.*)".join(map(re.escape, english.split("{}")))), spelling) for english, spelling in stored],
     )
 
 
@@ -79,6 +85,25 @@ class Translated:
     """Base class of objects with one text attribute per language; ``en`` is required."""
 
     __slots__ = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Stored(Translated):
+    """A text that a record stores in English: a reason, a source or a warning, of core's or of a vendor's."""
+
+    en: str
+
+    def in_language(self, language: Language) -> str:
+        """Return the text in a language, or in English if core has no translation of it."""
+        return _stored_text(self.en, language)
+
+
+@lru_cache(maxsize=4096)
+def _stored_text(text: str, language: Language) -> str:
+    for expression, spelling in read_translation(language).stored:
+        if found := expression.fullmatch(text):
+            return spelling.format(*(_stored_text(part, language) for part in found.groups()))
+    return text
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +134,7 @@ LIST_SEPARATOR: Final = phrase(", ", context="list")
 def in_language(text: object, language: Language) -> str:
     """Return a phrase, a title or a list of them in a language, and any other object as ``str()``.
 
-    A title without a text in the language is translated from its English text.
+    A stored text is translated if core stored it, and a title without a text in the language from its English text.
     """
     if isinstance(text, str):
         return str(text)
@@ -120,6 +145,8 @@ def in_language(text: object, language: Language) -> str:
         }
     if isinstance(text, list | tuple):
         return in_language(LIST_SEPARATOR, language).join(in_language(item, language) for item in text)
+    if isinstance(text, Stored):
+        return text.in_language(language)
     if isinstance(text, Translated):
         return getattr(text, language, None) or translation.find(getattr(text, ENGLISH))
     return str(text)

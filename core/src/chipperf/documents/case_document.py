@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, get_args
 from chipperf.documents import cells, markdown, wording
 from chipperf.documents.markdown import Block, Fault, Located, Markdown, Place, Table
 from chipperf.documents.topology import RowLabel, has_topology_in_brackets, parse_config_name, parse_row_label
-from chipperf.languages import ENGLISH, LIST_SEPARATOR, Language, in_language
+from chipperf.languages import ENGLISH, LIST_SEPARATOR, Language, in_language, pattern, phrase
 from chipperf.records.columns import WINDOWED
 from chipperf.records.schema import UNKNOWN, MetricsDefinition
 
@@ -36,6 +36,10 @@ _TAG: Final = re.compile(r"<[^>]*>")
 _PAIR_IN_BRACKETS: Final = re.compile(r"[（(][^（）()]*/[^（）()]*[）)]")
 _TARGET: Final = re.compile("目标|target", re.IGNORECASE)
 _PRECISION: Final = re.compile(r"(?:[bt]?fp?\d+|amp)", re.IGNORECASE)
+_REFERENCE: Final = re.compile(pattern(phrase("see note %(number)s"), number=r"(\d+)"))
+_NOTE_OF_CHANGES: Final = re.compile(
+    pattern(phrase("Note %(number)s, fix_hp: %(changes)s"), number=r"(\d+)", changes="(.+)")
+)
 _LINE_OF_A_ROW: Final = "write a row with as many cells as the header, and a bar on both sides"
 
 
@@ -203,7 +207,7 @@ def read_document(text: str, name: str) -> CaseDocument:
     """Return the content of a document. Any Markdown is one, possibly without content, if no table is too long."""
     parsed = markdown.parse(text, name)
     comments = [comment.text for comment in parsed.comments]
-    generated = any(_TEMPLATE_MARK.search(comment) for comment in comments)
+    generated = layout_of(parsed) is not None
     imported = next((match for comment in comments if (match := _IMPORTED_MARK.search(comment))), None)
     stated = imported[1] if imported else "chipperf"
     # A report of chipperf's is in the language of its headings, others are in that of their script.
@@ -220,6 +224,12 @@ def read_document(text: str, name: str) -> CaseDocument:
     if document.general or document.headers:
         document.require_performance_table()
     return document
+
+
+def layout_of(document: Markdown) -> int | None:
+    """Return the version of the layout that chipperf rendered a document in, or ``None`` if it states none."""
+    found = (_TEMPLATE_MARK.search(comment.text) for comment in document.comments)
+    return next((int(mark[1]) for mark in found if mark), None)
 
 
 class _Reader:
@@ -253,6 +263,23 @@ class _Reader:
         # Pages of another kind, such as a comparison, have such tables too.
         if self._document.is_report:
             self._document.faults += self._tables.transposed
+        self._read_notes_of_changes()
+
+    def _read_notes_of_changes(self) -> None:
+        """Take each ``fix_hp`` whose cell refers to a note from the note."""
+        items = [block for block in self._document.markdown.blocks if isinstance(block, Block) and block.kind == "item"]
+        notes = {}
+        for block in items:
+            if found := _NOTE_OF_CHANGES.fullmatch(block.text):
+                # Each language has groups of its own.
+                number, text = filter(None, found.groups())
+                notes[number] = block, text
+        for row in self._document.rows:
+            reference = _REFERENCE.fullmatch(row.known("fix_hp"))
+            if reference and (note := notes.get(reference[reference.lastindex or 0])):
+                block, text = note
+                column = block.place.column + block.text.rindex(text)
+                row.cells["fix_hp"] = Located(text, Place(block.place.line, column))
 
     def _heading(self, heading: Block) -> None:
         document, kind = self._document, wording.heading_kind(heading.text)

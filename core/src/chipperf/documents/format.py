@@ -32,7 +32,7 @@ MARKERS: Final[Mapping[MissingKind, Phrase]] = {
 REASON_IN_MARKER: Final[tuple[MissingKind, ...]] = ("withheld", "failed")
 """Kinds of missing values whose marker contains the reason."""
 
-_SIGNIFICANT_DIGITS = 5
+_SIGNIFICANT_DIGITS, _SPREAD_DIGITS = 5, 2
 _MOST_ROUNDED = 10**15
 _GIB = 2**30
 _GIB_DECIMALS = 11
@@ -71,31 +71,37 @@ def text_or_marker(value: object, language: Language) -> str:
     return in_language(marker(value) if isinstance(value, Missing) else value, language)
 
 
-def number(value: float | Missing, *, exact: bool = False) -> str | Missing:
-    """Return ``value`` with five significant digits and every digit before the point, without exponent.
+def decimals_of(value: float, spread: float | None = None) -> int:
+    """Return how many decimals a value deserves: five significant digits, and two digits of its ``spread``.
+
+    >>> decimals_of(137.64), decimals_of(137.64, spread=11), decimals_of(9.5597, spread=3.6)
+    (2, 0, 1)
+    """
+    digits = [(_SIGNIFICANT_DIGITS, value), *([(_SPREAD_DIGITS, spread)] if spread else [])]
+    return min(max(0, count - 1 - math.floor(math.log10(abs(each)))) if each else 0 for count, each in digits)
+
+
+def number(value: float | Missing, *, exact: bool = False, spread: float | None = None) -> str | Missing:
+    """Return ``value`` with the decimals of :func:`decimals_of`, and every digit before the point, without exponent.
 
     With ``exact`` it has all digits, because an imported value is shown as in its document.
 
-    >>> number(1237.64), number(28661), number(0.5), number(1237.64, exact=True)
-    ('1237.6', '28661', '0.5', '1237.64')
+    >>> number(1237.64), number(28661), number(0.5), number(1237.64, exact=True), number(137.64, spread=11)
+    ('1237.6', '28661', '0.5', '1237.64', '138')
     """
     if isinstance(value, Missing):
         return value
-    if exact:
-        text = f"{Decimal(repr(float(value))):f}"
-    elif value == 0:
-        return "0"
-    else:
-        magnitude = math.floor(math.log10(abs(value)))
-        text = f"{value:.{max(0, _SIGNIFICANT_DIGITS - 1 - magnitude)}f}"
+    text = f"{Decimal(repr(float(value))):f}" if exact else f"{value:.{decimals_of(value, spread)}f}"
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 
-def quality(value: float | Missing, *, as_percent: bool, round_up: bool = False, exact: bool = False) -> str | Missing:
+def quality(
+    value: float | Missing, *, as_percent: bool, round_up: bool = False, exact: bool = False, even: bool = False
+) -> str | Missing:
     """Return a fraction as a percentage with up to two decimals, or as a number with up to four.
 
     Rounds down, and up where lower is better: a result that misses its target must not look equal to it. With
-    ``exact`` it has all digits.
+    ``exact`` it has all digits, and with ``even`` the zeros that make a column of results even.
 
     >>> quality(0.6843, as_percent=True), quality(0.75499, as_percent=True), quality(0.405, as_percent=False)
     ('68.43%', '75.49%', '0.405')
@@ -112,7 +118,9 @@ def quality(value: float | Missing, *, as_percent: bool, round_up: bool = False,
         rounded = shortest.quantize(Decimal("0.01" if as_percent else "0.0001"), rounding=rounding)
     text = f"{shortest if exact else rounded:f}"
     whole, _, decimals = text.partition(".")
-    return f"{whole}.{decimals.rstrip('0') or '0'}{'%' if as_percent else ''}"
+    if not even or exact:
+        decimals = decimals.rstrip("0") or "0"
+    return f"{whole}.{decimals}{'%' if as_percent else ''}"
 
 
 def gib(value_bytes: int | Missing, *, trim: bool = False, exact: bool = False) -> str | Missing:
@@ -136,19 +144,26 @@ def gib(value_bytes: int | Missing, *, trim: bool = False, exact: bool = False) 
 
 
 def in_unit(
-    value: float | Missing, unit: Unit, *, as_percent: bool, round_up: bool = False, exact: bool = False
+    value: float | Missing,
+    unit: Unit,
+    *,
+    as_percent: bool,
+    round_up: bool = False,
+    exact: bool = False,
+    even: bool = False,
+    spread: float | None = None,
 ) -> str | Missing:
     """Return a reported value in its unit, see :mod:`chipperf.records.columns`.
 
-    ``as_percent`` and ``round_up`` are for :func:`quality`.
+    ``as_percent``, ``round_up`` and ``even`` are for :func:`quality`, ``spread`` is for :func:`number`.
     """
     if unit == "share":
-        return quality(value, as_percent=True, exact=exact)
+        return quality(value, as_percent=True, exact=exact, even=even)
     if unit == "fraction":
-        return quality(value, as_percent=as_percent, round_up=round_up, exact=exact)
+        return quality(value, as_percent=as_percent, round_up=round_up, exact=exact, even=even)
     if unit == "bytes":
         return gib(value if isinstance(value, Missing) else round(value), exact=exact)
-    return number(value, exact=exact)
+    return number(value, exact=exact, spread=spread)
 
 
 def setting(value: Setting, *, exact: bool = False) -> str:

@@ -99,6 +99,11 @@ class Column:
         found = _follow(record, self.field)[1]
         return found if isinstance(found, Throughput) else None
 
+    def spread(self, record: Record) -> float | None:
+        """Return the interquartile range of the value's windows, or ``None`` if it has none."""
+        throughput = self.throughput(record)
+        return throughput.iqr if throughput else None
+
     def find(self, record: Record) -> tuple[str, Number]:
         """Return the path of the field with the value, and the value. A missing value has the path that states it."""
         path, found = _follow(record, self.field)
@@ -228,7 +233,8 @@ COLUMNS: Final = (
         unit="J/sample",
         kind="resource",
         field="metrics.power.energy_j",
-        shown=("comparison",),
+        shown=("leaderboard", "comparison"),
+        title=phrase("Energy per sample (J)"),
         compute=_energy_per_sample,
     ),
     Column(
@@ -245,7 +251,7 @@ COLUMNS: Final = (
         unit="share",
         kind="limit",
         field="machine_limits.peak_flops_per_s",
-        shown=("evidence", "comparison"),
+        shown=("evidence", "leaderboard", "comparison"),
         title=phrase("Share of the data sheet's peak"),
         compute=share_of_peak,
     ),
@@ -254,7 +260,7 @@ COLUMNS: Final = (
         unit="share",
         kind="limit",
         field="machine_limits.bus_bytes_per_s",
-        shown=("evidence", "comparison"),
+        shown=("evidence", "leaderboard", "comparison"),
         title=phrase("Share of measured bus"),
         compute=share_of_bus,
     ),

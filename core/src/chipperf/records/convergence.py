@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, Literal
 
-from chipperf.records.schema import Missing, TimeToTarget
+from chipperf.records.schema import UNKNOWN_NAME, Missing, TimeToTarget
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -34,7 +34,8 @@ def convergence_outcome(record: Record) -> Outcome:
     metrics = record.metrics
     if record.status.state != "completed" or isinstance(metrics.quality, Missing):
         return "not_run"
-    if isinstance(record.case.target, Missing):
+    # What a target says of a dataset that nobody names is not known.
+    if isinstance(record.case.target, Missing) or record.dataset.name == UNKNOWN_NAME:
         return "no_target"
     is_met = meets_target(metrics.quality, record.case.target, lower=lower_is_better(record.case))
     met = isinstance(metrics.time_to_target, TimeToTarget) or is_met

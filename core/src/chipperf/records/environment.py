@@ -15,7 +15,7 @@ from pathlib import Path
 
 import psutil
 
-from chipperf.records.schema import Distribution, Missing
+from chipperf.records.schema import CONTAINER_ENGINES, Distribution, Missing
 
 RECORDED_DISTRIBUTIONS = (
     "chipperf",
@@ -62,10 +62,9 @@ def read_os() -> str | Missing:
 
 def read_container(root: Path = Path("/")) -> str | Missing:
     """Return the container engine that this process runs in. The image cannot be detected from inside."""
-    if (root / ".dockerenv").exists():
-        return "docker"
-    if (root / "run/.containerenv").exists():
-        return "podman"
+    for engine, mark in CONTAINER_ENGINES.items():
+        if (root / mark).exists():
+            return engine
     declared = os.environ.get("container")  # noqa: SIM112 - systemd's convention
     return declared or Missing(missing="not_applicable", reason="not in a container")
 

@@ -8,7 +8,7 @@ Schema.
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
@@ -228,6 +228,10 @@ class Card(StrictModel):
     pci_bus_id: Text
     total_bytes: Bytes
     part: str | None = None
+
+
+CONTAINER_ENGINES: Final = {"docker": ".dockerenv", "podman": "run/.containerenv"}
+"""Engines whose containers can be detected, by the file that each puts into them."""
 
 
 class Environment(StrictModel):

@@ -42,13 +42,16 @@ FACTS: Final[Mapping[str, Callable[[Record], str]]] = {
     "presets": lambda record: record.case.preset,
     "lengths": lambda record: length(record.limits),
     "global batches": lambda record: setting_text(record.hyperparameters.global_batch_size),
+    "evaluated samples": lambda record: setting_text(
+        record.metrics.curve[-1].samples if record.metrics.curve else record.dataset.eval_samples
+    ),
 }
 """What records of one report, comparison or row may share, by its plural in messages."""
 
-SAME_ROW: Final = (
-    *("vendors", "devices", "parts of cards", "topologies", "kinds", "requested precisions", "effective precisions"),
-    *("presets", "lengths", "global batches"),
-)
+SAME_CONDITIONS: Final = ("parts of cards", "requested precisions", "effective precisions", "presets", "lengths")
+"""Facts that runs of one board share if a ratio of them says something about their devices."""
+
+SAME_ROW: Final = ("vendors", "devices", "topologies", "kinds", *SAME_CONDITIONS, "global batches")
 """Facts that runs of one row share, besides case, dataset and changed hyperparameters."""
 
 

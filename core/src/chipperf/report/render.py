@@ -13,7 +13,7 @@ from markupsafe import Markup
 from chipperf.documents import format as formatting
 from chipperf.documents.topology import topology_words
 from chipperf.errors import UsageError
-from chipperf.languages import DEFAULT, LANGUAGES, in_language, phrase, read_translation
+from chipperf.languages import DEFAULT, LANGUAGES, Stored, in_language, phrase, read_translation
 from chipperf.plugin.installed import package_directory
 from chipperf.plugin.types import Title
 from chipperf.records.columns import columns_of
@@ -31,9 +31,6 @@ if TYPE_CHECKING:
     from chipperf.records.schema import Record, Text
     from chipperf.report.tracing import FieldSource
     from chipperf.report.view import PerRows, ReportView
-
-TEMPLATE_VERSION = 1
-"""Version of the report's layout. It changes with headings, columns or rows of the general table."""
 
 _SUFFIX = ".md.j2"
 
@@ -108,6 +105,7 @@ def render_page(
         exact=view.kind == "imported",
         as_percent=view.profile.quality_as_percent,
         round_up=view.lower_is_better,
+        layout=view.layout,
     )
     environment.foreign.clear()
     banner = _render(environment, [f"core/banner{_SUFFIX}"], view)
@@ -148,6 +146,7 @@ def _environment(
     exact: bool,
     as_percent: bool,
     round_up: bool,
+    layout: int,
 ) -> templating.SandboxedTemplates:
     """Return Jinja's environment; ``exact`` writes values with all digits."""
     environment = templating.SandboxedTemplates(
@@ -158,7 +157,7 @@ def _environment(
         finalize=partial(_finalize, language=language),
     )
     environment.globals |= {
-        "template_version": TEMPLATE_VERSION,
+        "template_version": layout,
         "language": language,
         "columns_of": columns_of,
         **_translators(language),
@@ -171,6 +170,7 @@ def _environment(
         "in_unit": partial(formatting.in_unit, as_percent=as_percent, round_up=round_up, exact=exact),
         "setting": formatting.setting,
         "marker": formatting.marker,
+        "stored": lambda text: Stored(text) if layout > 1 and isinstance(text, str) else text,
         "in_words": lambda topology: topology_words(topology.nnodes, topology.nproc_per_node),
         "per_row": partial(_per_row, language=language),
     }

@@ -102,6 +102,13 @@ class Row:
         """Return the value of a column as the row shows it."""
         return completed_value(self.record, column.value(self.record))
 
+    def shown(self, column: Column, *, with_cause: bool = True) -> float | Missing:
+        """Return the value of a column as its cell shows it: the cause of a run's failure only where it has room."""
+        value = self.value(column)
+        if with_cause or self.record.status.state == "completed" or not isinstance(value, Missing):
+            return value
+        return Missing(missing="failed") if value.missing == "failed" else value
+
     if not TYPE_CHECKING:
         # Only for templates, where a column is an attribute. In code, the type checker must find a misspelled one.
         def __getattr__(self, name: str) -> float | Missing:

@@ -16,7 +16,7 @@ from chipperf.precisions import PRECISIONS
 from chipperf.records.columns import columns_of
 from chipperf.records.convergence import lower_is_better
 from chipperf.records.plausibility import check_scaling
-from chipperf.records.schema import METRICS_VERSION, Missing
+from chipperf.records.schema import CONTAINER_ENGINES, METRICS_VERSION, UNKNOWN, Missing
 from chipperf.report.comparability import RunDifference, differences, require_comparable, require_same
 from chipperf.report.curves import MINIMUM_POINTS, CurveRuns, Curves, build_curves, read_points
 from chipperf.report.row import (
@@ -63,7 +63,14 @@ _REQUIRED_FACTS = (
     *("machine", "card_title", "network"),
     *("os", "kernel", "driver", "container", "framework", "dependencies"),
 )
+_MOST_CHANGES, _LONGEST_CHANGES = 4, 36
+"""Largest number of hyperparameter changes in a cell, and of their characters. No line breaks within them, so that
+more would push the columns behind them out of the page."""
 _MORE_FACTS = ("compiler", "cpu", "python", "torch", "sdk", "collectives")
+LAYOUT = 2
+"""Version of the report's layout. It changes with headings, columns, rows of the general table, and what a cell says. A
+page of an earlier version is verified in its own."""
+
 _USUAL_PRECISIONS = tuple(name for name, means in PRECISIONS.items() if means.in_every_legend)
 
 
@@ -122,10 +129,12 @@ class ReportView:
         missing_kinds: Kinds of missing values that occur in environment and rows.
         knobs: Settings in force that change numerics or speed.
         changes: Differences from the case's base, with their reasons.
+        long_changes: Each ``fix_hp`` that is too long for its cell; a note has it.
         implausible: Contradictions in the runs, see :mod:`chipperf.records.plausibility`.
         disabled_observers: Observers that failed and were switched off.
         remarks: Content of imported documents that has no other field.
         beside: Runs of the rows that are not in the report, see :mod:`chipperf.report.beside`.
+        layout: Version of the layout.
     """
 
     kind: Literal["measured", "simulated", "imported"]
@@ -148,6 +157,7 @@ class ReportView:
     memory_sources: tuple[PerRows[MemorySource], ...]
     knobs: tuple[PerRows[KnobRecord], ...]
     changes: tuple[PerRows[HyperparameterChange], ...]
+    long_changes: tuple[PerRows[str], ...]
     change_notes: tuple[PerRows[str], ...]
     datasets: tuple[PerRows[Dataset], ...]
     loaders: tuple[PerRows[Loader | Missing], ...]
@@ -156,6 +166,12 @@ class ReportView:
     disabled_observers: tuple[PerRows[str], ...]
     remarks: tuple[PerRows[str], ...]
     beside: tuple[RunBeside, ...] = ()
+    layout: int = LAYOUT
+
+    def note_of_changes(self, row: Row) -> int | None:
+        """Return the number of the note with the row's ``fix_hp``, or ``None`` if its cell has room for it."""
+        texts = [note.value for note in self.long_changes]
+        return texts.index(row.fix_hp) + 1 if row.fix_hp in texts else None
 
     def header(self, column: Column) -> str:
         """Return the header of a column of the performance table."""
@@ -168,7 +184,7 @@ class ReportView:
         return replace(column.remark, values=(("samples", self.profile.sample_noun),))
 
 
-def build_view(records: Sequence[Record], *, baseline: Sequence[Record] = ()) -> ReportView:
+def build_view(records: Sequence[Record], *, baseline: Sequence[Record] = (), layout: int = LAYOUT) -> ReportView:
     """Return the view of one vendor's records of one case.
 
     A row is a device, topology, precision and set of hyperparameter changes. Rows have the order of the given records.
@@ -178,6 +194,7 @@ def build_view(records: Sequence[Record], *, baseline: Sequence[Record] = ()) ->
     Args:
         records: At least one record, all of the same vendor, case and version, dataset and kind. Duplicates count once.
         baseline: Records of another vendor or device, whose convergence curves are shown for comparison.
+        layout: Version of the layout, at most :data:`LAYOUT`.
 
     Raises:
         UsageError: There are no records, they do not belong in one report, their case is not installed, or a baseline
@@ -193,7 +210,7 @@ def build_view(records: Sequence[Record], *, baseline: Sequence[Record] = ()) ->
         Row(record=record, case=case, short_name_is_unique=names[short_name(record)] == 1) for record in chosen
     )
     first = chosen[0]
-    environment = _environment(rows)
+    environment = _environment(rows, layout)
     return ReportView(
         kind=first.kind,
         metrics_definition=first.metrics_definition,
@@ -215,6 +232,7 @@ def build_view(records: Sequence[Record], *, baseline: Sequence[Record] = ()) ->
         memory_sources=_share(rows, lambda row: [row.memory_source] if row.memory_source else []),
         knobs=_share(rows, lambda row: row.record.knobs),
         changes=_share(rows, lambda row: _changes(row.record)),
+        long_changes=_share(rows, _long_changes) if layout > 1 else (),
         change_notes=_share(rows, lambda row: row.record.hyperparameters.notes),
         datasets=_share(rows, lambda row: [row.record.dataset]),
         loaders=_share(rows, lambda row: [row.record.loader]),
@@ -222,6 +240,7 @@ def build_view(records: Sequence[Record], *, baseline: Sequence[Record] = ()) ->
         warnings=_share(rows, lambda row: row.record.warnings),
         disabled_observers=_share(rows, lambda row: row.record.disabled_observers),
         remarks=_share(rows, lambda row: row.record.remarks),
+        layout=layout,
     )
 
 
@@ -302,6 +321,13 @@ def _changes(record: Record) -> Sequence[HyperparameterChange]:
     return () if isinstance(changes, Missing) else changes
 
 
+def _long_changes(row: Row) -> list[str]:
+    changes = row.fix_hp
+    if isinstance(changes, Missing):
+        return []
+    return [changes] if changes.count(",") >= _MOST_CHANGES or len(changes) > _LONGEST_CHANGES else []
+
+
 def _shortenings(record: Record) -> list[Shortening]:
     preset = None if record.case.preset == "full" else record.case.preset
     limits = record.limits
@@ -311,9 +337,14 @@ def _shortenings(record: Record) -> list[Shortening]:
     return [Shortening(preset=preset, max_epochs=limits.max_epochs, max_steps=limits.max_steps, budget=budget)]
 
 
-def _environment(rows: Sequence[Row]) -> dict[str, tuple[PerRows[Text], ...]]:
+def _environment(rows: Sequence[Row], layout: int) -> dict[str, tuple[PerRows[Text], ...]]:
     def text(name: str) -> tuple[PerRows[Text], ...]:
-        return _share(rows, lambda row: [not_blank(getattr(row.record.environment, name))])
+        def value(row: Row) -> Text:
+            fact = not_blank(getattr(row.record.environment, name))
+            # The engine, which is all that can be detected, is no image and no version.
+            return UNKNOWN if layout > 1 and name == "container" and fact in CONTAINER_ENGINES else fact
+
+        return _share(rows, lambda row: [value(row)])
 
     def cores(row: Row) -> list[Text]:
         count = row.record.environment.cpu_cores

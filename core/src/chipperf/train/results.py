@@ -362,7 +362,7 @@ def _precision_warnings(precision: PrecisionPolicy, measured: Mapping[str, Round
     """Return warnings about measured arithmetic that contradicts the declared precision."""
     return [
         f"{precision.requested} was requested and {precision.effective} declared, but training computes in {found}"
-        f"{when}: " + "; ".join(name for name, seen in measured.items() if seen.name == found)
+        f"{when}: {'; '.join(name for name, seen in measured.items() if seen.name == found)}"
         for found in dict.fromkeys(narrowest(measured, convolutions=convolutions) for convolutions in (False, True))
         if found not in (None, precision.effective)
     ]

@@ -9,7 +9,7 @@ from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote
 
-from chipperf.documents.case_document import read_document
+from chipperf.documents.case_document import layout_of, read_document
 from chipperf.documents.markdown import Table, parse, read_text
 from chipperf.errors import PerfError, RecordError
 from chipperf.languages import ENGLISH
@@ -21,7 +21,7 @@ from chipperf.report.curve_files import CurveFiles, is_plain_link, is_plain_name
 from chipperf.report.provenance import describe_page, provenance_file, read_provenance
 from chipperf.report.render import render_page
 from chipperf.report.tracing import read_traced
-from chipperf.report.view import build_view
+from chipperf.report.view import LAYOUT, build_view
 from chipperf.verify.differences import ReportDifference, compare_pages, compare_provenances
 from chipperf.verify.evidence import examine
 from chipperf.verify.named_records import beside_on_page, named_by_page, named_by_provenance
@@ -128,7 +128,7 @@ def verify_report(
     if provenance is None:
         baselines += [read_traced(run) for run in baseline]
     try:
-        view = build_view(reported, baseline=baselines)
+        view = build_view(reported, baseline=baselines, layout=min(layout_of(page) or LAYOUT, LAYOUT))
         view = replace(view, beside=tuple(provenance.beside if provenance else beside_on_page(page)))
     except PerfError as error:
         result.add("page", error.message)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import groupby
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 from chipperf.documents.document_identity import installed_cases
-from chipperf.documents.format import in_unit, marker
+from chipperf.documents.format import decimals_of, in_unit, marker, number
 from chipperf.languages import Phrase, phrase
 from chipperf.records.columns import Column, columns_of, completed_value
 from chipperf.records.convergence import Verdict, lower_is_better, run_verdict
+from chipperf.records.rows import aware
 from chipperf.records.schema import Missing, MissingKind, Record
+from chipperf.report.comparability import FACTS
 from chipperf.report.curves import MINIMUM_POINTS, read_points
 from chipperf.report.row import card_short_name, configuration_name, fix_hp, precision_name, row_label
 from chipperf.report.tracing import record_digest
@@ -40,16 +43,29 @@ STATES: Mapping[str, Phrase] = {
 }
 
 
+CONDITIONS: Mapping[str, Phrase] = {
+    "parts of cards": phrase("part of the card"),
+    "requested precisions": phrase("requested precision"),
+    "effective precisions": phrase("effective precision"),
+    "presets": phrase("preset"),
+    "lengths": phrase("length"),
+    "evaluated samples": phrase("evaluated samples"),
+}
+"""Facts that runs of one board must share for a rank among them or a ratio, and their names."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PageCell:
     """One value on a page: its text or, if it is missing, its marker, kind and reason.
 
     ``field`` is its path in ``record.json``; ``sort`` is the sort key in the column, if it differs from the text.
+    ``decimals`` is how many decimals the number in the text deserves; ``None`` if the text is to stay as it is.
     """
 
     text: Phrase | str
     field: str
     sort: float | None = None
+    decimals: int | None = None
     missing: MissingKind | None = None
     reason: str = ""
 
@@ -73,11 +89,15 @@ def cell(
 
 @dataclass(frozen=True, slots=True)
 class Heading:
-    """A column of a board: its name in the page's code, its title, and the field of most of its cells."""
+    """A column of a board: its name in the page's code, its title, and the field of most of its cells.
+
+    Columns of numbers are aligned at the right, and not told of runs that did not complete.
+    """
 
     name: str
     title: Phrase | str
     field: str
+    is_number: bool = False
 
 
 _UNITS = {"s": " (s)", "bytes": " (GiB)"}
@@ -87,10 +107,14 @@ _UNITS = {"s": " (s)", "bytes": " (GiB)"}
 def _reported_headings() -> Iterator[Heading]:
     for column in columns_of("leaderboard"):
         title = column.title or f"{column.key}{_UNITS.get(column.unit, '')}"
-        yield Heading(column.key, title, f"{column.field}.median" if column.is_windowed else column.field)
+        yield Heading(column.key, title, f"{column.field}.median" if column.is_windowed else column.field, True)
+        if column.is_headline:
+            yield Heading(_PER_CARD, phrase("%(rate)s per card", rate=column.key), column.field, True)
         if column.name == "quality":
             yield Heading("verdict", phrase("Verdict"), "metrics.quality")
 
+
+_PER_CARD = "per_card"
 
 COLUMNS = (
     Heading("vendor", phrase("Vendor"), "vendor.name"),
@@ -98,6 +122,7 @@ COLUMNS = (
     Heading("topology", phrase("Topology"), "topology"),
     Heading("precision", phrase("Precision"), "precision"),
     *_reported_headings(),
+    Heading("created", phrase("Date (UTC)"), "created_at"),
     Heading("fix_hp", "fix_hp", "hyperparameters.changes"),
 )
 
@@ -125,7 +150,9 @@ class RunRow:
         digest: SHA-256 of the record.
         page: Link to the run's page; ``None`` on that page itself.
         label: Device, topology and precision on one line; vendor, topology, precision and verdict are for filters.
-        cells: One cell for each of :data:`COLUMNS`.
+        cells: One cell for each of :data:`COLUMNS` or, in a board, of its columns.
+        conditions: The run's texts for :data:`CONDITIONS`.
+        part: The part of a card that the run had; empty if it had whole cards.
         shortened: True if the run did not have the case's full schedule.
         curve: Epoch and quality of every evaluation; empty if the run did not complete or has too few evaluations.
         throughputs: The throughputs of :data:`RATES`; ``None`` if a throughput cannot be shown.
@@ -142,6 +169,8 @@ class RunRow:
     precision: str
     verdict: Verdict
     cells: tuple[PageCell, ...]
+    conditions: tuple[str, ...]
+    part: str
     shortened: bool
     curve: tuple[tuple[float, float], ...]
     target: float | None
@@ -159,14 +188,22 @@ class RunRow:
 class Board:
     """A table of comparable runs, the best first, with the case's name and format of its quality.
 
-    ``samples`` is the unit of the throughputs, ``omitted`` the number of runs that do not fit on the page.
+    Attributes:
+        samples: Unit of the throughputs.
+        columns: The headings of the cells; those of which no run has a value are ``blank``.
+        ranks: For each row its rank by compute throughput and the number of runs that have one, among the full runs
+            that converged on as many cards under the same :data:`CONDITIONS`; ``None`` for all others.
+        omitted: The number of runs that do not fit on the page.
     """
 
     key: BoardKey
     quality_column: str
     quality_as_percent: bool
     samples: Phrase
+    columns: tuple[Heading, ...]
+    blank: tuple[Heading, ...]
     rows: tuple[RunRow, ...]
+    ranks: tuple[tuple[int, int] | None, ...]
     omitted: int
 
     @property
@@ -211,6 +248,9 @@ def summarize(record: Record, *, digest: str | None = None) -> RunRow:
         precision=record.precision.requested,
         verdict=verdict,
         cells=tuple(_cells(record, verdict)),
+        # The page's script parts them at line breaks.
+        conditions=tuple(" ".join(FACTS[fact](record).split()) for fact in CONDITIONS),
+        part=", ".join(sorted({card.part for card in record.environment.cards if card.part})),
         shortened=record.limits.shortened or record.case.preset != "full",
         curve=tuple((point.epoch or 0.0, point.value) for point in points) if len(points) >= MINIMUM_POINTS else (),
         target=None if isinstance(target, Missing) else target,
@@ -246,14 +286,60 @@ def _shares(counts: Sequence[int], most: int) -> list[int]:
 
 def _board(key: BoardKey, rows: Sequence[RunRow], count: int) -> Board:
     case = installed_cases().get(key.case)
+    rows = sorted(rows, key=lambda row: row.order)
+    ranks = _ranks(rows)
+    shown = rows[:count]
+    columns = [_even([row.cells[place] for row in shown]) for place in range(len(COLUMNS))]
+    # Of a run that did not complete, no cell says whether the others have a value.
+    told = [row.verdict != "not_completed" for row in shown]
+    blank = [
+        heading.is_number and all(cell.missing in _SILENT for cell, tells in zip(column, told, strict=True) if tells)
+        for heading, column in zip(COLUMNS, columns, strict=True)
+    ]
+    kept = [column for column, is_blank in zip(columns, blank, strict=True) if not is_blank]
     return Board(
         key=key,
         quality_column=case.report.quality_column if case else key.metric,
         quality_as_percent=quality_as_percent(case),
         samples=phrase("%(samples)s per second", samples=case.report.sample_noun) if case else phrase("samples/s"),
-        rows=tuple(sorted(rows, key=lambda row: row.order)[:count]),
+        columns=tuple(heading for heading, is_blank in zip(COLUMNS, blank, strict=True) if not is_blank),
+        blank=tuple(heading for heading, is_blank in zip(COLUMNS, blank, strict=True) if is_blank),
+        rows=tuple(replace(row, cells=cells) for row, cells in zip(shown, zip(*kept, strict=True), strict=True)),
+        ranks=tuple(ranks.get(row.digest) for row in shown),
         omitted=len(rows) - count,
     )
+
+
+_SILENT = ("unknown", "not_run", "not_applicable")
+"""Kinds of missing values that say nothing of the run: a column of them is left out."""
+
+
+def _even(cells: Sequence[PageCell]) -> Sequence[PageCell]:
+    """Return the cells of a column with equal decimals: no more than each deserves, but three digits of the least."""
+    values = [(abs(cell.sort), cell.decimals) for cell in cells if cell.sort is not None and cell.decimals is not None]
+    if not values:
+        return cells
+    least = min((value for value, _ in values if value), default=1.0)
+    decimals = max(min(deserved for _, deserved in values), decimals_of(least) - 2)
+    return [cell if cell.decimals is None else replace(cell, text=f"{cell.sort:.{decimals}f}") for cell in cells]
+
+
+def _ranks(rows: Sequence[RunRow]) -> Mapping[str, tuple[int, int]]:
+    """Return the rank of each ranked run, by its digest, with the number of runs that it is one of."""
+    headline = next(place for place, column in enumerate(RATES) if column.is_headline)
+    ranked = [
+        (row.conditions, row.topology, -rate, row.digest)
+        for row in rows
+        if row.verdict == "converged" and not row.shortened and (rate := row.throughputs[headline]) is not None
+    ]
+    found = {}
+    for _, group in groupby(sorted(ranked), key=lambda each: each[:2]):
+        rates = [(rate, digest) for _, _, rate, digest in group]
+        # Equal rates share the better rank.
+        first: dict[float, int] = {}
+        for place, (rate, digest) in enumerate(rates, start=1):
+            found[digest] = first.setdefault(rate, place), len(rates)
+    return found
 
 
 def _cells(record: Record, verdict: Verdict) -> Iterator[PageCell]:
@@ -267,19 +353,24 @@ def _cells(record: Record, verdict: Verdict) -> Iterator[PageCell]:
     yield cell(precision_name(record), "precision")
     for column in columns_of("leaderboard"):
         yield _reported(record, column, verdict, as_percent=quality_as_percent(case))
+        if column.is_headline:
+            yield _per_card(record, column)
         if column.name == "quality":
             yield PageCell(
                 text=_verdict_text(record, verdict),
                 field="status" if verdict == "not_completed" else "metrics.quality",
                 sort=list(VERDICTS).index(verdict),
             )
+    created = aware(record.created_at)
+    yield PageCell(text=f"{created:%Y-%m-%d}", field="created_at", sort=created.timestamp())
     not_installed = Missing(missing="unknown", reason=f"case {record.case.name} is not installed here")
     yield cell(fix_hp(record, case) if case else not_installed, "hyperparameters.changes")
 
 
 def _verdict_text(record: Record, verdict: Verdict) -> Phrase:
     if verdict == "not_completed":
-        return STATES[record.status.state]
+        state, failure = STATES[record.status.state], record.status.failure
+        return phrase("%(marker)s (%(reason)s)", marker=state, reason=failure.failure_class) if failure else state
     missed = verdict == "below_target" and lower_is_better(record.case)
     return phrase("above target") if missed else VERDICTS[verdict]
 
@@ -287,10 +378,10 @@ def _verdict_text(record: Record, verdict: Verdict) -> Phrase:
 def _reported(record: Record, column: Column, verdict: Verdict, *, as_percent: bool) -> PageCell:
     """Return the cell of a reported value. The peak of used memory is shown with the capacity."""
     path, value = column.find(record)
-    lower = lower_is_better(record.case)
+    lower, exact = lower_is_better(record.case), record.kind == "imported"
 
     def write(value: float) -> object:
-        return in_unit(value, column.unit, as_percent=as_percent, round_up=lower, exact=record.kind == "imported")
+        return in_unit(value, column.unit, as_percent=as_percent, round_up=lower, exact=exact, even=True)
 
     def of_total(value: float) -> Phrase:
         memory = record.metrics.memory
@@ -299,7 +390,19 @@ def _reported(record: Record, column: Column, verdict: Verdict, *, as_percent: b
         return Phrase("%(used)s/%(total)s", (("used", used), ("total", total)))
 
     shown = cell(value, path, of_total if column.unit == "bytes" else write, result_of=record)
+    if shown.sort is not None and column.unit in ("samples/s", "s", "J/sample") and not exact:
+        shown = replace(shown, decimals=decimals_of(shown.sort, column.spread(record)))
     if column.name == "time_to_target" and verdict == "below_target":
         # The source of the value shows the reason, which contains result and target.
         return replace(shown, text=phrase("not reached"))
     return shown
+
+
+def _per_card(record: Record, column: Column) -> PageCell:
+    """Return the cell of a throughput per card, or per part of one."""
+    value, cards, spread = column.value(record), record.topology.world_size, column.spread(record)
+    share = value if isinstance(value, Missing) else value / cards
+    shown = cell(share, column.field, number, result_of=record)
+    if shown.sort is None:
+        return shown
+    return replace(shown, decimals=decimals_of(shown.sort, spread / cards if spread else None))

@@ -1,7 +1,7 @@
 """Charts for the pages, drawn by matplotlib as SVG with the colors of the page.
 
-A chart contains only numbers. The page's text explains them, because it has all languages and its own fonts. Colors are
-CSS variables, so that one picture works on light and dark pages.
+A chart contains numbers and names that are the same in all languages. The page's text explains them, because it has all
+languages. Colors are CSS variables, so that one picture works on light and dark pages.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
-from chipperf.report.figures import drawing_style, find_fonts, picture_bytes
+from chipperf.report.figures import can_write, drawing_style, find_fonts, picture_bytes
+from chipperf.web.trend_inputs import RATES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -34,7 +35,6 @@ MOST_POINTS = 400
 """Largest number of points of a line. A line with more points is drawn from medians of neighboring points."""
 
 _WIDTH_INCHES, _HEIGHT_INCHES = 5.0, 3.0
-_BAR_INCHES = 0.42
 _SHORT_TREND = timedelta(days=3)
 """A shorter trend has times of day on its axis."""
 _LINE_STYLES: dict[str, Any] = {"solid": "-", "dashed": (0, (5, 2)), "dotted": (0, (1, 1.5))}
@@ -47,14 +47,15 @@ _VARIABLES = {_INK: "--ink-soft", _GRID: "--line"} | {
 
 
 def draw_convergence(
-    curves: Sequence[Sequence[tuple[float, float]]], targets: Sequence[float], *, as_percent: bool
+    curves: Sequence[Sequence[tuple[float, float]]], targets: Sequence[float], quality_column: str, *, as_percent: bool
 ) -> Markup:
     """Draw quality over epochs, and the targets as horizontal lines; needs matplotlib.
 
-    Curves are numbered from 1. A curve without points has a number but is not drawn.
+    Curves are numbered from 1. A curve without points has a number but is not drawn. ``quality_column`` is the title of
+    its axis.
     """
     scale = 100.0 if as_percent else 1.0
-    with _axes("convergence", _HEIGHT_INCHES) as (figure, axes):
+    with _axes("epoch", quality_column) as (figure, axes):
         for index, curve in enumerate(curves):
             if not curve:
                 continue
@@ -73,25 +74,9 @@ def draw_convergence(
         return _svg(figure)
 
 
-def draw_throughputs(rows: Sequence[Sequence[float | None]]) -> Markup:
-    """Draw bars for each run, numbered from 1, from top to bottom; ``None`` has no bar. Needs matplotlib."""
-    with _axes("throughputs", 0.6 + _BAR_INCHES * len(rows)) as (figure, axes):
-        measures = max(map(len, rows), default=0)
-        pitch = 0.81 / max(1, measures)
-        for measure in range(measures):
-            offset = (measure - (measures - 1) / 2) * pitch
-            bars = {index + offset: rate for index, row in enumerate(rows) if (rate := row[measure]) is not None}
-            axes.barh(list(bars), list(bars.values()), height=pitch * 8 / 9, color=_series(measure))
-        axes.set_yticks(range(len(rows)), [str(index + 1) for index in range(len(rows))])
-        axes.set_ylim(len(rows) - 0.5, -0.5)
-        axes.set_xlim(left=0)
-        axes.grid(visible=False, axis="y")
-        return _svg(figure)
-
-
 def draw_windows(windows: Sequence[Window]) -> Markup:
     """Draw the throughput of measurement windows over optimizer steps; needs matplotlib."""
-    with _axes("windows", _HEIGHT_INCHES) as (figure, axes):
+    with _axes("step", "p_train") as (figure, axes):
         _draw_line(axes, [(float(each.first_step), each.samples_per_s) for each in windows], 0, linewidth=1.4)
         axes.set_ylim(bottom=0)
         return _svg(figure)
@@ -111,7 +96,7 @@ def draw_trend(
 
     form = "%m-%d %H:%M" if times[-1] - times[0] < _SHORT_TREND else "%Y-%m-%d"
     places = [float(each) for each in date2num(times)]  # type: ignore[no-untyped-call]
-    with _axes("trend", _HEIGHT_INCHES) as (figure, axes):
+    with _axes("UTC", ", ".join(column.key for column in RATES)) as (figure, axes):
         for measure, series in enumerate(zip(*rows, strict=True)):
             points = zip(places, series, steps, strict=True)
             known = [(place, rate, step[measure]) for place, rate, step in points if rate]
@@ -160,10 +145,11 @@ def _draw_line(
 
 
 @contextmanager
-def _axes(kind: str, height_inches: float) -> Iterator[tuple[Figure, Axes]]:
-    """Return a figure with fixed space for the numbers of its axes, because automatic layout takes most of the time.
+def _axes(x_title: str, y_title: str) -> Iterator[tuple[Figure, Axes]]:
+    """Return a figure with fixed space for the texts of its axes, because automatic layout takes most of the time.
 
-    What is drawn on it is taken off again, so that the next chart of its kind finds it empty.
+    The titles are names that are the same in all languages. What is drawn on it is taken off again, so that the next
+    chart with the same title below finds it empty.
     """
     import matplotlib
 
@@ -172,6 +158,7 @@ def _axes(kind: str, height_inches: float) -> Iterator[tuple[Figure, Axes]]:
         "svg.fonttype": "none",
         "font.size": 9,
         "text.color": _INK,
+        "axes.labelcolor": _INK,
         "axes.edgecolor": _GRID,
         "axes.facecolor": "none",
         "axes.spines.top": False,
@@ -185,12 +172,12 @@ def _axes(kind: str, height_inches: float) -> Iterator[tuple[Figure, Axes]]:
     }
     fonts = find_fonts()
     with drawing_style(fonts), matplotlib.rc_context(settings):
-        figure, axes = _empty_axes(kind, height_inches, fonts)
+        figure, axes = _empty_axes(x_title, fonts)
+        axes.set_ylabel(y_title if can_write(y_title, fonts) else "")
         try:
             yield figure, axes
         finally:
-            # A container takes its bars with it.
-            for kept in ("containers", "lines", "patches", "texts"):
+            for kept in ("lines", "texts"):
                 for artist in tuple(getattr(axes, kept)):
                     artist.remove()
             axes.relim()
@@ -198,18 +185,19 @@ def _axes(kind: str, height_inches: float) -> Iterator[tuple[Figure, Axes]]:
 
 
 @lru_cache(maxsize=32)
-def _empty_axes(kind: str, height_inches: float, fonts: tuple[str, ...]) -> tuple[Figure, Axes]:
+def _empty_axes(x_title: str, fonts: tuple[str, ...]) -> tuple[Figure, Axes]:
     """Return the axes of one kind of chart. They keep their ticks, whose making takes half of the time of a picture."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(_WIDTH_INCHES, height_inches))
-    axes = figure.add_axes((0.13, 0.3 / height_inches, 0.84, 1 - 0.42 / height_inches))
+    figure = Figure(figsize=(_WIDTH_INCHES, _HEIGHT_INCHES))
+    axes = figure.add_axes((0.16, 0.155, 0.81, 0.81))
+    axes.set_xlabel(x_title)
     axes.grid(visible=True)
     axes.set_axisbelow(True)
     axes.ticklabel_format(useOffset=False)
-    # Nothing is written along the axes, and nobody need find where it would fit.
-    axes.xaxis.set_label_coords(0, 0)
-    axes.yaxis.set_label_coords(0, 0)
+    # At fixed places, because finding where the titles fit takes long.
+    axes.xaxis.set_label_coords(0.5, -0.1)
+    axes.yaxis.set_label_coords(-0.14, 0.5)
     return figure, axes
 
 

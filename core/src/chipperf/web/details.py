@@ -9,7 +9,7 @@ from typing import Any
 
 from chipperf.documents.document_identity import installed_cases
 from chipperf.documents.format import gib, in_unit, number, quality, setting
-from chipperf.languages import Phrase, phrase
+from chipperf.languages import Phrase, Stored, phrase
 from chipperf.records.columns import columns_of
 from chipperf.records.schema import Missing, Number, Record
 from chipperf.report.row import not_blank
@@ -101,7 +101,7 @@ def describe(record: Record) -> tuple[Section, ...]:
         (phrase("Run"), _run(record)),
         (phrase("Environment"), _environment(record)),
         (phrase("Throughput and times"), _throughput(record)),
-        (phrase("Memory (GiB)", context="page"), _memory(record)),
+        (phrase("Device memory (GiB)", context="page"), _memory(record)),
         (phrase("Telemetry during training"), _power(record)),
         (phrase("Precision"), _fields(record.precision, "precision", _PRECISION, cell)),
         (phrase("Machine's measured limits"), _limits(record)),
@@ -167,7 +167,8 @@ def _throughput(record: Record) -> Iterator[Fact]:
             continue
         for field, figure in _THROUGHPUT.items():
             label = phrase("%(metric)s, %(figure)s", metric=name, figure=figure)
-            yield Fact(label, result(getattr(throughput, field), f"{column.field}.{field}"))
+            write = partial(number, exact=record.kind == "imported", spread=throughput.iqr)
+            yield Fact(label, cell(getattr(throughput, field), f"{column.field}.{field}", write, result_of=record))
         windows = cell(len(throughput.windows), f"{column.field}.windows", result_of=record)
         yield Fact(phrase("%(metric)s, windows", metric=name), windows)
     yield from _fields(metrics, "metrics", _TIMES, result)
@@ -184,8 +185,8 @@ def _memory(record: Record) -> Iterator[Fact]:
         yield Fact("mem", cell(memory, "metrics.memory", result_of=record))
         return
     yield from _fields(memory, "metrics.memory", _MEMORY, _results(record, gib))
-    sources = _fields(memory, "metrics.memory", _MEMORY_SOURCES, cell)
-    yield from (source for source in sources if source.value.text)
+    sources = _fields(memory, "metrics.memory", _MEMORY_SOURCES, partial(cell, write=_stored))
+    yield from (source for source in sources if str(source.value.text))
 
 
 def _power(record: Record) -> Iterator[Fact]:
@@ -194,7 +195,7 @@ def _power(record: Record) -> Iterator[Fact]:
         yield Fact(phrase("Power"), cell(power, "metrics.power", result_of=record))
         return
     yield from _fields(power, "metrics.power", _POWER, _results(record, number))
-    yield Fact(phrase("Source"), cell(power.source, "metrics.power.source"))
+    yield Fact(phrase("Source"), cell(power.source, "metrics.power.source", _stored))
 
 
 def _limits(record: Record) -> Iterator[Fact]:
@@ -227,7 +228,7 @@ def _changes(record: Record) -> Iterator[Fact]:
     write = partial(setting, exact=record.kind == "imported")
     for index, change in enumerate(changes):
         base = cell(change.base, "", write).text
-        why = ", ".join(filter(None, (change.origin, change.reason)))
+        why = list(map(Stored, filter(None, (change.origin, change.reason))))
         values = (("base", base), ("value", write(change.value)), ("why", why))
         text = Phrase("%(base)s → %(value)s (%(why)s)", values)
         yield Fact(change.key, PageCell(text=text, field=f"hyperparameters.changes.{index}"))
@@ -235,9 +236,9 @@ def _changes(record: Record) -> Iterator[Fact]:
 
 def _knobs(record: Record) -> Iterator[Fact]:
     for index, knob in enumerate(record.knobs):
-        why = ", ".join(filter(None, (knob.origin, knob.reason)))
-        value = knob.value or '""'
-        yield Fact(knob.name, cell(f"{value} ({why})", f"knobs.{index}"))
+        why = list(map(Stored, filter(None, (knob.origin, knob.reason))))
+        text = Phrase("%(value)s (%(why)s)", (("value", knob.value or '""'), ("why", why)))
+        yield Fact(knob.name, PageCell(text=text, field=f"knobs.{index}"))
 
 
 def _interruptions(record: Record) -> Iterator[Fact]:
@@ -248,4 +249,8 @@ def _interruptions(record: Record) -> Iterator[Fact]:
 
 def _texts(texts: Iterable[str], field: str) -> Iterator[Fact]:
     for index, text in enumerate(texts):
-        yield Fact(str(index + 1), cell(text, f"{field}.{index}"))
+        yield Fact(str(index + 1), PageCell(text=_stored(text), field=f"{field}.{index}"))
+
+
+def _stored(text: str) -> Phrase:
+    return Phrase("%(text)s", (("text", Stored(text)),))

@@ -13,13 +13,23 @@ from markupsafe import Markup, escape
 import chipperf
 from chipperf.documents.format import number, quality
 from chipperf.errors import PerfError, UsageError
-from chipperf.languages import ENGLISH, LANGUAGES, Language, Phrase, Translated, in_language, phrase, read_translation
+from chipperf.languages import (
+    ENGLISH,
+    LANGUAGES,
+    Language,
+    Phrase,
+    Stored,
+    Translated,
+    in_language,
+    phrase,
+    read_translation,
+)
 from chipperf.plugin.types import Title
 from chipperf.records.schema import Record, Throughput
 from chipperf.report import templating
 from chipperf.report.figures import has_matplotlib
 from chipperf.web import charts
-from chipperf.web.board import COLUMNS, VERDICTS, Board, RunRow, make_boards
+from chipperf.web.board import CONDITIONS, VERDICTS, Board, RunRow, make_boards
 from chipperf.web.details import Section, describe
 from chipperf.web.trend_inputs import RATES, SOFTWARE
 from chipperf.web.trends import Trend, TrendPoint, find_trends
@@ -33,7 +43,7 @@ MOST_ROWS = 2000
 """Largest number of rows on a page, in all boards together."""
 MOST_DETAILED = 50
 """Largest number of runs that one page shows in full."""
-_MOST_BARS = 12
+_MOST_CHARTED = 12
 _MOST_TRENDS = 60
 _MOST_POINTS = 30
 """Largest number of trends on a page, and of points in the table of one; a table has every step."""
@@ -67,14 +77,30 @@ class Chart:
     picture: Markup | None
 
 
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """A throughput: its name, its text, and its length as a part of the longest bar of the board."""
+
+    name: str
+    text: Phrase | str
+    part: float
+
+
+@dataclass(frozen=True, slots=True)
+class ChartedRun:
+    """A run in the charts of a board, with its throughputs as bars."""
+
+    row: RunRow
+    bars: tuple[Bar, ...]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BoardView:
     """A board with its charts. ``charted`` lists the runs that the charts refer to by number."""
 
     board: Board
-    charted: tuple[RunRow, ...]
+    charted: tuple[ChartedRun, ...]
     convergence: Chart | None
-    throughput: Chart | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,6 +139,7 @@ def render_runs(
     user_templates: Path | None = None,
     vendor_templates: Path | None = None,
     index: str | None = None,
+    record_file: str | None = None,
     with_charts: bool = True,
 ) -> str:
     """Return the page of one or several runs of any vendors and cases, with the full content of their records.
@@ -124,6 +151,7 @@ def render_runs(
         rows: The row of each record.
         language: Language that the page shows first.
         index: Link to the page that lists this one.
+        record_file: Link to a copy of the only record.
     """
     if not records:
         raise UsageError("there are no records to report", hint="name one run directory or more")
@@ -143,6 +171,7 @@ def render_runs(
         runs_omitted=max(0, len(records) - MOST_DETAILED),
         title=rows[0].label if len(rows) == 1 else phrase("Training report"),
         index=index,
+        record_file=record_file,
     )
 
 
@@ -152,12 +181,13 @@ def render_leaderboard(
     language: Language,
     problems: Sequence[UnshownRecord] = (),
     copies: int = 0,
+    csv_file: str | None = None,
     user_templates: Path | None = None,
 ) -> str:
     """Return the page that lists all runs, from the user's or core's ``leaderboard.html.j2``.
 
-    ``copies`` counts the omitted records that are equal to another one. The other arguments are those of
-    :func:`render_runs`.
+    ``copies`` counts the omitted records that are equal to another one, and ``csv_file`` is a link to the values of all
+    runs. The other arguments are those of :func:`render_runs`.
     """
     rows, trends = [row for board in boards for row in board.rows], _trends(boards)
     return _render(
@@ -168,6 +198,7 @@ def render_leaderboard(
         title=phrase("Training leaderboard"),
         problems=problems,
         copies=copies,
+        csv_file=csv_file,
         trends=[_trend_view(*each) for each in trends[:_MOST_TRENDS]],
         trends_omitted=max(0, len(trends) - _MOST_TRENDS),
         filters={
@@ -206,10 +237,16 @@ def _banner(boards: Iterable[Board]) -> Markup:
 
 
 def _board_view(board: Board, *, with_charts: bool) -> BoardView:
-    drawn = tuple(row for row in board.rows if row.curve or any(row.throughputs))[:_MOST_BARS] if with_charts else ()
-    return BoardView(
-        board=board, charted=drawn, convergence=_convergence(board, drawn), throughput=_rates(board, drawn)
-    )
+    drawn = tuple(row for row in board.rows if row.curve or any(row.throughputs))[:_MOST_CHARTED] if with_charts else ()
+    fastest = max((rate for row in drawn for rate in row.throughputs if rate), default=1.0)
+
+    def bars(row: RunRow) -> tuple[Bar, ...]:
+        texts = {heading.name: cell.text for heading, cell in zip(board.columns, row.cells, strict=True)}
+        rates = zip(RATES, row.throughputs, strict=True)
+        return tuple(Bar(each.key, texts[each.key], rate / fastest) for each, rate in rates if rate)
+
+    charted = tuple(ChartedRun(row, bars(row)) for row in drawn)
+    return BoardView(board=board, charted=charted, convergence=_convergence(board, drawn))
 
 
 def _convergence(board: Board, drawn: Sequence[RunRow]) -> Chart | None:
@@ -217,22 +254,14 @@ def _convergence(board: Board, drawn: Sequence[RunRow]) -> Chart | None:
     if not any(curves):
         return None
     targets = [quality(target, as_percent=percent) for target in board.targets]
+    column = f"{board.quality_column} (%)" if percent else board.quality_column
     return Chart(
-        title=phrase(
-            "Convergence: %(column)s over epochs",
-            column=f"{board.quality_column} (%)" if percent else board.quality_column,
-        ),
+        title=phrase("Convergence: %(column)s over epochs", column=column),
         note=phrase("; dotted: target %(targets)s", targets=targets) if targets else "",
-        picture=charts.draw_convergence(curves, board.targets, as_percent=percent) if has_matplotlib() else None,
+        picture=charts.draw_convergence(curves, board.targets, column, as_percent=percent)
+        if has_matplotlib()
+        else None,
     )
-
-
-def _rates(board: Board, drawn: Sequence[RunRow]) -> Chart | None:
-    rates = [row.throughputs for row in drawn]
-    if not any(map(any, rates)):
-        return None
-    title = phrase("Throughput, %(samples)s", samples=board.samples)
-    return Chart(title=title, picture=charts.draw_throughputs(rates) if has_matplotlib() else None)
 
 
 def _trends(boards: Sequence[Board]) -> list[tuple[Board, Trend]]:
@@ -319,7 +348,7 @@ def _environment(user_templates: Path | None, vendor_templates: Path | None) -> 
         "gettext": phrase,
         "pgettext": lambda context, english, /, **values: Phrase(english, tuple(values.items()), context),
         "both": lambda zh, en: Title(zh=zh, en=en),
-        "columns": COLUMNS,
+        "conditions": CONDITIONS,
         "throughputs": [column.name for column in RATES],
         "software": list(SOFTWARE.values()),
         "verdicts": VERDICTS,
@@ -331,7 +360,7 @@ def _environment(user_templates: Path | None, vendor_templates: Path | None) -> 
         "dash": charts.dash,
         "series": charts.SERIES,
     }
-    environment.filters |= {"number": number, "in_language": in_language}
+    environment.filters |= {"number": number, "in_language": in_language, "stored": Stored}
     return environment
 
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from chipperf.documents.format import csv_text
 from chipperf.errors import PerfError, RecordError, UsageError
 from chipperf.plugin import installed
-from chipperf.records.files import write_atomically
+from chipperf.records.files import read_bounded, write_atomically
+from chipperf.records.rows import as_row
 from chipperf.records.store import RECORD_NAME, find_records, read_stored
 from chipperf.report.render import template_directory
 from chipperf.web.board import RunRow, make_boards, summarize
@@ -18,12 +22,13 @@ from chipperf.web.pages import MOST_ROWS, UnshownRecord, render_leaderboard, ren
 if TYPE_CHECKING:
     from chipperf.cases.base import Progress
     from chipperf.languages import Language
+    from chipperf.records.rows import Value
 
 MOST_CHARTED_PAGES = 200
 """Largest number of runs whose pages have charts, because drawing them takes longer than everything else."""
 
 _INDEX = "index.html"
-_RUNS = "runs"
+_RUNS, _RECORDS, _TABLE = "runs", "records", "runs.csv"
 _GENERATOR = '<meta name="generator" content="chipperf'
 _HEAD_CHARACTERS = 2000
 _LONGEST_NAME = 80
@@ -66,6 +71,7 @@ def build_site(
     _require_own(out)
     vendor_templates = {entry.name: template_directory(entry) for entry in installed.vendors()}
     rows: dict[str, RunRow] = {}
+    values: list[dict[str, Value]] = []
     problems: list[UnshownRecord] = []
 
     def note(error: OSError) -> None:
@@ -85,8 +91,10 @@ def build_site(
         if row.digest in rows:
             copies += 1
             continue
-        page = f"{_RUNS}/{_page_name(row)}"
+        name = _page_name(row)
+        page, copy = f"{_RUNS}/{name}.html", f"{_RECORDS}/{name}.json"
         rows[row.digest] = replace(row, page=page)
+        values.append(as_row(stored) | {"file": copy})
         text = render_runs(
             [record],
             [row],
@@ -94,19 +102,24 @@ def build_site(
             user_templates=user_templates,
             vendor_templates=vendor_templates.get(record.vendor.name),
             index=f"../{_INDEX}",
+            record_file=f"../{copy}",
             with_charts=len(rows) <= MOST_CHARTED_PAGES,
         )
         _write(out / page, text)
+        _write(out / copy, read_bounded(path))
     if not paths and not problems:
         raise UsageError(f"there is no {RECORD_NAME} in {directory}", hint="name a directory with runs in it")
     boards = make_boards(rows.values(), most_rows=MOST_ROWS)
     text = render_leaderboard(
-        boards, language=language, problems=problems, copies=copies, user_templates=user_templates
+        boards, language=language, problems=problems, copies=copies, csv_file=_TABLE, user_templates=user_templates
     )
     _write(out / _INDEX, text)
-    # Pages of an earlier site whose runs are not in this one.
-    for former in set((out / _RUNS).glob("*.html")) - {out / row.page for row in rows.values() if row.page}:
-        former.unlink(missing_ok=True)
+    _write(out / _TABLE, _as_csv(values))
+    # Pages and records of an earlier site whose runs are not in this one.
+    names = {row.page and Path(row.page).stem for row in rows.values()}
+    for former in (*(out / _RUNS).glob("*.html"), *(out / _RECORDS).glob("*.json")):
+        if former.stem not in names:
+            former.unlink(missing_ok=True)
     return Site(
         index=out / _INDEX,
         runs=len(rows),
@@ -122,10 +135,19 @@ def _unshown(path: Path, message: str, directory: Path) -> UnshownRecord:
     return UnshownRecord(place=path.relative_to(directory).as_posix(), message=message)
 
 
+def _as_csv(rows: list[dict[str, Value]]) -> str:
+    text = io.StringIO()
+    if rows:
+        table = csv.DictWriter(text, rows[0], lineterminator="\n")
+        table.writeheader()
+        table.writerows({key: csv_text(value) for key, value in row.items()} for row in rows)
+    return text.getvalue()
+
+
 def _page_name(row: RunRow) -> str:
-    """Return a file name that is unique to the record."""
+    """Return a file name, without ending, that is unique to the record."""
     name = re.sub(r"[^A-Za-z0-9_-]+", "-", row.run_id).strip("-")[:_LONGEST_NAME]
-    return f"{name}-{row.digest[:12]}.html"
+    return f"{name}-{row.digest[:12]}"
 
 
 def _require_own(out: Path) -> None:
@@ -142,7 +164,7 @@ def _require_own(out: Path) -> None:
         )
 
 
-def _write(path: Path, text: str) -> None:
+def _write(path: Path, text: str | bytes) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:

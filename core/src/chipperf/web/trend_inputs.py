@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from chipperf.records.columns import Column
     from chipperf.records.schema import Record
 
-RATES: Final = tuple(column for column in columns_of("leaderboard") if column.kind == "throughput")
+RATES: Final = tuple(column for column in columns_of("report") if column.kind == "throughput")
 """The throughputs that charts show."""
 
 SOFTWARE: Final[Mapping[str, Phrase | str]] = {

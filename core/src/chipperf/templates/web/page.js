@@ -13,7 +13,7 @@
     const state = new URLSearchParams([["lang", html.lang]]);
     for (const filter of filters) if (filter.value) state.set(filter.name, filter.value);
     history.replaceState(null, "", `#${state}`);
-    for (const link of all("a[href]")) link.hash = `lang=${html.lang}`;
+    for (const link of all("a[href]:not([download])")) link.hash = `lang=${html.lang}`;
   }
 
   function setLanguage(language) {
@@ -23,17 +23,22 @@
       button.setAttribute("aria-pressed", String(button.dataset.language === language));
     }
     nameCells();
+    for (const table of comparable) showRatios(table);
   }
 
   // On a narrow page every cell of a card says which column it is of.
   function nameCells() {
-    for (const table of all("table")) {
+    for (const table of all("table.cells")) {
       const names = all("thead th", table).map(shownText);
       for (const row of table.tBodies[0].rows) {
         [...row.cells].forEach((cell, index) => { cell.dataset.label = names[index]; });
       }
     }
   }
+
+  // Data of an element that is written in English, and in the languages in which it differs.
+  const told = (element, name) =>
+    element.dataset[name + html.lang[0].toUpperCase() + html.lang.slice(1)] ?? element.dataset[name];
 
   function shownText(element) {
     return (element.querySelector(`[lang="${html.lang}"]`) ?? element).textContent.trim();
@@ -43,7 +48,7 @@
     let shown = 0, count = 0;
     for (const board of all(".board")) {
       let here = 0;
-      for (const row of all("tbody tr", board)) {
+      for (const row of all(".cells tbody tr", board)) {
         const kept = filters.every(({ name, value }) =>
           !value || (name === "case" ? board.dataset.case : row.dataset[name]) === value);
         row.hidden = !kept;
@@ -52,6 +57,16 @@
       }
       board.hidden = !here;
       shown += here;
+      for (const failed of all(".failed", board)) {
+        const left = all("tbody tr:not([hidden])", failed).length;
+        failed.hidden = !left;
+        failed.open ||= left === here;
+        for (const element of all(".count", failed)) element.textContent = left;
+      }
+      for (const table of all("table.runs", board)) {
+        table.parentElement.hidden = !all("tbody tr:not([hidden])", table).length;
+        showSideBySide(table);
+      }
     }
     for (const trend of all(".trend")) {
       trend.hidden = !filters.every(({ name, value }) => !value || !(name in trend.dataset) || trend.dataset[name] === value);
@@ -69,6 +84,76 @@
     }
     if (form) applyFilters();
     remember();
+  }
+
+  // A rank has a box that selects its run, and a ratio a button that makes its run the baseline: without this script
+  // there is neither.
+  const comparable = all("table.runs").filter((table) => table.querySelector(".ratio"));
+  const word = (name) => shownText(document.querySelector(`#words .${name}`));
+  const rateOf = (row) => Number(row.querySelector(".per_card")?.dataset.sort ?? NaN);
+  const conditionsOf = (row) => told(row, "conditions").split("\n");
+
+  function addControls(table, number) {
+    for (const row of table.tBodies[0].rows) {
+      const select = Object.assign(document.createElement("input"), { type: "checkbox", className: "select" });
+      row.querySelector(".rank").prepend(select, " ");
+      if (isNaN(rateOf(row))) continue;
+      const base = Object.assign(document.createElement("input"), { type: "radio", name: `base-${number}`, className: "base" });
+      row.querySelector(".ratio").append(document.createElement("span"), " ", base);
+    }
+    const first = table.querySelector(".base");
+    if (first) first.checked = true;
+  }
+
+  function showRatios(table) {
+    const base = table.querySelector(".base:checked")?.closest("tr");
+    const names = all("#words .conditions li").map(shownText);
+    for (const row of table.tBodies[0].rows) {
+      for (const name of ["select", "base"]) {
+        for (const control of all(`.${name}`, row)) control.ariaLabel = control.title = word(name);
+      }
+      const cell = row.querySelector(".ratio");
+      const rate = rateOf(row);
+      if (isNaN(rate)) { cell.dataset.missing = "not_applicable"; continue; }
+      const others = conditionsOf(base);
+      const different = names.filter((_, index) => conditionsOf(row)[index] !== others[index]);
+      const ratio = rate / rateOf(base);
+      const known = !different.length && isFinite(ratio);
+      cell.querySelector("span").textContent = row === base ? word("baseline") : known ? ratio.toFixed(3) : "-";
+      if (known) cell.dataset.sort = ratio; else delete cell.dataset.sort;
+      if (known) delete cell.dataset.missing; else cell.dataset.missing = "not_applicable";
+      cell.dataset.reason = different.length ? `${word("other")} ${different.join(", ")}` : "";
+    }
+    showSideBySide(table);
+  }
+
+  function showSideBySide(table) {
+    const place = table.parentElement;
+    if (place.nextElementSibling?.matches(".side")) place.nextElementSibling.remove();
+    const rows = all(".select:checked", table).map((box) => box.closest("tr")).filter((row) => !row.hidden);
+    if (rows.length < 2) return;
+    const side = Object.assign(document.createElement("section"), { className: "side" });
+    const title = Object.assign(document.createElement("h3"), { textContent: word("side") });
+    const clear = Object.assign(document.createElement("button"), { type: "button", className: "clear", textContent: word("clear") });
+    const wide = Object.assign(document.createElement("div"), { className: "table" });
+    const shown = document.createElement("table");
+    const line = (name, contents, differ) => {
+      const row = shown.insertRow();
+      row.append(Object.assign(document.createElement("th"), { scope: "row", textContent: name }));
+      row.classList.toggle("differs", differ);
+      for (const content of contents) row.insertCell().append(...content);
+    };
+    const copy = (cell) => [...cell.cloneNode(true).childNodes].filter((node) => !node.matches?.("input"));
+    [...table.tHead.rows[0].cells].forEach((heading, index) => {
+      line(shownText(heading), rows.map((row) => copy(row.cells[index])), false);
+    });
+    all("#words .conditions li").forEach((name, index) => {
+      const texts = rows.map((row) => conditionsOf(row)[index]);
+      line(shownText(name), texts.map((text) => [text]), new Set(texts).size > 1);
+    });
+    wide.append(shown);
+    side.append(title, clear, wide);
+    place.after(side);
   }
 
   const collator = new Intl.Collator(undefined, { numeric: true });
@@ -111,7 +196,7 @@
     provenance.hidden = !cell;
     if (!cell) return;
     const source = cell.closest("[data-record]");
-    const texts = { reason: cell.dataset.reason ?? "", field: fieldOf(cell), record: source.dataset.record, sha: source.dataset.sha };
+    const texts = { reason: told(cell, "reason") ?? "", field: fieldOf(cell), record: source.dataset.record, sha: source.dataset.sha };
     for (const [name, text] of Object.entries(texts)) provenance.querySelector(`.${name}`).textContent = text;
     cell.classList.add("named");
     cell.setAttribute("aria-describedby", "provenance");
@@ -147,7 +232,7 @@
   document.addEventListener("keydown", (event) => {
     if (event.key === "Escape") tell(null);
     const cell = event.target.closest(cellSelector);
-    if (!cell || !["ArrowUp", "ArrowDown", "ArrowLeft", "ArrowRight"].includes(event.key)) return;
+    if (!cell || event.target.matches("input") || !["ArrowUp", "ArrowDown", "ArrowLeft", "ArrowRight"].includes(event.key)) return;
     const next = neighbor(cell, event.key);
     if (next) focusCell(next);
     event.preventDefault();
@@ -158,7 +243,12 @@
     const cell = event.target.closest(cellSelector);
     if (language) { setLanguage(language.dataset.language); remember(); }
     if (sort) sortBy(sort.closest("th"));
-    if (cell && !event.target.closest("a")) focusCell(cell);
+    if (event.target.closest(".clear")) {
+      const table = event.target.closest(".side").previousElementSibling.querySelector("table");
+      for (const box of all(".select:checked", table)) box.checked = false;
+      showSideBySide(table);
+    }
+    if (cell && !event.target.closest("a, input")) focusCell(cell);
   });
   document.addEventListener("focusin", (event) => tell(event.target.closest(cellSelector)));
   document.addEventListener("focusout", () => tell(null));
@@ -166,12 +256,18 @@
     const cell = event.target.closest(cellSelector) ?? document.activeElement.closest(cellSelector);
     tell(cell);
   });
+  document.addEventListener("change", (event) => {
+    const table = event.target.closest("table.runs");
+    if (table && event.target.matches(".base")) showRatios(table);
+    if (table && event.target.matches(".select")) showSideBySide(table);
+  });
   form?.addEventListener("change", () => { applyFilters(); remember(); });
   form?.addEventListener("reset", () => setTimeout(() => { applyFilters(); remember(); }));
   form?.addEventListener("submit", (event) => event.preventDefault());
   addEventListener("hashchange", restore);
 
   for (const element of all(".needs-script")) element.hidden = false;
+  comparable.forEach(addControls);
   makeReachable();
   restore();
 })();
