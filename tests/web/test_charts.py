@@ -52,8 +52,7 @@ def test_picture_is_one_element_without_size_or_colors_of_its_own(draw):
 
 
 OTHERS = {
-    "convergence": lambda: draw_convergence([[(0.0, 9e3), (400.0, 7e4)], LINE], [0.5, 8e4], as_percent=False),
-    "throughput": lambda: draw_throughputs([(9e4, None, 2e3), (None, 1e5, None)]),
+    "convergence": lambda: draw_convergence([[(0.0, 9e3), (400.0, 7e4)], LINE], [0.5, 8e4], "loss", as_percent=False),
     "windows": lambda: draw_windows(windows(3 * MOST_POINTS)[7:]),
     "trend": lambda: draw_trend(
         [DAYS[0], DAYS[0].replace(hour=5)], [(8e4, None), (9e4, 2e3)], [("", ""), ("lower", "")]
