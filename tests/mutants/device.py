@@ -341,4 +341,14 @@ MUTANTS = [
         kills=("D10",),
         changes=(Change(old=_STEP_END, new=f"{_STEP_END}    _torch_acme().set_device(0)\n"),),
     ),
+    Mutant(
+        name="step_end_seeds_torch",
+        kills=("D10",),
+        changes=(
+            Change(
+                old=_STEP_END,
+                new=f"{_STEP_END}    import torch\n\n    torch.random.default_generator.manual_seed(0)\n",
+            ),
+        ),
+    ),
 ]

@@ -17,6 +17,7 @@ from chipperf.contract.check import Failed, NotApplicable, check, fail, not_run_
 from chipperf.contract.devices import (
     all_devices,
     begin_run,
+    call_between_steps,
     probed_devices,
     ranks_share_device,
     require_computes,
@@ -303,6 +304,10 @@ def process_is_left_to_core(subject: PluginUnderTest) -> None:
             device = session.device_init(job_ranks(last + 1)[last])
         changes += found
         with look("a hook of the device") as found:
+            begin_run(subject, device)
+            # As no hook leaves it that seeds.
+            torch.rand(1)
+            drawn = torch.get_rng_state()
             info = session.device_info(device)
             session.loader_options(device)
             # Core knows no backend for every type of device.
@@ -311,12 +316,15 @@ def process_is_left_to_core(subject: PluginUnderTest) -> None:
             for precision in PRECISIONS:
                 with suppress(UnsupportedPrecision):
                     session.precision(precision, device)
-            begin_run(subject, device)
             with suppress(PerfError):
                 session.telemetry(info)
+            call_between_steps(subject, device)
+            is_random_left = torch.equal(torch.get_rng_state(), drawn)
             current = torch.empty(0, device=device.type).device
             session.device_teardown(device)
         changes += found
+        if not is_random_left:
+            changes.append("a hook of the device other than perf_seed seeds torch's generator, or draws from it")
         if (current.index or 0) != (device.index or 0):
             changes.append(f"a hook of {device} makes {current} current")
         os.chdir("/")
