@@ -342,6 +342,8 @@ def _be(
     try:
         _close_descriptors(kept)
         _reset_signals()
+        # The command that this is forked from may collect its garbage less often.
+        gc.set_threshold(*_THRESHOLDS)
         # Those of the server were made for other files, and a command may have replaced them.
         sys.stdout, sys.stderr = (
             io.TextIOWrapper(
@@ -460,6 +462,7 @@ def _show(command: Sequence[str]) -> None:
 
 _PRELOADED: dict[str, Any] = {}
 _PATH = sys.path[1:]
+_THRESHOLDS = gc.get_threshold()
 
 if __name__ == "__main__":
     serve(int(sys.argv[1]), int(sys.argv[2]))
