@@ -351,4 +351,14 @@ MUTANTS = [
             ),
         ),
     ),
+    Mutant(
+        name="step_end_switches_determinism_on",
+        kills=("D10",),
+        changes=(
+            Change(
+                old=_STEP_END,
+                new=f"{_STEP_END}    import torch\n\n    torch.use_deterministic_algorithms(True)\n",
+            ),
+        ),
+    ),
 ]
