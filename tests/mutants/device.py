@@ -343,7 +343,7 @@ MUTANTS = [
     ),
     Mutant(
         name="step_end_seeds_torch",
-        kills=("D10",),
+        kills=("D10", "S2"),
         changes=(
             Change(
                 old=_STEP_END,
