@@ -343,11 +343,21 @@ MUTANTS = [
     ),
     Mutant(
         name="step_end_seeds_torch",
-        kills=("D10",),
+        kills=("D10", "S2"),
         changes=(
             Change(
                 old=_STEP_END,
                 new=f"{_STEP_END}    import torch\n\n    torch.random.default_generator.manual_seed(0)\n",
+            ),
+        ),
+    ),
+    Mutant(
+        name="step_end_switches_determinism_on",
+        kills=("D10",),
+        changes=(
+            Change(
+                old=_STEP_END,
+                new=f"{_STEP_END}    import torch\n\n    torch.use_deterministic_algorithms(True)\n",
             ),
         ),
     ),

@@ -74,6 +74,8 @@ EQUIVALENT: dict[str, str] = {
     "perf_device_teardown:in_background:call": "it ends within milliseconds, and nothing follows it",
     "perf_device_teardown:first_arguments:call": "a process has one device",
     "perf_prepare_model:each_fifth_delayed:call": _FEW_CALLS,
+    "perf_device_info:cached_by_arguments:call": "what a card is does not change while a process runs",
+    "perf_distributed_setup:leaves_tensor:call": _FEW_CALLS,
     "perf_load_runtime:second_call_fails:call": "core calls it once per worker",
     "perf_load_runtime:none:RuntimeInfo.sdk": "a version may be unknown",
     "perf_load_runtime:replaced:RuntimeInfo.framework": _TEXT,

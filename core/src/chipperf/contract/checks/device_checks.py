@@ -20,6 +20,7 @@ from chipperf.contract.devices import (
     call_between_steps,
     probed_devices,
     ranks_share_device,
+    read_switches,
     require_computes,
     require_kept,
     resources,
@@ -304,25 +305,31 @@ def process_is_left_to_core(subject: PluginUnderTest) -> None:
             device = session.device_init(job_ranks(last + 1)[last])
         changes += found
         with look("a hook of the device") as found:
-            begin_run(subject, device)
+            for precision in (*PRECISIONS, "fp32"):
+                with suppress(UnsupportedPrecision):
+                    session.precision(precision, device)
             # As no hook leaves it that seeds.
             torch.rand(1)
-            drawn = torch.get_rng_state()
+            drawn, switches = torch.get_rng_state(), read_switches(device.type)
             info = session.device_info(device)
             session.loader_options(device)
             # Core knows no backend for every type of device.
             if Capability.DISTRIBUTED in subject.info.capabilities:
                 session.distributed_setup(subject.rank, device)
-            for precision in PRECISIONS:
-                with suppress(UnsupportedPrecision):
-                    session.precision(precision, device)
             with suppress(PerfError):
                 session.telemetry(info)
+            session.memory_reset_peak(device)
             call_between_steps(subject, device)
             is_random_left = torch.equal(torch.get_rng_state(), drawn)
+            switched = [name for name, value in read_switches(device.type).items() if value != switches.get(name)]
+            begin_run(subject, device)
             current = torch.empty(0, device=device.type).device
             session.device_teardown(device)
         changes += found
+        if switched:
+            changes.append(
+                f"a hook of the device other than perf_seed and perf_precision switches {', '.join(switched)}"
+            )
         if not is_random_left:
             changes.append("a hook of the device other than perf_seed seeds torch's generator, or draws from it")
         if (current.index or 0) != (device.index or 0):
