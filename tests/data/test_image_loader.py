@@ -114,6 +114,11 @@ def test_a_batch_may_be_larger_than_those_before_or_have_no_objects(objects):
     assert (after.masks is None) == (objects == 0)
 
 
+def test_a_batch_of_another_kind_goes_its_ordinary_way():
+    batch = {"images": torch.ones(2), "names": ["a", "b"]}
+    assert SharedPieces(1).put(batch) is batch
+
+
 @pytest.mark.parametrize("world_size", [1, 2])
 def test_evaluation_batches_hold_every_image_once(tiny_dataset, world_size):
     folder = scan_imagefolder(tiny_dataset)

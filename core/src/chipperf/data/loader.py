@@ -354,9 +354,11 @@ class SharedPieces:
 
 
 def _of_tensors(batch: Any, function: Callable[[torch.Tensor], Any]) -> Any:
-    """Return a batch, a tensor or a tuple that has some, with the results of a function in place of its tensors."""
+    """Return a batch with the results of a function in place of its tensors: a tensor or a tuple; others stay."""
     if isinstance(batch, torch.Tensor):
         return function(batch)
+    if not isinstance(batch, tuple):
+        return batch
     parts = [function(part) if isinstance(part, torch.Tensor) else part for part in batch]
     return type(batch)(*parts) if hasattr(batch, "_fields") else tuple(parts)
 

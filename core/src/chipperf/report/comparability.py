@@ -48,10 +48,10 @@ FACTS: Final[Mapping[str, Callable[[Record], str]]] = {
 }
 """What records of one report, comparison or row may share, by its plural in messages."""
 
-SAME_CONDITIONS: Final = ("parts of cards", "requested precisions", "effective precisions", "presets", "lengths")
-"""Facts that runs of one board share if a ratio of them says something about their devices."""
-
-SAME_ROW: Final = ("vendors", "devices", "topologies", "kinds", *SAME_CONDITIONS, "global batches")
+SAME_ROW: Final = (
+    *("vendors", "devices", "topologies", "kinds", "parts of cards", "requested precisions", "effective precisions"),
+    *("presets", "lengths", "global batches"),
+)
 """Facts that runs of one row share, besides case, dataset and changed hyperparameters."""
 
 

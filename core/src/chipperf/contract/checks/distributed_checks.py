@@ -304,8 +304,8 @@ def group_can_be_made_again(subject: PluginUnderTest) -> None:
         # Another rank's store must not be closed while this one uses it.
         dist.barrier()
         if torch.__version__.startswith("2.4."):
-            # It can wait forever when it takes a group apart. Core leaves that to the end of the process.
-            return
+            # Core leaves that to the end of the process.
+            raise NotRun("torch 2.4 can wait forever when it takes a process group apart: check with another torch")
         dist.destroy_process_group()
         # The first group's store must be closed before its port is used again.
         gc.collect()
