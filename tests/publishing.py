@@ -10,7 +10,7 @@ from chipperf.report.provenance import provenance_file
 from chipperf.run.directory import RunDirectory
 from chipperf.verify.named_records import RecordFinder
 from chipperf.verify.report_verification import Templates, verify_report
-from factory import make_record
+from factory import make_record, throughput
 from typer.testing import CliRunner
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def publish(directory: Path, language: str = "en", options: tuple[str, ...] = ()
     published = Published(directory)
     records = [
         make_record(run_id="first", created_at="2026-01-01T12:00:00Z"),
-        make_record(run_id="second", topology=TWO_MACHINES, metrics__p_core=9000.5, **CURVE),
+        make_record(run_id="second", topology=TWO_MACHINES, metrics__p_core=throughput(9001.0), **CURVE),
         make_record(run_id="old", created_at="2025-01-01T12:00:00Z"),
         make_record(run_id="third", topology=ONE_CARD, environment__driver="9.9"),
     ]

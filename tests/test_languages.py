@@ -26,6 +26,7 @@ from chipperf.languages import (
 from chipperf.plugin.types import Title
 from chipperf.report.render import render_report
 from chipperf.report.templating import SandboxedTemplates
+from chipperf.web import pages
 from chipperf.web.board import summarize
 from chipperf.web.pages import render_runs
 from factory import make_record
@@ -138,7 +139,7 @@ def test_stored_text_is_translated_with_its_values() -> None:
 
 
 @pytest.fixture
-def pseudo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+def pseudo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """Add a language in which every text stands between « and »."""
     directory = shutil.copytree(languages.TRANSLATIONS, tmp_path / "translations")
     tables = defaultdict(list)
@@ -151,7 +152,10 @@ def pseudo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     (directory / "qps.toml").write_text("\n".join(content), encoding="utf-8")
     monkeypatch.setattr(languages, "TRANSLATIONS", directory)
     monkeypatch.setitem(LANGUAGES, "qps", "«pseudo»")
-    return "qps"
+    # Another test in this process may have made pages in the other languages.
+    pages._heading.cache_clear()
+    yield "qps"
+    pages._heading.cache_clear()
 
 
 def test_a_translation_alone_adds_a_language(pseudo: str) -> None:

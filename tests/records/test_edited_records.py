@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from chipperf.cases.recorded_settings import check_with_case
+from chipperf.cases.recorded_settings import check_with_case, missing_settings
 from chipperf.cases.registry import find_case
 from chipperf.errors import PerfError
 from chipperf.records.schema import Record
@@ -125,6 +125,16 @@ FOUND: dict[str, Edit] = {
     "the sample has another name, and no flag": all_of(put("dataset.name", "mine"), put("dataset.is_sample", False)),
     "the sample is called the case's dataset": IS_PUBLISHED,
     "no changes": put("hyperparameters.changes", []),
+    "no list of changes": put("hyperparameters.changes", {"missing": "unknown"}),
+    "other changes than the preset's, withheld": all_of(
+        put("withheld", [{"field": "$.hyperparameters.changes", "reason": "nda", "sha256": "0" * 64}]),
+        put("hyperparameters.changes", {"missing": "withheld", "reason": "nda"}),
+        put("hyperparameters.values.resolution", 32),
+    ),
+    "a throughput without windows": all_of(
+        put("metrics.p_core", 1e6), put("metrics.data_stall", {"missing": "unknown"})
+    ),
+    "metrics of a later version": put("metrics_version", 99),
     "preset full": put("case.preset", "full"),
     "preset unknown": put("case.preset", "fast"),
     "a change is gone": lambda data: data["hyperparameters"]["changes"].pop(),
@@ -329,6 +339,15 @@ def test_more_arithmetic_than_the_case_has_is_found(factor: float, is_found: boo
     found = findings(record.model_dump(mode="json"))
 
     assert any(text.startswith("metrics.forward_flops is") for text in found) is is_found
+
+
+def test_a_setting_of_the_task_is_missing() -> None:
+    data = finished()
+    del data["hyperparameters"]["values"]["resolution"]
+    case = find_case("detr")
+
+    assert missing_settings(Record.model_validate(finished()), case) is None
+    assert str(missing_settings(Record.model_validate(data), case)) == "the record does not state resolution"
 
 
 def test_five_edits_do_not_make_a_demo_a_benchmark() -> None:

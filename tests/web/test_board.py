@@ -281,7 +281,7 @@ def test_shares_of_limits_and_energy_are_columns_where_a_run_has_them():
     of_training = dict.fromkeys(Power.model_fields, {"missing": "unknown"}) | {
         "samples": 90,
         "source": "x",
-        "energy_j": 1_281_167.0 * 90 * 2,
+        "energy_j": make_run().metrics.train_samples * 2.0,
     }
     (board,) = boards(make_run(metrics__power=of_training, metrics__forward_flops=4e9, machine_limits=LIMITS))
     shown = {heading.name: str(cell.text) for heading, cell in zip(board.columns, board.rows[0].cells, strict=True)}

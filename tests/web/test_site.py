@@ -17,7 +17,7 @@ from chipperf.web.site_files import build_site
 from web_records import failed, make_run, write_runs
 
 EVIL = "</script><script>alert(1)</script><img src=x onerror=alert(2)>\"'`{{ 7*7 }}[a](javascript:alert(3))"
-VOID = {"meta", "link", "img", "br"}
+VOID = {"meta", "link", "img", "br", "wbr"}
 
 
 class Outline(HTMLParser):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from chipperf.languages import phrase
 from chipperf.records.consistency import Relation, plain_name
 from chipperf.records.plausibility import check_record
 from chipperf.records.schema import Missing
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from chipperf.cases.base import Case
+    from chipperf.languages import Phrase
     from chipperf.records.plausibility import Implausibility
     from chipperf.records.schema import Record
 
@@ -40,15 +42,31 @@ def relations_to_case(record: Record, case: Case | None) -> Iterator[Relation]:
         yield Relation("dataset.train_samples", dataset.train_samples, "dataset.name", reference.train_samples)
         yield Relation("dataset.eval_samples", dataset.eval_samples, "dataset.name", reference.eval_samples)
         yield Relation("case.target", record.case.target, "hyperparameters.values.target", values.get("target"))
-    if isinstance(changes, Missing) or preset is None:
+    if preset is None:
         return
-    changed = {change.key: change for change in changes}
-    yield Relation("hyperparameters.changes", len(changes), "their keys", len(changed))
+    changed = {} if isinstance(changes, Missing) else {change.key: change for change in changes}
+    if not isinstance(changes, Missing):
+        yield Relation("hyperparameters.changes", len(changes), "their keys", len(changed))
     for key in sorted(base.keys() & values.keys()):
         name, change = f"hyperparameters.values.{key}", changed.get(key)
-        if change is None:
+        if change:
+            yield Relation(f"changes.{key}.base", change.base, what, base[key])
+        elif not isinstance(changes, Missing):
             yield Relation(name, values[key], what, base[key])
-            continue
-        yield Relation(f"changes.{key}.base", change.base, what, base[key])
-        if change.origin == "preset" or case.base.role(key) == "locked":
+        if case.base.role(key) == "locked" or (change and change.origin == "preset"):
             yield Relation(name, values[key], f"preset {record.case.preset}", preset.get(key, base[key]))
+
+
+def missing_settings(record: Record, case: Case | None) -> Phrase | None:
+    """Return which settings a completed run does not state though they define the case's task, or ``None``.
+
+    Every record of a case's version has them; other settings came with versions of chipperf.
+    Without them nothing tells a run of the case from one of a smaller model or of a shorter schedule.
+    """
+    if case is None or record.kind == "imported" or record.case.version != case.version:
+        return None
+    values = record.hyperparameters.values
+    absent = [key for key in case.base.model_dump() if key not in values and case.base.role(key) == "locked"]
+    if not absent or record.status.state != "completed":
+        return None
+    return phrase("the record does not state %(settings)s", settings=", ".join(sorted(absent)))

@@ -85,6 +85,9 @@ def show(
     board = summarize(stored.record, digest=stored.sha256)
     facts = [(heading.title, cell) for heading, cell in zip(COLUMNS, board.cells, strict=True)]
     print_table(("run", str(stored.file)), [_fact(*fact) for fact in facts])
+    if board.implausible:
+        typer.echo()
+        print_table(("implausible",), [(text,) for text in board.implausible])
     for section in describe(stored.record):
         typer.echo()
         print_table((str(section.title), ""), [_fact(fact.name, fact.value) for fact in section.facts])

@@ -23,6 +23,7 @@ from chipperf.records.convergence import best_quality, lower_is_better, meets_ta
 from chipperf.records.event_metrics import window_figures
 from chipperf.records.schema import (
     LEAST_COVERAGE,
+    METRICS_VERSION,
     MINIMUM_WINDOWS,
     Memory,
     Metrics,
@@ -76,6 +77,7 @@ _LARGEST_SLOWDOWN: Final = 20.0
 
 _ALWAYS_KNOWN: Final = (
     *("environment.cards", "environment.distributions", "knobs", "seed", "hyperparameters.global_batch_size"),
+    "hyperparameters.changes",
     *("metrics.spans", "metrics.e2e_time_s", "metrics.train_seconds", "metrics.steps", "metrics.epochs"),
     *("metrics.train_samples", "metrics.p_whole"),
 )
@@ -326,6 +328,7 @@ def _identity(record: Record) -> Iterator[Relation]:
         created_at = record.created_at.astimezone(timezone.utc)
         yield Relation("created_at", f"{created_at:%Y%m%d-%H%M%S}", "run_id", named[2])
     yield Relation("metrics_definition", record.metrics_definition, f"kind {record.kind}", "chipperf")
+    yield _at_most("metrics_version", record.metrics_version, "this chipperf", METRICS_VERSION)
     topology, cards = record.topology, environment.cards
     yield Relation("environment.cards", len(cards) or None, "topology", topology.world_size)
     ranks = [each.rank for each in record.metrics.rank_steps]
@@ -351,7 +354,9 @@ def _absence(record: Record) -> Iterator[Relation]:
     withheld = {each.field.removeprefix("$.") for each in record.withheld}
     for path in _ALWAYS_KNOWN:
         value = attrgetter(path)(record)
-        if path not in withheld and (value == [] or isinstance(value, Missing)):
+        # A run without changes has none, and says so.
+        is_empty = value == [] and path != "hyperparameters.changes"
+        if path not in withheld and (is_empty or isinstance(value, Missing)):
             yield Relation(path, getattr(value, "missing", 0), f"kind {record.kind}", "> 0")
     for path in withheld:
         # What lies within another withheld field is not there at all.
@@ -412,6 +417,9 @@ def _settings(record: Record) -> Iterator[Relation]:
 def _windows(record: Record) -> Iterator[Relation]:
     metrics, values, batch = record.metrics, record.hyperparameters.values, record.hyperparameters.global_batch_size
     train, core, breakdown = metrics.p_train, metrics.p_core, metrics.step_breakdown
+    for name in WINDOWED:
+        if isinstance(getattr(metrics, name), int | float):
+            yield Relation(f"metrics.{name}", "without windows", f"kind {record.kind}", "with windows")
     for name, measured in _windowed(record):
         where = f"metrics.{name}.windows"
         for field, value, implied in differing_from_windows(measured):

@@ -6,7 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from chipperf.cases.recorded_settings import check_with_case
+from chipperf.cases.recorded_settings import check_with_case, missing_settings
 from chipperf.cases.registry import find_case
 from chipperf.errors import PerfError, RecordError
 from chipperf.records.consistency import Relation, first_contradictions
@@ -55,6 +55,8 @@ def examine(record: Record, directory: Path) -> Examination:
     if record.kind != "imported" and (case is None or case.version != record.case.version):
         what = f"case {record.case.name} {record.case.version}"
         found.notes.append(f"without {what}, which is not installed, nothing witnesses settings and dataset")
+    if absent := missing_settings(record, case):
+        found.notes.append(str(absent))
     for finding in check_with_case(record, case):
         # On a busy machine, what is measured later can be slower, though nobody edited it.
         (found.notes if finding.check == "order" else found.contradictions).append(str(finding.text))

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import TYPE_CHECKING, Literal, TypeVar
 
+from chipperf.cases.recorded_settings import check_with_case, missing_settings
 from chipperf.documents.document_identity import installed_cases
 from chipperf.documents.format import decimals_of, in_unit, marker, number
 from chipperf.languages import Phrase, phrase
@@ -154,6 +155,9 @@ class RunRow:
         conditions: The run's texts for :data:`CONDITIONS`.
         part: The part of a card that the run had; empty if it had whole cards.
         shortened: True if the run did not have the case's full schedule.
+        implausible: Contradictions in a completed run. Its cells are shown, but it has no rank and nothing of what
+            follows, and is no baseline.
+        withheld: The fields whose values the record withholds; no check sees them.
         curve: Epoch and quality of every evaluation; empty if the run did not complete or has too few evaluations.
         throughputs: The throughputs of :data:`RATES`; ``None`` if a throughput cannot be shown.
         measured: What a trend needs of the run; ``None`` if it can be in none.
@@ -172,16 +176,19 @@ class RunRow:
     conditions: tuple[str, ...]
     part: str
     shortened: bool
+    implausible: tuple[Phrase, ...]
+    withheld: tuple[str, ...]
     curve: tuple[tuple[float, float], ...]
     target: float | None
     throughputs: tuple[float | None, ...]
     measured: Measured | None
 
     @property
-    def order(self) -> tuple[bool, bool, int, float]:
-        """Return the sort key of the row in a board: converged full runs first, then the fastest."""
+    def order(self) -> tuple[bool, bool, bool, int, float]:
+        """Return the sort key of the row in a board: plausible, then converged full runs first, then the fastest."""
         fastest = max((rate for rate in self.throughputs if rate is not None), default=0.0)
-        return self.verdict == "not_completed", self.shortened, list(VERDICTS).index(self.verdict), -fastest
+        place = list(VERDICTS).index(self.verdict)
+        return self.verdict == "not_completed", bool(self.implausible), self.shortened, place, -fastest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -191,9 +198,11 @@ class Board:
     Attributes:
         samples: Unit of the throughputs.
         columns: The headings of the cells; those of which no run has a value are ``blank``.
-        ranks: For each row its rank by compute throughput and the number of runs that have one, among the full runs
-            that converged on as many cards under the same :data:`CONDITIONS`; ``None`` for all others.
+        ranks: For each row its rank by compute throughput and the number of runs that have one, among the plausible
+            full runs that converged on as many cards under the same :data:`CONDITIONS`; ``None`` for all others.
         omitted: The number of runs that do not fit on the page.
+        unchecked: True if the case is not installed in the runs' version, so that nothing witnesses their settings and
+            dataset.
     """
 
     key: BoardKey
@@ -205,6 +214,7 @@ class Board:
     rows: tuple[RunRow, ...]
     ranks: tuple[tuple[int, int] | None, ...]
     omitted: int
+    unchecked: bool
 
     @property
     def targets(self) -> tuple[float, ...]:
@@ -233,9 +243,15 @@ def make_boards(rows: Iterable[RunRow], *, most_rows: int) -> tuple[Board, ...]:
 
 def summarize(record: Record, *, digest: str | None = None) -> RunRow:
     """Return the row of a run without a link. ``digest`` is the SHA-256 of its file; by default it is computed."""
-    completed, verdict = record.status.state == "completed", run_verdict(record)
-    rates = [column.value(record) if completed else None for column in RATES]
-    points = read_points(record, "quality").points if completed else ()
+    verdict = run_verdict(record)
+    case = installed_cases().get(record.case.name)
+    findings = tuple(finding.text for finding in check_with_case(record, case))
+    if absent := missing_settings(record, case):
+        findings += (absent,)
+    # What is not in a row cannot become a rank, a bar, a curve or a step of a trend.
+    is_shown = record.status.state == "completed" and not findings
+    rates = [column.value(record) if is_shown else None for column in RATES]
+    points = read_points(record, "quality").points if is_shown else ()
     target = record.case.target
     return RunRow(
         key=_board_key(record),
@@ -252,10 +268,12 @@ def summarize(record: Record, *, digest: str | None = None) -> RunRow:
         conditions=tuple(" ".join(FACTS[fact](record).split()) for fact in CONDITIONS),
         part=", ".join(sorted({card.part for card in record.environment.cards if card.part})),
         shortened=record.limits.shortened or record.case.preset != "full",
+        implausible=findings,
+        withheld=tuple(each.field.removeprefix("$.") for each in record.withheld),
         curve=tuple((point.epoch or 0.0, point.value) for point in points) if len(points) >= MINIMUM_POINTS else (),
         target=None if isinstance(target, Missing) else target,
         throughputs=tuple(None if isinstance(rate, Missing) else rate for rate in rates),
-        measured=measure(record),
+        measured=measure(record) if is_shown else None,
     )
 
 
@@ -307,6 +325,7 @@ def _board(key: BoardKey, rows: Sequence[RunRow], count: int) -> Board:
         rows=tuple(replace(row, cells=cells) for row, cells in zip(shown, zip(*kept, strict=True), strict=True)),
         ranks=tuple(ranks.get(row.digest) for row in shown),
         omitted=len(rows) - count,
+        unchecked=key.kind != "imported" and (case is None or case.version != key.case_version),
     )
 
 

@@ -360,12 +360,16 @@ def _environment(user_templates: Path | None, vendor_templates: Path | None) -> 
         "dash": charts.dash,
         "series": charts.SERIES,
     }
-    environment.filters |= {"number": number, "in_language": in_language, "stored": Stored}
+    environment.filters |= {"number": number, "in_language": in_language, "stored": _stored}
     return environment
 
 
 def _finalize(value: Any) -> Any:
     return _in_each_language(value) if isinstance(value, _TRANSLATABLE) else value
+
+
+def _stored(text: Phrase | str) -> Phrase | Stored:
+    return Stored(text) if isinstance(text, str) else text
 
 
 def _in_each_language(text: object) -> Markup:

@@ -94,7 +94,7 @@ def build_site(
         name = _page_name(row)
         page, copy = f"{_RUNS}/{name}.html", f"{_RECORDS}/{name}.json"
         rows[row.digest] = replace(row, page=page)
-        values.append(as_row(stored) | {"file": copy})
+        values.append(as_row(stored) | {"file": copy, "implausible": "; ".join(map(str, row.implausible)) or None})
         text = render_runs(
             [record],
             [row],

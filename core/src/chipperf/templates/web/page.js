@@ -90,7 +90,9 @@
   // there is neither.
   const comparable = all("table.runs").filter((table) => table.querySelector(".ratio"));
   const word = (name) => shownText(document.querySelector(`#words .${name}`));
-  const rateOf = (row) => Number(row.querySelector(".per_card")?.dataset.sort ?? NaN);
+  // What an implausible record says is no baseline, and has no ratio to one.
+  const rateOf = (row) =>
+    "implausible" in row.dataset ? NaN : Number(row.querySelector(".per_card")?.dataset.sort ?? NaN);
   const conditionsOf = (row) => told(row, "conditions").split("\n");
 
   function addControls(table, number) {
