@@ -13,7 +13,7 @@ from chipperf.records.columns import columns_of
 from chipperf.report.render import render_report
 from chipperf.report.row import column_header
 from chipperf.report.tracing import record_digest
-from factory import NOT_APPLICABLE, UNKNOWN, make_record, throughput
+from factory import NOT_APPLICABLE, UNKNOWN, make_record, throughput, throughput_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from markdown_document import Document, parse
@@ -504,6 +504,17 @@ def test_digits_follow_the_spread_of_the_windows():
     assert row[COLUMNS["p_train"]] == "138"
     assert "137.64" not in evidence
     assert "'11'" in evidence
+
+
+@pytest.mark.parametrize(
+    ("rates", "iqr", "shown"), [([0.1, 0.4, 0.4, 12.0, 12.5], 11.6, "0.4"), ([10.0, 14.49, 15.0], 10.9, "14.5")]
+)
+def test_however_large_the_spread_three_digits_are_shown(rates, iqr, shown):
+    text = render_report([make_record(metrics__p_train=throughput_of(rates, iqr=iqr))], language="en")
+    (row,) = performance(parse(text))
+
+    assert row[COLUMNS["p_train"]] == shown
+    assert f"| p_train | {shown} | {iqr} |" in text
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
