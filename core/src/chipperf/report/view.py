@@ -170,8 +170,10 @@ class ReportView:
 
     def note_of_changes(self, row: Row) -> int | None:
         """Return the number of the note with the row's ``fix_hp``, or ``None`` if its cell has room for it."""
-        texts = [note.value for note in self.long_changes]
-        return texts.index(row.fix_hp) + 1 if row.fix_hp in texts else None
+        changes = row.fix_hp
+        # A note's value would name the records of all its rows as sources of this cell.
+        numbers = (number for number, note in enumerate(self.long_changes, start=1) if note.computed == changes)
+        return next(numbers, None)
 
     def header(self, column: Column) -> str:
         """Return the header of a column of the performance table."""
