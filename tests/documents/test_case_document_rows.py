@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from chipperf.documents.case_document import read_document
+from chipperf.documents.case_document import layout_of, read_document
 from chipperf.languages import LANGUAGES, in_language, phrase
 from chipperf.report.render import render_report
 from factory import make_record
@@ -50,6 +50,13 @@ def test_changes_are_read_from_the_note_and_from_no_text_that_looks_like_one(pla
 
     assert foreign in text
     assert row.hyperparameters == {f"key{number}": number for number in range(2, 8)}
+
+
+@pytest.mark.parametrize(("digits", "layout"), [("1", 1), ("2", 2), ("9" * 5000, 999_999_999)])
+def test_layout_of_any_length_is_read(digits, layout):
+    document = read(f"<!-- chipperf report template {digits} -->", HEADER, DELIMITER, ROW)
+
+    assert (document.generated, layout_of(document.markdown)) == (True, layout)
 
 
 def test_changes_are_not_read_from_evidence():

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from chipperf.documents.cells import MemoryCell
     from chipperf.records.schema import Setting
 
-_TEMPLATE_MARK: Final = re.compile(r"chipperf report template (\d+)")
+_TEMPLATE_MARK: Final = re.compile(r"chipperf report template (\d{1,9})")
 _IMPORTED_MARK: Final = re.compile(r"chipperf imported values; metric definitions: (\w+)")
 _DEFINITIONS: Final[Mapping[str, MetricsDefinition]] = {each: each for each in get_args(MetricsDefinition)}
 _LABEL_END: Final = re.compile(r"\s*[:：]\s*")
