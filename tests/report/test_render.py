@@ -10,9 +10,10 @@ import pytest
 from chipperf.cases.registry import find_case
 from chipperf.errors import RecordError, UsageError
 from chipperf.records.columns import columns_of
-from chipperf.report.render import render_report
+from chipperf.report.render import render_page, render_report
 from chipperf.report.row import column_header
 from chipperf.report.tracing import record_digest
+from chipperf.report.view import build_view
 from factory import NOT_APPLICABLE, UNKNOWN, make_record, throughput, throughput_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -551,9 +552,10 @@ def test_what_core_stores_in_english_is_chinese_in_a_chinese_report():
     assert f"- {warning}" in english
 
 
-def test_dataset_that_nobody_names_has_no_target():
+@pytest.mark.parametrize(("layout", "judged"), [(1, "converged, target 75.5% (unknown)"), (2, "there is no target")])
+def test_dataset_that_nobody_names_has_no_target_since_layout_2(layout, judged):
     record = make_record(dataset__name="unknown", dataset__version=UNKNOWN, metrics__quality=0.9)
-    text = render_report([record], language="en")
+    text = render_page(build_view([record], layout=layout), language="en").text
 
-    assert "there is no target for this dataset" in text
-    assert "converged" not in text
+    assert f"- 1x8 fp32: acc 90.0%, {judged}" in text
+    assert ("converged" in text) is (layout == 1)

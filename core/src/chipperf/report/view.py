@@ -209,7 +209,8 @@ def build_view(records: Sequence[Record], *, baseline: Sequence[Record] = (), la
     chosen, superseded = choose_rows(records, case)
     names = Counter(map(short_name, chosen))
     rows = tuple(
-        Row(record=record, case=case, short_name_is_unique=names[short_name(record)] == 1) for record in chosen
+        Row(record=record, case=case, short_name_is_unique=names[short_name(record)] == 1, layout=layout)
+        for record in chosen
     )
     first = chosen[0]
     environment = _environment(rows, layout)
