@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from chipperf.documents.case_document import read_document
+from chipperf.documents.case_document import layout_of, read_document
+from chipperf.languages import LANGUAGES, in_language, phrase
+from chipperf.report.render import render_report
+from factory import make_record
 
 HEADER = "| 配置 | precision | fix_hp | p_core | acc | mem |"
 DELIMITER = "| --- | --- | --- | --- | --- | --- |"
@@ -34,6 +37,35 @@ def test_table_is_read_without_a_fault():
         ("1x8", 0.691, "20.5/64.0"),
         ("1x1", None, "20.1/64.0"),
     ]
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("place", ["warnings", "hyperparameters__notes"])
+def test_changes_are_read_from_the_note_and_from_no_text_that_looks_like_one(place, language):
+    changes = [{"key": f"key{number}", "base": 1, "value": number, "origin": "vendor"} for number in range(2, 8)]
+    foreign = in_language(phrase("Note %(number)s, fix_hp: %(changes)s", number=1, changes="bs=1"), language)
+    text = render_report([make_record(hyperparameters__changes=changes, **{place: [foreign]})], language=language)
+
+    (row,) = read(text).rows
+
+    assert foreign in text
+    assert row.hyperparameters == {f"key{number}": number for number in range(2, 8)}
+
+
+@pytest.mark.parametrize(("digits", "layout"), [("1", 1), ("2", 2), ("9" * 5000, 999_999_999)])
+def test_layout_of_any_length_is_read(digits, layout):
+    document = read(f"<!-- chipperf report template {digits} -->", HEADER, DELIMITER, ROW)
+
+    assert (document.generated, layout_of(document.markdown)) == (True, layout)
+
+
+def test_changes_are_not_read_from_evidence():
+    """Without the page's own note, the cell stays as it is."""
+    note = "- Note 1, fix_hp: bs=1"
+    lines = ["<!-- chipperf report template 2 -->", HEADER, DELIMITER, ROW.replace("bs=64", "see note 1"), ""]
+
+    assert [row.known("fix_hp") for row in read(*lines, note).rows] == ["bs=1"]
+    assert [row.known("fix_hp") for row in read(*lines, "### Evidence", note).rows] == ["see note 1"]
 
 
 @pytest.mark.parametrize("is_beside_another", [True, False])

@@ -188,6 +188,7 @@ def test_a_configuration_is_what_it_is_called(tmp_path, config, expected):
         ("TP2PP2", "LBS=4,GAS=8,gbs=32", "", ["'gbs=32', but LBS x GAS x DP is 4 x 8 x 2 = 64"]),
         ("TP2PP2", "LBS=4,gbs=32", "", []),
         ("TP2PP2", "LBS=4,GAS=8,gbs=2M", "", []),
+        pytest.param("TP2PP2", f"LBS=4,GAS=8,gbs={'9' * 5000}", "", [], id="endless digits"),
     ],
 )
 def test_global_batch_is_the_product_of_its_factors(tmp_path, parallel, fix_hp, config, expected):
@@ -486,7 +487,7 @@ def test_precision_that_a_configuration_names(tmp_path):
     assert found == ["no configuration for 1x8 sets fp16: config_A100x1x8.py"]
 
 
-@pytest.mark.parametrize(("value", "found"), [(1, 1), (8, 0)])
+@pytest.mark.parametrize(("value", "found"), [(1, 1), (8, 0), pytest.param("9" * 5000, 0, id="endless digits")])
 def test_value_that_the_text_says_a_configuration_has(tmp_path, value, found):
     text = nvidia(general={"模型": "zeta"}, after=f"1. local_batchsize，为config_A100x1x8.py中所写，默认为**{value}**")
 

@@ -658,6 +658,17 @@ def test_order_of_throughputs_within_what_their_windows_spread(tmp_path, spread,
     assert bool(findings) is found
 
 
+def test_throughput_that_its_spread_rounds_finds_its_record(tmp_path):
+    """The cells are rounded to ``4586`` and ``4300``, and the page is without its evidence."""
+    record = record_of(metrics__p_train=throughput(4586.4, spread=0.1), metrics__p_core=throughput(4300.3, spread=0.1))
+    published, _, _ = render_report([record], language="en").partition("### Evidence")
+    path = put(tmp_path, published)
+
+    assert "| 4586 | 4300 |" in published
+    assert run(path, select="L02").findings
+    assert run(path, select="L02", records=[record]).findings == []
+
+
 @pytest.mark.parametrize(
     ("rule", "changes", "message"),
     [

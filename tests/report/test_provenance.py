@@ -103,6 +103,25 @@ def test_a_fact_that_differs_names_the_record_of_each_value():
     )
 
 
+MANY_CHANGES = [{"key": f"key{number}", "base": 1, "value": number, "origin": "vendor"} for number in range(2, 8)]
+
+
+def test_a_cell_of_changes_names_its_own_record_only():
+    own = [{"key": "batch_size", "base": 32, "value": 3, "origin": "vendor"}]
+    records = [
+        make_record(run_id="a", hyperparameters__changes=MANY_CHANGES),
+        make_record(run_id="b", topology=TWO_MACHINES, hyperparameters__changes=MANY_CHANGES),
+        make_record(run_id="c", hyperparameters__changes=own),
+    ]
+    lines, provenance = page_of(*records)
+    cells = {cell.line: cell for cell in provenance.cells if cell.cell == 3 and "fp32 |" in lines[cell.line - 1]}
+    rows = [line for line, text in enumerate(lines, start=1) if text.endswith("/64.0 |")]
+
+    shown = [(cells[row].text, {source.record for source in cells[row].sources}) for row in rows]
+
+    assert shown == [("see note 1", {0}), ("see note 1", {1}), ("bs=3", {2})]
+
+
 def test_a_verdict_names_result_and_target():
     lines, provenance = page_of(make_record(run_id="a"))
     found = fields_of(provenance, line_of(lines, "converged, target"))

@@ -10,10 +10,11 @@ import pytest
 from chipperf.cases.registry import find_case
 from chipperf.errors import RecordError, UsageError
 from chipperf.records.columns import columns_of
-from chipperf.report.render import render_report
+from chipperf.report.render import render_page, render_report
 from chipperf.report.row import column_header
 from chipperf.report.tracing import record_digest
-from factory import NOT_APPLICABLE, UNKNOWN, make_record, throughput
+from chipperf.report.view import build_view
+from factory import NOT_APPLICABLE, UNKNOWN, make_record, throughput, throughput_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from markdown_document import Document, parse
@@ -506,6 +507,17 @@ def test_digits_follow_the_spread_of_the_windows():
     assert "'11'" in evidence
 
 
+@pytest.mark.parametrize(
+    ("rates", "iqr", "shown"), [([0.1, 0.4, 0.4, 12.0, 12.5], 11.6, "0.4"), ([10.0, 14.49, 15.0], 10.9, "14.5")]
+)
+def test_however_large_the_spread_three_digits_are_shown(rates, iqr, shown):
+    text = render_report([make_record(metrics__p_train=throughput_of(rates, iqr=iqr))], language="en")
+    (row,) = performance(parse(text))
+
+    assert row[COLUMNS["p_train"]] == shown
+    assert f"| p_train | {shown} | {iqr} |" in text
+
+
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_evidence_is_folded_and_what_is_published_is_short(language):
     text = render_report([make_record()], language=language)
@@ -540,9 +552,10 @@ def test_what_core_stores_in_english_is_chinese_in_a_chinese_report():
     assert f"- {warning}" in english
 
 
-def test_dataset_that_nobody_names_has_no_target():
+@pytest.mark.parametrize(("layout", "judged"), [(1, "converged, target 75.5% (unknown)"), (2, "there is no target")])
+def test_dataset_that_nobody_names_has_no_target_since_layout_2(layout, judged):
     record = make_record(dataset__name="unknown", dataset__version=UNKNOWN, metrics__quality=0.9)
-    text = render_report([record], language="en")
+    text = render_page(build_view([record], layout=layout), language="en").text
 
-    assert "there is no target for this dataset" in text
-    assert "converged" not in text
+    assert f"- 1x8 fp32: acc 90.0%, {judged}" in text
+    assert ("converged" in text) is (layout == 1)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from chipperf.documents.cells import MemoryCell
     from chipperf.records.schema import Setting
 
-_TEMPLATE_MARK: Final = re.compile(r"chipperf report template (\d+)")
+_TEMPLATE_MARK: Final = re.compile(r"chipperf report template (\d{1,9})")
 _IMPORTED_MARK: Final = re.compile(r"chipperf imported values; metric definitions: (\w+)")
 _DEFINITIONS: Final[Mapping[str, MetricsDefinition]] = {each: each for each in get_args(MetricsDefinition)}
 _LABEL_END: Final = re.compile(r"\s*[:：]\s*")
@@ -242,10 +242,13 @@ class _Reader:
         # A fact whose value follows below its label, and the depth of the label.
         self._open_fact: tuple[str, int] | None = None
         self._in_notes = False
+        self._notes_of_changes: dict[str, tuple[Block, str]] = {}
         self._last_heading: Block | None = None
 
     def read(self) -> None:
         for block in self._document.markdown.blocks:
+            if isinstance(block, Block) and self._section != "evidence":
+                self._note_of_changes(block)
             if self._section != "evidence" and self._tables.read(block):
                 self._open_fact = None
             elif isinstance(block, Table):
@@ -263,20 +266,20 @@ class _Reader:
         # Pages of another kind, such as a comparison, have such tables too.
         if self._document.is_report:
             self._document.faults += self._tables.transposed
-        self._read_notes_of_changes()
+        self._take_changes_from_notes()
 
-    def _read_notes_of_changes(self) -> None:
+    def _note_of_changes(self, block: Block) -> None:
+        if block.kind == "item" and (found := _NOTE_OF_CHANGES.fullmatch(block.text)):
+            # Each language has groups of its own.
+            number, text = filter(None, found.groups())
+            # The page's own notes come first. A text of a record that looks like one stands behind them.
+            self._notes_of_changes.setdefault(number, (block, text))
+
+    def _take_changes_from_notes(self) -> None:
         """Take each ``fix_hp`` whose cell refers to a note from the note."""
-        items = [block for block in self._document.markdown.blocks if isinstance(block, Block) and block.kind == "item"]
-        notes = {}
-        for block in items:
-            if found := _NOTE_OF_CHANGES.fullmatch(block.text):
-                # Each language has groups of its own.
-                number, text = filter(None, found.groups())
-                notes[number] = block, text
         for row in self._document.rows:
             reference = _REFERENCE.fullmatch(row.known("fix_hp"))
-            if reference and (note := notes.get(reference[reference.lastindex or 0])):
+            if reference and (note := self._notes_of_changes.get(reference[reference.lastindex or 0])):
                 block, text = note
                 column = block.place.column + block.text.rindex(text)
                 row.cells["fix_hp"] = Located(text, Place(block.place.line, column))

@@ -32,7 +32,7 @@ MARKERS: Final[Mapping[MissingKind, Phrase]] = {
 REASON_IN_MARKER: Final[tuple[MissingKind, ...]] = ("withheld", "failed")
 """Kinds of missing values whose marker contains the reason."""
 
-_SIGNIFICANT_DIGITS, _SPREAD_DIGITS = 5, 2
+_SIGNIFICANT_DIGITS, _LEAST_DIGITS, _SPREAD_DIGITS = 5, 3, 2
 _MOST_ROUNDED = 10**15
 _GIB = 2**30
 _GIB_DECIMALS = 11
@@ -74,11 +74,19 @@ def text_or_marker(value: object, language: Language) -> str:
 def decimals_of(value: float, spread: float | None = None) -> int:
     """Return how many decimals a value deserves: five significant digits, and two digits of its ``spread``.
 
-    >>> decimals_of(137.64), decimals_of(137.64, spread=11), decimals_of(9.5597, spread=3.6)
-    (2, 0, 1)
+    However large the spread, it deserves three significant digits, or a small one would be written as 0.
+
+    >>> decimals_of(137.64), decimals_of(137.64, spread=11), decimals_of(9.5597, spread=3.6), decimals_of(0.4, spread=9)
+    (2, 0, 2, 3)
     """
-    digits = [(_SIGNIFICANT_DIGITS, value), *([(_SPREAD_DIGITS, spread)] if spread else [])]
-    return min(max(0, count - 1 - math.floor(math.log10(abs(each)))) if each else 0 for count, each in digits)
+    deserved = _decimals(value, _SIGNIFICANT_DIGITS)
+    if not spread:
+        return deserved
+    return min(deserved, max(_decimals(spread, _SPREAD_DIGITS), _decimals(value, _LEAST_DIGITS)))
+
+
+def _decimals(value: float, digits: int) -> int:
+    return max(0, digits - 1 - math.floor(math.log10(abs(value)))) if value else 0
 
 
 def number(value: float | Missing, *, exact: bool = False, spread: float | None = None) -> str | Missing:

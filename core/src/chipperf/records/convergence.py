@@ -29,13 +29,17 @@ def run_verdict(record: Record) -> Verdict:
     return "unknown" if outcome == "not_run" else outcome
 
 
-def convergence_outcome(record: Record) -> Outcome:
-    """Return whether an evaluation of a run met the target, or that the run has no result or no target."""
+def convergence_outcome(record: Record, *, needs_named_dataset: bool = True) -> Outcome:
+    """Return whether an evaluation of a run met the target, or that the run has no result or no target.
+
+    Reports of layout 1 judged a run on a dataset that nobody names too: they have no ``needs_named_dataset``.
+    """
     metrics = record.metrics
     if record.status.state != "completed" or isinstance(metrics.quality, Missing):
         return "not_run"
     # What a target says of a dataset that nobody names is not known.
-    if isinstance(record.case.target, Missing) or record.dataset.name == UNKNOWN_NAME:
+    is_unnamed = needs_named_dataset and record.dataset.name == UNKNOWN_NAME
+    if isinstance(record.case.target, Missing) or is_unnamed:
         return "no_target"
     is_met = meets_target(metrics.quality, record.case.target, lower=lower_is_better(record.case))
     met = isinstance(metrics.time_to_target, TimeToTarget) or is_met

@@ -71,6 +71,7 @@ class Row:
     record: Record
     case: Case
     short_name_is_unique: bool
+    layout: int
 
     @property
     def digest(self) -> str:
@@ -152,7 +153,7 @@ class Row:
         projection = record.metrics.projected_train_seconds
         reached = None if isinstance(target, Missing) else record.metrics.time_to_target
         return Verdict(
-            kind=convergence_outcome(record),
+            kind=convergence_outcome(record, needs_named_dataset=self.layout > 1),
             quality=quality,
             target=target,
             source=source,

@@ -170,8 +170,10 @@ class ReportView:
 
     def note_of_changes(self, row: Row) -> int | None:
         """Return the number of the note with the row's ``fix_hp``, or ``None`` if its cell has room for it."""
-        texts = [note.value for note in self.long_changes]
-        return texts.index(row.fix_hp) + 1 if row.fix_hp in texts else None
+        changes = row.fix_hp
+        # A note's value would name the records of all its rows as sources of this cell.
+        numbers = (number for number, note in enumerate(self.long_changes, start=1) if note.computed == changes)
+        return next(numbers, None)
 
     def header(self, column: Column) -> str:
         """Return the header of a column of the performance table."""
@@ -207,7 +209,8 @@ def build_view(records: Sequence[Record], *, baseline: Sequence[Record] = (), la
     chosen, superseded = choose_rows(records, case)
     names = Counter(map(short_name, chosen))
     rows = tuple(
-        Row(record=record, case=case, short_name_is_unique=names[short_name(record)] == 1) for record in chosen
+        Row(record=record, case=case, short_name_is_unique=names[short_name(record)] == 1, layout=layout)
+        for record in chosen
     )
     first = chosen[0]
     environment = _environment(rows, layout)

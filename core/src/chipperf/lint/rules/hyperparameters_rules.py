@@ -52,7 +52,7 @@ _PARALLEL: Final = re.compile(r"(?:[A-Z]P\d+[\s,，]*){2,}")
 _IN_NAME: Final = re.compile(r"(TP|PP|SH)(\d+)")
 """Degrees of parallelism and the sharding's stage in a configuration's name."""
 
-_GLOBAL_BATCH: Final = re.compile(r"\b(?:gbs|global_?(?:bs|batch_?size))\s*=\s*(\d+)\b(?!\s*[KMG])", re.IGNORECASE)
+_GLOBAL_BATCH: Final = re.compile(r"\b(?:gbs|global_?(?:bs|batch_?size))\s*=\s*(\d{1,18})\b(?!\s*[KMG])", re.IGNORECASE)
 """A batch of all cards in samples, not in tokens."""
 _BATCH_IN_TOKENS: Final = re.compile(
     r"\b(?:gbs|global ?_?(?:bs|batch_?size))\b[^()，;]*?=\s*(\d+(?:\.\d+)?)\s*([KMG])\s*tokens", re.IGNORECASE
@@ -60,7 +60,7 @@ _BATCH_IN_TOKENS: Final = re.compile(
 _DEFAULT_KEYS: Final = {"local_batchsize": BATCH_SIZE_KEYS, "seqlength": ["seqlength", "seq_length", "max_seq_length"]}
 _DEFAULT: Final = re.compile(
     rf"({'|'.join(_DEFAULT_KEYS)})\b.{{0,200}}?(config_[\w.-]{{1,60}}?\.py).{{0,200}}?"
-    r"(?:默认为|default (?:is|of))\W{0,3}(\d+)",
+    r"(?:默认为|default (?:is|of))\W{0,3}(\d{1,18})(?!\d)",
     re.ASCII,
 )
 """Text that says what a configuration sets: the value's name, the configuration and the value."""

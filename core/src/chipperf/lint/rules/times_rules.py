@@ -70,8 +70,11 @@ def _spreads(subject: LintedDocument) -> Mapping[tuple[str, str], Rate]:
     spreads = {}
     for record in subject.records:
         for column in WINDOWED:
-            if measured := rate(getattr(record.metrics, column)):
-                spreads[column, str(written(measured.value))] = measured
+            throughput = getattr(record.metrics, column)
+            if measured := rate(throughput):
+                # Reports since layout 2 have only the digits that the spread leaves, other documents have all.
+                for spread in (None, getattr(throughput, "iqr", None)):
+                    spreads[column, str(written(measured.value, spread=spread))] = measured
     for table in subject.document.markdown.blocks if subject.document.generated else ():
         if isinstance(table, Table) and len(table.header) == _SPREAD_COLUMNS and table.header[3].text == "IQR":
             for row in table.rows:
