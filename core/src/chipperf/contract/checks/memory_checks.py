@@ -18,6 +18,7 @@ from chipperf.contract.devices import (
     require_computes,
     require_kept,
     resources,
+    return_free_memory,
     several_devices,
     train,
 )
@@ -278,6 +279,7 @@ def training_does_not_leak(subject: PluginUnderTest) -> None:
     def read(step: int) -> None:
         if step % _WARMUP_STEPS == 0:
             subject.session.synchronize(subject.device)
+            return_free_memory()
             readings[step] = _in_use(_query(subject, subject.device))
             if not kept:
                 kept.update(resources())
