@@ -147,8 +147,9 @@ def test_stored_text_is_translated_with_its_values() -> None:
         ),
         (
             "not reached within the budget of 30m: best 2.91 in epoch 3, target 2.85",
-            "未达到（在 30m 的预算内）：最高 2.91，在第 3 个 epoch，目标 2.85",
+            "未达到（在 30m 的预算内）：最好结果 2.91，在第 3 个 epoch，目标 2.85",
         ),
+        ("not reached: best 2.91 in epoch 3, target 2.85", "未达到：最好结果 2.91，在第 3 个 epoch，目标 2.85"),
         ("no telemetry was read", "没有读到遥测数据"),
     ],
 )
