@@ -137,6 +137,18 @@ def test_table_of_others_is_left_alone(build, tmp_path, table):
     assert index.read_bytes() == before
 
 
+@pytest.mark.parametrize("change", [Path.unlink, lambda path: path.write_text("changed")])
+def test_record_that_changes_meanwhile_is_copied_as_shown(build, tmp_path, monkeypatch, change):
+    def render(*arguments, **options):
+        change(tmp_path / "runs" / "run0000" / "record.json")
+        return pages.render_runs(*arguments, **options)
+
+    monkeypatch.setattr(site_files, "render_runs", render)
+    [copy] = (build(make_run()).index.parent / "records").iterdir()
+
+    assert hashlib.sha256(copy.read_bytes()).hexdigest().startswith(copy.stem.rpartition("-")[2])
+
+
 @pytest.mark.parametrize("reason", ["oom", "o" * 50_000])
 def test_own_table_is_replaced(build, tmp_path, reason):
     (tmp_path / "runs").mkdir()

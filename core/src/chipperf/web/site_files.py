@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 from chipperf.documents.format import csv_text
 from chipperf.errors import PerfError, RecordError, UsageError
 from chipperf.plugin import installed
-from chipperf.records.files import read_bounded, write_atomically
+from chipperf.records.files import write_atomically
 from chipperf.records.rows import as_row
-from chipperf.records.store import RECORD_NAME, find_records, read_stored
+from chipperf.records.store import RECORD_NAME, find_records, parse_stored, read_content
 from chipperf.report.render import template_directory
 from chipperf.web.board import RunRow, make_boards, summarize
 from chipperf.web.pages import MOST_ROWS, UnshownRecord, render_leaderboard, render_runs
@@ -84,7 +84,9 @@ def build_site(
     for done, path in enumerate(paths):
         tell(done, len(paths))
         try:
-            stored = read_stored(path)
+            # The copy has the bytes that the page shows: a run that goes on writes its record anew.
+            content = read_content(path)[1]
+            stored = parse_stored(path, content)
         except PerfError as error:
             problems.append(_unshown(path, error.message, directory))
             continue
@@ -108,7 +110,7 @@ def build_site(
             with_charts=len(rows) <= MOST_CHARTED_PAGES,
         )
         _write(out / page, text)
-        _write(out / copy, read_bounded(path))
+        _write(out / copy, content)
     if not paths and not problems:
         raise UsageError(f"there is no {RECORD_NAME} in {directory}", hint="name a directory with runs in it")
     boards = make_boards(rows.values(), most_rows=MOST_ROWS)
