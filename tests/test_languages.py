@@ -122,12 +122,13 @@ NEVER_IN_A_RECORD = {"in all {} runs; the first: {}", "no run completed", "{} of
 def test_reasons_that_records_store_are_translated(language: str) -> None:
     every, reasons = stored_texts()
     translated = languages.parse_toml((languages.TRANSLATIONS / f"{language}.toml").read_text(encoding="utf-8"))
-    found = set(translated["stored"])
+    found = translated["stored"] | translated["stored_parts"]
 
-    assert {text for text in reasons if not text.startswith(OF_AN_IMPORT)} - found == NEVER_IN_A_RECORD
-    assert found - every == set(), "nothing stores these"
-    for english, spelled in translated["stored"].items():
+    assert {text for text in reasons if not text.startswith(OF_AN_IMPORT)} - set(found) == NEVER_IN_A_RECORD
+    assert set(found) - every == set(), "nothing stores these"
+    for english, spelled in found.items():
         assert len(re.findall(r"\{\d?\}", spelled)) == english.count("{}"), english
+        assert "{}{}" not in english, f"nothing separates two values: {english}"
 
 
 def test_stored_text_is_translated_with_its_values() -> None:
@@ -136,6 +137,63 @@ def test_stored_text_is_translated_with_its_values() -> None:
     assert in_language(Stored(text), "zh") == "慢卡：A1 上的 rank 3 在等待数据上的用时是其他 rank 的 1.50 倍"
     assert in_language(Stored(text), "en") == text
     assert in_language(Stored("anything {} else"), "zh") == "anything {} else"
+
+
+@pytest.mark.parametrize(
+    ("text", "spelled"),
+    [
+        (
+            "bf16 was requested and bf16 declared, but training computes in fp32 at its end: matmul",
+            "请求 bf16，声明 bf16，但训练以 fp32（训练结束时） 计算：matmul",
+        ),
+        (
+            "not reached within the budget of 30m: best 2.91 in epoch 3, target 2.85",
+            "未达到（在 30m 的预算内）：最好结果 2.91，在第 3 个 epoch，目标 2.85",
+        ),
+        ("not reached: best 2.91 in epoch 3, target 2.85", "未达到：最好结果 2.91，在第 3 个 epoch，目标 2.85"),
+        ("no telemetry was read", "没有读到遥测数据"),
+    ],
+)
+def test_value_that_is_a_text_is_translated(text: str, spelled: str) -> None:
+    assert in_language(Stored(text), "zh") == spelled
+
+
+@pytest.mark.parametrize("name", ["core", "user", "file", "none", "at most 3"])
+def test_value_that_is_a_name_stays(name: str) -> None:
+    waits = f"straggler: rank 3 on {name} takes 1.50 times as long as the others for waiting for data"
+
+    assert in_language(Stored(waits), "zh") == f"慢卡：{name} 上的 rank 3 在等待数据上的用时是其他 rank 的 1.50 倍"
+    assert in_language(Stored(f"case {name} is not installed here"), "zh") == f"此处没有安装用例 {name}"
+
+
+class Searched(str):
+    """A text that counts how often it is searched. Each search begins behind what the one before found."""
+
+    __slots__ = ("searches",)
+
+    def find(self, *arguments):
+        self.searches = getattr(self, "searches", 0) + 1
+        return super().find(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("start", "repeated"),
+    [
+        ("a was requested and ", " declared, but training computes in "),
+        ("straggler: rank ", " on  takes  times as long as the others for "),
+        ("", "; resumed from "),
+    ],
+)
+def test_a_longer_text_is_searched_as_often(start: str, repeated: str) -> None:
+    texts = [Searched(start + repeated * times) for times in (10, 100)]
+    for text in texts:
+        in_language(Stored(text), "zh")
+
+    assert texts[0].searches == texts[1].searches > 0
+
+
+def test_nested_texts_end() -> None:
+    assert in_language(Stored("at most " * 3000), "zh") == "最多 " + "at most " * 2999
 
 
 @pytest.fixture

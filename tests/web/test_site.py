@@ -112,6 +112,55 @@ def test_records_of_an_earlier_site_are_removed(build, tmp_path):
     assert [path.name[:2] for path in (site / "records").iterdir()] == ["b-"]
 
 
+def test_other_files_in_a_site_stay(build, tmp_path):
+    site = build(make_run(run_id="a")).index.parent
+    others = [site / "records" / "mine.json", site / "records" / f"mine-{'0' * 12}.json", site / "runs" / "mine.html"]
+    for other in others:
+        other.write_text("mine")
+    shutil.rmtree(tmp_path / "runs")
+    build(make_run(run_id="b"))
+
+    assert [other.read_text() for other in others] == ["mine"] * 3
+
+
+@pytest.mark.parametrize(
+    "table", ["mine", "run_id,file\n", "run_id,file\na,runs/a/record.json\n", 'a,"' + "x" * 200_000, "\0\n\0"]
+)
+def test_table_of_others_is_left_alone(build, tmp_path, table):
+    index = build(make_run()).index
+    (index.parent / "runs.csv").write_text(table)
+    before = index.read_bytes()
+
+    with pytest.raises(UsageError, match=r"runs\.csv is not a table of perf site"):
+        build_site(tmp_path / "runs", tmp_path / "site", language="zh")
+    assert (index.parent / "runs.csv").read_text() == table
+    assert index.read_bytes() == before
+
+
+@pytest.mark.parametrize("change", [Path.unlink, lambda path: path.write_text("changed")])
+def test_record_that_changes_meanwhile_is_copied_as_shown(build, tmp_path, monkeypatch, change):
+    def render(*arguments, **options):
+        change(tmp_path / "runs" / "run0000" / "record.json")
+        return pages.render_runs(*arguments, **options)
+
+    monkeypatch.setattr(site_files, "render_runs", render)
+    [copy] = (build(make_run()).index.parent / "records").iterdir()
+
+    assert hashlib.sha256(copy.read_bytes()).hexdigest().startswith(copy.stem.rpartition("-")[2])
+
+
+@pytest.mark.parametrize("reason", ["oom", "o" * 50_000])
+def test_own_table_is_replaced(build, tmp_path, reason):
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "record.json").write_text("{")
+    table = build().index.with_name("runs.csv")
+    assert table.read_text() == ""
+
+    build(make_run(metrics__p_core={"missing": "failed", "reason": reason}))
+    build_site(tmp_path / "runs", tmp_path / "site", language="en")
+    assert reason in table.read_text(encoding="utf-8")
+
+
 def test_runs_that_failed_are_folded(build):
     text = build(make_run(), failed(run_id="b"), failed(run_id="c")).index.read_text(encoding="utf-8")
     folded = text.partition('<details class="failed">')[2].partition("</details>")[0]

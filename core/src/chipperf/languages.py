@@ -38,13 +38,15 @@ class Translation:
     """The texts of a language by context (empty if there is none) and English text.
 
     A text with a plural is a list of its forms, under the English singular; ``form_of`` returns the form's index.
-    ``stored`` has the texts that records store in English: an expression with a group for each value, and the
-    translation with a ``{}`` for it.
+    ``stored`` has the texts that records store in English: what stands around each value, and the translation with
+    a ``{}`` for the value. ``stored_parts`` has those that are values of others. Any other value stays as it is,
+    because it can be a name, such as a host called ``core``.
     """
 
     texts: Mapping[str, Mapping[str, str | Sequence[str]]]
     form_of: Callable[[int], int]
-    stored: Sequence[tuple[re.Pattern[str], str]] = ()
+    stored: Sequence[tuple[Sequence[str], str]] = ()
+    stored_parts: Sequence[tuple[Sequence[str], str]] = ()
 
     def find(self, english: str, context: str = "") -> str:
         """Return a text in this language, or in English if it has no translation."""
@@ -73,11 +75,13 @@ def read_translation(language: Language) -> Translation:
     import gettext
 
     content = parse_toml((TRANSLATIONS / f"{language}.toml").read_text(encoding="utf-8"))
-    stored = content.get("stored", {}).items()
     return Translation(
         {"": content["texts"], **content.get("contexts", {})},
         gettext.c2py(content.get("plural", "n != 1")),
-        [(re.compile("(.*)".join(map(re.escape, english.split("{}")))), spelling) for english, spelling in stored],
+        *(
+            [(english.split("{}"), spelling) for english, spelling in content.get(table, {}).items()]
+            for table in ("stored", "stored_parts")
+        ),
     )
 
 
@@ -100,10 +104,40 @@ class Stored(Translated):
 
 @lru_cache(maxsize=4096)
 def _stored_text(text: str, language: Language) -> str:
-    for expression, spelling in read_translation(language).stored:
-        if found := expression.fullmatch(text):
-            return spelling.format(*(_stored_text(part, language) for part in found.groups()))
+    translation = read_translation(language)
+    for around, spelling in translation.stored:
+        if (values := _values(text, around)) is not None:
+            return spelling.format(*(_stored_part(value, translation) for value in values))
     return text
+
+
+def _stored_part(text: str, translation: Translation) -> str:
+    for around, spelling in translation.stored_parts:
+        if (values := _values(text, around)) is not None:
+            return spelling.format(*values)
+    return text
+
+
+def _values(text: str, around: Sequence[str]) -> list[str] | None:
+    """Return the values in a text by what stands around each, or ``None`` if it is another text.
+
+    Records come from others. Each part of ``around`` is searched for once, behind the one before, so the time is
+    linear in the text, and a regular expression's would be a power of it.
+    """
+    first, last = around[0], around[-1]
+    if len(around) == 1:
+        return [] if text == first else None
+    start, end = len(first), len(text) - len(last)
+    if start > end or not text.startswith(first) or not text.endswith(last):
+        return None
+    values = []
+    for part in around[1:-1]:
+        found = text.find(part, start, end)
+        if found < 0:
+            return None
+        values.append(text[start:found])
+        start = found + len(part)
+    return [*values, text[start:end]]
 
 
 @dataclass(frozen=True, slots=True)

@@ -67,6 +67,11 @@ def read_stored(path: Path) -> StoredRecord:
     Raises:
         UnusableRecord: There is none, it is not a record, or a newer chipperf wrote it; the message says where.
     """
+    return parse_stored(*read_content(path))
+
+
+def read_content(path: Path) -> tuple[Path, bytes]:
+    """Return the file of a run's record and its bytes, see :func:`read_stored`."""
     file = path / RECORD_NAME if path.is_dir() else path
     try:
         content = read_bounded(file)
@@ -80,6 +85,11 @@ def read_stored(path: Path) -> StoredRecord:
         raise UnusableRecord(f"no record at {file}", hint=hint) from error
     except OSError as error:
         raise UnusableRecord(f"cannot read {file}: {error.strerror}") from error
+    return file, content
+
+
+def parse_stored(file: Path, content: bytes) -> StoredRecord:
+    """Return the record that a file's bytes are, see :func:`read_stored`."""
     return StoredRecord(record=_parse_record(content, file), file=file, sha256=hashlib.sha256(content).hexdigest())
 
 

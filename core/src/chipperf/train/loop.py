@@ -299,8 +299,10 @@ def _require_a_step(state: RunState, planned_steps: int) -> None:
 
 
 def _unsaved_warning(steps: Sequence[int], fault: str) -> str:
-    later = f" and {len(steps) - 1} later ones, the last after step {steps[-1]}" if len(steps) > 1 else ""
-    return f"no checkpoint after step {steps[0]}{later}: {fault}; older ones were kept"
+    which = str(steps[0])
+    if len(steps) > 1:
+        which = f"{steps[0]} and {len(steps) - 1} later ones, the last after step {steps[-1]}"
+    return f"no checkpoint after step {which}: {fault}; older ones were kept"
 
 
 def _announce_window(context: RunContext, window: Window, kind: WindowKind) -> None:

@@ -106,7 +106,7 @@ def add_measured(context: RunContext, before: Mapping[str, Rounding], after: Map
         record = read_record(context.directory.record)
         precision = _precision(context.precision, narrower)
         context.directory.write_record(record.model_copy(update={"precision": precision}))
-    return _precision_warnings(context.precision, changed, " at its end")
+    return _precision_warnings(context.precision, changed, at_end=True)
 
 
 def _precision(policy: PrecisionPolicy, measured: Mapping[str, Rounding]) -> PrecisionRecord:
@@ -358,11 +358,14 @@ def _interruption_warnings(planned: Record) -> list[str]:
     return [f"the run was interrupted and continued after step {steps}: {time}"]
 
 
-def _precision_warnings(precision: PrecisionPolicy, measured: Mapping[str, Rounding], when: str = "") -> list[str]:
+def _precision_warnings(
+    precision: PrecisionPolicy, measured: Mapping[str, Rounding], *, at_end: bool = False
+) -> list[str]:
     """Return warnings about measured arithmetic that contradicts the declared precision."""
     return [
-        f"{precision.requested} was requested and {precision.effective} declared, but training computes in {found}"
-        f"{when}: {'; '.join(name for name, seen in measured.items() if seen.name == found)}"
+        f"{precision.requested} was requested and {precision.effective} declared, but training computes in "
+        f"{f'{found} at its end' if at_end else found}: "
+        f"{'; '.join(name for name, seen in measured.items() if seen.name == found)}"
         for found in dict.fromkeys(narrowest(measured, convolutions=convolutions) for convolutions in (False, True))
         if found not in (None, precision.effective)
     ]

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 from chipperf.documents.format import csv_text
 from chipperf.errors import PerfError, RecordError, UsageError
 from chipperf.plugin import installed
-from chipperf.records.files import read_bounded, write_atomically
+from chipperf.records.files import write_atomically
 from chipperf.records.rows import as_row
-from chipperf.records.store import RECORD_NAME, find_records, read_stored
+from chipperf.records.store import RECORD_NAME, find_records, parse_stored, read_content
 from chipperf.report.render import template_directory
 from chipperf.web.board import RunRow, make_boards, summarize
 from chipperf.web.pages import MOST_ROWS, UnshownRecord, render_leaderboard, render_runs
@@ -32,6 +32,8 @@ _RUNS, _RECORDS, _TABLE = "runs", "records", "runs.csv"
 _GENERATOR = '<meta name="generator" content="chipperf'
 _HEAD_CHARACTERS = 2000
 _LONGEST_NAME = 80
+_PAGE_NAME = re.compile(r".*-[0-9a-f]{12}")
+_TABLE_HEAD_CHARACTERS = 20_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +84,9 @@ def build_site(
     for done, path in enumerate(paths):
         tell(done, len(paths))
         try:
-            stored = read_stored(path)
+            # The copy has the bytes that the page shows: a run that goes on writes its record anew.
+            content = read_content(path)[1]
+            stored = parse_stored(path, content)
         except PerfError as error:
             problems.append(_unshown(path, error.message, directory))
             continue
@@ -106,7 +110,7 @@ def build_site(
             with_charts=len(rows) <= MOST_CHARTED_PAGES,
         )
         _write(out / page, text)
-        _write(out / copy, read_bounded(path))
+        _write(out / copy, content)
     if not paths and not problems:
         raise UsageError(f"there is no {RECORD_NAME} in {directory}", hint="name a directory with runs in it")
     boards = make_boards(rows.values(), most_rows=MOST_ROWS)
@@ -115,10 +119,11 @@ def build_site(
     )
     _write(out / _INDEX, text)
     _write(out / _TABLE, _as_csv(values))
-    # Pages and records of an earlier site whose runs are not in this one.
+    # Pages of an earlier site whose runs are not in this one, and the copies of records that they name.
     names = {row.page and Path(row.page).stem for row in rows.values()}
-    for former in (*(out / _RUNS).glob("*.html"), *(out / _RECORDS).glob("*.json")):
-        if former.stem not in names:
+    for former in (out / _RUNS).glob("*.html"):
+        if _PAGE_NAME.fullmatch(former.stem) and former.stem not in names:
+            (out / _RECORDS / f"{former.stem}.json").unlink(missing_ok=True)
             former.unlink(missing_ok=True)
     return Site(
         index=out / _INDEX,
@@ -156,12 +161,31 @@ def _require_own(out: Path) -> None:
             return
         index = out / _INDEX
         own = index.is_file() and _GENERATOR in index.read_text(encoding="utf-8", errors="replace")[:_HEAD_CHARACTERS]
+        table = out / _TABLE
+        own_table = not table.exists() or _is_own_table(table)
     except OSError as error:
         raise UsageError(f"cannot use {out}: {error.strerror}", hint="choose another --out") from error
     if not own:
         raise UsageError(
             f"{out} contains files that are not a site of chipperf", hint="choose a new or empty directory with --out"
         )
+    if not own_table:
+        raise UsageError(
+            f"{table} is not a table of perf site, which would replace it",
+            hint="move it elsewhere, or choose another directory with --out",
+        )
+
+
+def _is_own_table(table: Path) -> bool:
+    """Return whether a site wrote this table: its first row names the copy of a record, or it is empty."""
+    with table.open(encoding="utf-8", errors="replace", newline="") as file:
+        head = file.read(_TABLE_HEAD_CHARACTERS)
+    try:
+        row = next(csv.DictReader(io.StringIO(head, newline="")), {})
+    except csv.Error:
+        return False
+    folder, _, name = (row.get("file") or "").rpartition("/")
+    return not head or (folder == _RECORDS and _PAGE_NAME.fullmatch(name.removesuffix(".json")) is not None)
 
 
 def _write(path: Path, text: str | bytes) -> None:
