@@ -323,6 +323,17 @@ def test_ratio_is_to_the_chosen_baseline_and_only_under_its_conditions(page: Pag
     assert reason == "No ratio, other than of the baseline: requested precision, effective precision"
 
 
+def test_what_a_filter_hides_is_no_baseline(page: Page, leaderboard: Path):
+    page.open(leaderboard, "#lang=en")
+    base = next(name for name, text in ratios(page).items() if text == "baseline")
+    page.choose("vendor", "birch")
+
+    shown = ratios(page)
+
+    assert base not in shown
+    assert list(shown.values()).count("baseline") == 1
+
+
 def test_selected_runs_are_side_by_side(page: Page, leaderboard: Path):
     page.open(leaderboard, "#lang=en")
     for place in (0, 2):

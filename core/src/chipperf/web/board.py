@@ -346,8 +346,15 @@ def _even(cells: Sequence[PageCell]) -> Sequence[PageCell]:
 def _ranks(rows: Sequence[RunRow]) -> Mapping[str, tuple[int, int]]:
     """Return the rank of each ranked run, by its digest, with the number of runs that it is one of."""
     headline = next(place for place, column in enumerate(RATES) if column.is_headline)
+    cell = next(place for place, heading in enumerate(COLUMNS) if heading.name == RATES[headline].key)
     ranked = [
-        (row.conditions, row.topology, -rate, row.digest)
+        # Digits that the page withholds, because they are below the spread, decide nothing.
+        (
+            row.conditions,
+            row.topology,
+            -(rate if (digits := row.cells[cell].decimals) is None else round(rate, digits)),
+            row.digest,
+        )
         for row in rows
         if row.verdict == "converged" and not row.shortened and (rate := row.throughputs[headline]) is not None
     ]

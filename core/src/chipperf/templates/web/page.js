@@ -73,6 +73,7 @@
     }
     for (const element of all(".shown", form)) element.textContent = shown;
     for (const element of all(".all", form)) element.textContent = count;
+    comparable.forEach(showRatios);
   }
 
   function restore() {
@@ -108,7 +109,14 @@
   }
 
   function showRatios(table) {
-    const base = table.querySelector(".base:checked")?.closest("tr");
+    const bases = all(".base", table).map((button) => [button, button.closest("tr")]);
+    let base = table.querySelector(".base:checked")?.closest("tr");
+    // What nobody sees is no baseline.
+    if (base?.hidden) {
+      const [button, row] = bases.find(([, row]) => !row.hidden) ?? [null, base];
+      if (button) button.checked = true;
+      base = row;
+    }
     const names = all("#words .conditions li").map(shownText);
     for (const row of table.tBodies[0].rows) {
       for (const name of ["select", "base"]) {
