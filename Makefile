@@ -34,10 +34,10 @@ demo: $(DEMO) ## train MobileNetV2 on the CPU and write its report, in minutes; 
 	$(BIN)/perf report $$run --quiet --lang en --out demo/report.en.md && \
 	printf 'reports: demo/report.zh.md  demo/report.en.md\n'
 
-# One process more than the two cores that are asked for: tests that wait for a time-out leave theirs to others.
+# Two processes more than the two cores that are asked for: tests that wait for a time-out leave theirs to others.
 # Without bytecode, each of the hundreds of processes would compile what it imports.
 test: $(INSTALLED) ## run all tests; PYTEST_ARGS="-m 'not slow'" leaves out the slow ones
-	env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
+	env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 DOCUMENTS := README.md CONTRIBUTING.md SECURITY.md CHANGELOG.md changelog.d docs $(addsuffix README.md,$(PLUGINS))
 

@@ -107,6 +107,11 @@ MUTANTS = [
         kills=("P1",),
         changes=_library("__init__", "raise RuntimeError('accl: no topology file')"),
     ),
+    Mutant(
+        name="rendezvous_at_a_port_of_its_own",
+        kills=("P1",),
+        changes=_config(("600.0)", '600.0, init_method="tcp://127.0.0.1:29500")')),
+    ),
     Mutant(name="collective_timeout_in_milliseconds", kills=("P1",), changes=_config(("600.0", "600e3"))),
     Mutant(name="collective_timeout_in_minutes", kills=("P1",), changes=_config(("600.0", "10.0"))),
     Mutant(name="bucket_in_bytes", kills=("P1",), changes=_ddp("bucket_cap_mb=25 * 2**20")),

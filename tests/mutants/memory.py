@@ -125,6 +125,20 @@ MUTANTS = [
         ),
     ),
     Mutant(
+        name="step_leaves_a_small_tensor_behind",
+        kills=("M7",),
+        changes=(
+            Change(
+                old=_STEP_END,
+                new=_STEP_END
+                + """    import torch
+
+    perf_vendor_info.__dict__.setdefault("kept", []).append(torch.empty(4, device=device))
+""",
+            ),
+        ),
+    ),
+    Mutant(
         name="step_leaves_memory_behind",
         kills=("M7",),
         changes=(

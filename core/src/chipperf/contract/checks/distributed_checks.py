@@ -86,6 +86,13 @@ def backend_works(subject: PluginUnderTest) -> None:
     device = subject.device
     os.environ.update(rank_variables(Rank(), LOOPBACK, 29500))
     config = _same_config(subject, device)
+    os.environ.update(rank_variables(Rank(), LOOPBACK, 29501))
+    elsewhere = subject.session.distributed_setup(Rank(), device).init_method
+    require(
+        elsewhere != config.init_method or not elsewhere.startswith("tcp:"),
+        f"perf_distributed_setup returns init_method={elsewhere!r} whatever MASTER_PORT is, so that the ranks of two "
+        "jobs on a machine would meet: return env://, or the port that the launcher chose",
+    )
     parts = [part.rpartition(":") for part in config.backend.split(",")]
     # torch 2.0 cannot say it.
     is_available = getattr(dist, "is_backend_available", lambda name: True)
