@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 from chipperf.launch import channel
 from chipperf.launch.channel import SECRET_VARIABLE, Channel, ChannelLost
-from support import TIMEOUT_S
+from support import TIMEOUT_S, wait_for
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -63,6 +63,8 @@ def test_end_with_another_secret_takes_no_part(monkeypatch: pytest.MonkeyPatch) 
         for _ in range(2):
             with pytest.raises(ChannelLost, match="CHIPPERF_RDZV_SECRET is not the same at the other end"):
                 Channel("localhost", first.port)
+        # The end that listens notes it in its thread, after it has refused.
+        wait_for(lambda: bool(first.refused))
         assert first.refused == ["127.0.0.1"]
 
 
