@@ -192,7 +192,8 @@ def test_real_terminal_of_60_columns_is_redrawn(tmp_path: Path) -> None:
     assert "\\u001b" not in text.replace("\\u001b[31mcolor", "")
     assert "a notice with \\u001b[31mcolor" in lines
     assert "resnet50: training, epoch 1 of 8" in lines
-    assert any(line.endswith("step 44 of 2480") for line in lines)
+    # Progress is written once a second: which step it shows depends on the machine.
+    assert any(re.search(r"step 4[1-5] of 2480$", line) for line in lines)
     assert "resnet50: epoch 1: top1 15.50%, best 15.50%, target 75.70%" in lines
     assert lines[-1] == "over"
     assert max(map(len, lines)) <= 60
