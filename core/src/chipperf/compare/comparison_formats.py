@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections import Counter
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Final
 
 from chipperf.compare.requirements import BOUNDS, describe_judgement
-from chipperf.documents.format import csv_text, escape_markdown, github_annotation, in_unit, text_or_marker
+from chipperf.documents.format import csv_table, escape_markdown, github_annotation, in_unit, text_or_marker
 from chipperf.records.intervals import LEVEL, RESAMPLES
 from chipperf.records.schema import Missing
 
@@ -123,9 +121,7 @@ def as_csv(comparison: Comparison) -> str:
     Numbers are exact, qualities are fractions and memory is in bytes. A missing value is an empty cell, with its kind
     in another cell.
     """
-    text = io.StringIO()
-    table = csv.DictWriter(text, _CSV_COLUMNS, lineterminator="\n")
-    table.writeheader()
+    rows: list[dict[str, object]] = []
     for place, (column, name) in enumerate(zip(comparison.columns, comparison.names, strict=True)):
         record = column.first
         about: dict[str, object] = {
@@ -146,8 +142,8 @@ def as_csv(comparison: Comparison) -> str:
         scaling = comparison.scaling[place]
         if scaling:
             lines.append({"measure": "scaling_efficiency", "unit": "fraction", "value": scaling.efficiency})
-        table.writerows({key: csv_text(value) for key, value in (about | line).items()} for line in lines)
-    return text.getvalue()
+        rows += [about | line for line in lines]
+    return csv_table(_CSV_COLUMNS, rows)
 
 
 def json_text(comparison: Comparison) -> str:

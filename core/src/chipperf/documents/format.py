@@ -6,6 +6,8 @@ work on missing values. :func:`marker` returns the text of a missing value.
 
 from __future__ import annotations
 
+import csv
+import io
 import math
 import re
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
@@ -15,7 +17,7 @@ from chipperf.languages import Language, Phrase, in_language, phrase
 from chipperf.records.schema import Missing, MissingKind, Setting
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from chipperf.records.columns import Unit
 
@@ -205,3 +207,12 @@ def csv_text(value: object) -> object:
     # Python 3.10 cannot write a null character to CSV.
     line = " ".join(value.replace("\0", " ").split())
     return f"'{line}" if line.startswith(_FORMULA) else line
+
+
+def csv_table(columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> str:
+    """Return rows as CSV with a header line, each value as :func:`csv_text`; a column that a row lacks is empty."""
+    text = io.StringIO()
+    table = csv.DictWriter(text, columns, lineterminator="\n")
+    table.writeheader()
+    table.writerows({key: csv_text(value) for key, value in row.items()} for row in rows)
+    return text.getvalue()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,7 +9,7 @@ from urllib.parse import quote, unquote
 
 from pydantic import AfterValidator
 
-from chipperf.documents.format import csv_text, quality
+from chipperf.documents.format import csv_table, quality
 from chipperf.languages import ENGLISH, LANGUAGES, Language, Phrase, in_language, phrase, read_translation
 from chipperf.records.schema import Missing, StrictModel
 from chipperf.report import figures
@@ -124,16 +122,16 @@ def make_curve_files(
 
 def points_csv(curves: Curves) -> str:
     """Return every point of every run as CSV with a header line. Qualities are fractions."""
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(["curve", "name", "baseline", "run", "seed", "epoch", "step", "elapsed_s", curves.quantity])
+    columns = ("curve", "name", "baseline", "run", "seed", "epoch", "step", "elapsed_s", curves.quantity)
+    rows = []
     for curve in curves.curves:
         for run in curve.runs:
             seed = "" if isinstance(run.record.seed, Missing) else run.record.seed
-            first = [curve.number, curve.name, "yes" if curve.baseline else "no", run.record.run_id, seed]
+            first = (curve.number, curve.name, "yes" if curve.baseline else "no", run.record.run_id, seed)
             for point in run.points:
-                table.writerow([*map(csv_text, first), point.epoch, point.step, point.elapsed_s, point.value])
-    return text.getvalue()
+                values = (*first, point.epoch, point.step, point.elapsed_s, point.value)
+                rows.append(dict(zip(columns, values, strict=True)))
+    return csv_table(columns, rows)
 
 
 def _stem(report: Path, metric: str) -> str:

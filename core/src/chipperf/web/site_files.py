@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from chipperf.documents.format import csv_text
+from chipperf.documents.format import csv_table
 from chipperf.errors import PerfError, RecordError, UsageError
 from chipperf.plugin import installed
 from chipperf.records.files import write_atomically
@@ -118,7 +118,7 @@ def build_site(
         boards, language=language, problems=problems, copies=copies, csv_file=_TABLE, user_templates=user_templates
     )
     _write(out / _INDEX, text)
-    _write(out / _TABLE, _as_csv(values))
+    _write(out / _TABLE, csv_table(list(values[0]), values) if values else "")
     # Pages of an earlier site whose runs are not in this one, and the copies of records that they name.
     names = {row.page and Path(row.page).stem for row in rows.values()}
     for former in (out / _RUNS).glob("*.html"):
@@ -138,15 +138,6 @@ def _unshown(path: Path, message: str, directory: Path) -> UnshownRecord:
     """Return a record that cannot be shown, without paths of this machine, which pages must not contain."""
     message = message.replace(f"{path}: ", "").replace(str(path), path.name)
     return UnshownRecord(place=path.relative_to(directory).as_posix(), message=message)
-
-
-def _as_csv(rows: list[dict[str, Value]]) -> str:
-    text = io.StringIO()
-    if rows:
-        table = csv.DictWriter(text, rows[0], lineterminator="\n")
-        table.writeheader()
-        table.writerows({key: csv_text(value) for key, value in row.items()} for row in rows)
-    return text.getvalue()
 
 
 def _page_name(row: RunRow) -> str:
