@@ -345,14 +345,14 @@ def _even(cells: Sequence[PageCell]) -> Sequence[PageCell]:
 
 def _ranks(rows: Sequence[RunRow]) -> Mapping[str, tuple[int, int]]:
     """Return the rank of each ranked run, by its digest, with the number of runs that it is one of."""
-    headline = next(place for place, column in enumerate(RATES) if column.is_headline)
-    cell = next(place for place, heading in enumerate(COLUMNS) if heading.name == RATES[headline].key)
+    headline = next(place for place, each in enumerate(RATES) if each.is_headline)
+    column = next(place for place, heading in enumerate(COLUMNS) if heading.name == RATES[headline].key)
     ranked = [
         # Digits that the page withholds, because they are below the spread, decide nothing.
         (
             row.conditions,
             row.topology,
-            -(rate if (digits := row.cells[cell].decimals) is None else round(rate, digits)),
+            -(rate if (digits := row.cells[column].decimals) is None else round(rate, digits)),
             row.digest,
         )
         for row in rows

@@ -65,7 +65,6 @@
       }
       for (const table of all("table.runs", board)) {
         table.parentElement.hidden = !all("tbody tr:not([hidden])", table).length;
-        showSideBySide(table);
       }
     }
     for (const trend of all(".trend")) {
@@ -109,14 +108,12 @@
   }
 
   function showRatios(table) {
-    const bases = all(".base", table).map((button) => [button, button.closest("tr")]);
-    let base = table.querySelector(".base:checked")?.closest("tr");
     // What nobody sees is no baseline.
-    if (base?.hidden) {
-      const [button, row] = bases.find(([, row]) => !row.hidden) ?? [null, base];
-      if (button) button.checked = true;
-      base = row;
+    if (table.querySelector(".base:checked")?.closest("tr").hidden) {
+      const seen = all(".base", table).find((button) => !button.closest("tr").hidden);
+      if (seen) seen.checked = true;
     }
+    const base = table.querySelector(".base:checked")?.closest("tr");
     const names = all("#words .conditions li").map(shownText);
     for (const row of table.tBodies[0].rows) {
       for (const name of ["select", "base"]) {
