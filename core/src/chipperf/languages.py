@@ -105,16 +105,15 @@ class Stored(Translated):
 @lru_cache(maxsize=4096)
 def _stored_text(text: str, language: Language) -> str:
     translation = read_translation(language)
-    for around, spelling in translation.stored:
-        if (values := _values(text, around)) is not None:
-            return spelling.format(*(_stored_part(value, translation) for value in values))
-    return text
+    return _spelled(text, translation.stored, translation.stored_parts)
 
 
-def _stored_part(text: str, translation: Translation) -> str:
-    for around, spelling in translation.stored_parts:
+def _spelled(
+    text: str, spellings: Sequence[tuple[Sequence[str], str]], of_values: Sequence[tuple[Sequence[str], str]] = ()
+) -> str:
+    for around, spelling in spellings:
         if (values := _values(text, around)) is not None:
-            return spelling.format(*values)
+            return spelling.format(*(_spelled(value, of_values) for value in values))
     return text
 
 
