@@ -56,6 +56,15 @@ def _seen_by_queries(peak: str, current: str) -> tuple[Change, ...]:
     )
 
 
+def _kept_by_each_step(elements: str) -> tuple[Change, ...]:
+    """Return a plugin that keeps a tensor of so many elements at the end of each step."""
+    kept = f"""    import torch
+
+    perf_vendor_info.__dict__.setdefault("kept", []).append(torch.empty({elements}, device=device))
+"""
+    return (Change(old=_STEP_END, new=_STEP_END + kept),)
+
+
 MUTANTS = [
     Mutant(
         name="host_memory_as_card_memory",
@@ -124,34 +133,8 @@ MUTANTS = [
             ),
         ),
     ),
-    Mutant(
-        name="step_leaves_a_small_tensor_behind",
-        kills=("M7",),
-        changes=(
-            Change(
-                old=_STEP_END,
-                new=_STEP_END
-                + """    import torch
-
-    perf_vendor_info.__dict__.setdefault("kept", []).append(torch.empty(4, device=device))
-""",
-            ),
-        ),
-    ),
-    Mutant(
-        name="step_leaves_memory_behind",
-        kills=("M7",),
-        changes=(
-            Change(
-                old=_STEP_END,
-                new=_STEP_END
-                + """    import torch
-
-    perf_vendor_info.__dict__.setdefault("kept", []).append(torch.empty(2**18, device=device))
-""",
-            ),
-        ),
-    ),
+    Mutant(name="step_leaves_a_small_tensor_behind", kills=("M7",), changes=_kept_by_each_step("4")),
+    Mutant(name="step_leaves_memory_behind", kills=("M7",), changes=_kept_by_each_step("2**18")),
     Mutant(
         name="unknown_reserved_is_zero",
         kills=("M2", "M3", "M6", "M8"),
