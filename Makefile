@@ -39,14 +39,15 @@ demo: $(DEMO) ## train MobileNetV2 on the CPU and write its report, in minutes; 
 test: $(INSTALLED) ## run all tests; PYTEST_ARGS="-m 'not slow'" leaves out the slow ones
 	env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
-DOCUMENTS := README.md CONTRIBUTING.md SECURITY.md CHANGELOG.md changelog.d docs $(addsuffix README.md,$(PLUGINS))
+SPELLED := README.md CONTRIBUTING.md SECURITY.md CHANGELOG.md Makefile pyproject.toml \
+	changelog.d docs docker core/README.md core/src plugins tests benchmarks card
 
 lint: $(INSTALLED) ## check style, types, spelling, the direction of imports, the hosted workflow and the Dockerfiles
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy core/src $(addsuffix src,$(PLUGINS)) benchmarks card
 	$(BIN)/lint-imports --no-cache --no-logo
-	$(BIN)/codespell -D - -D docs/words.txt $(DOCUMENTS)
+	$(BIN)/codespell -D - -D docs/words.txt $(SPELLED)
 	$(BIN)/zizmor --offline --no-progress --strict-collection .github
 	$(BIN)/hadolint docker/*
 

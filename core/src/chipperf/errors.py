@@ -50,7 +50,7 @@ class PluginError(PerfError):
 
 
 class PluginLoadError(PluginError):
-    """A plugin cannot be imported or does not fulfil the hook specification."""
+    """A plugin cannot be imported or does not fulfill the hook specification."""
 
 
 class VendorSelectionError(PluginError):

@@ -27,7 +27,7 @@ from chipperf.compare.comparison_formats import (
 )
 from chipperf.compare.footnotes import installed_peak
 from chipperf.compare.gate import judge
-from chipperf.compare.requirements import describe_judgement, parse_requirements
+from chipperf.compare.requirements import describe_judgment, parse_requirements
 from chipperf.compare.sides import Side, read_columns
 from chipperf.documents.format import number, quality, text_or_marker
 from chipperf.errors import CheckFailed, Undecided, UsageError
@@ -114,7 +114,7 @@ def compare(
         comparison = compare_columns(sides, peak_of=installed_peak)
         if requirements:
             _require_evidence(sides, paths[0])
-            comparison = replace(comparison, judgements=judge(comparison, requirements))
+            comparison = replace(comparison, judgments=judge(comparison, requirements))
         _write_comparison(comparison, chosen, out)
         _require_met(comparison)
         return
@@ -177,13 +177,13 @@ def _require_evidence(sides: Sequence[Side], baseline: Path) -> None:
 
 def _require_met(comparison: Comparison) -> None:
     """Raise an error if a requirement is not met or not decidable. A bound on what is better is noted."""
-    for requirement in dict.fromkeys(each.requirement for each in comparison.judgements):
+    for requirement in dict.fromkeys(each.requirement for each in comparison.judgments):
         measure = next(each for each in comparison.measures if each.name == requirement.measure)
         if measure.higher_is_better != (requirement.bound == "at_least"):
             better = "higher" if measure.higher_is_better else "lower"
             note(f"{requirement}: it is better when it is {better}, and nothing limits that it gets worse")
     texts = {
-        verdict: [str(each.requirement) for each in comparison.judgements if each.verdict == verdict]
+        verdict: [str(each.requirement) for each in comparison.judgments if each.verdict == verdict]
         for verdict in ("not_met", "undecided")
     }
     if texts["not_met"]:
@@ -224,10 +224,10 @@ def _print_comparison(comparison: Comparison) -> None:
     _print_beside(headers(comparison), rows(comparison))
     for text in notes(comparison):
         typer.echo(f"\n{text}")
-    if comparison.judgements:
+    if comparison.judgments:
         typer.echo("\nRequirements")
-        for judgement in comparison.judgements:
-            typer.echo(f"  {describe_judgement(judgement)}")
+        for judgment in comparison.judgments:
+            typer.echo(f"  {describe_judgment(judgment)}")
     if comparison.footnotes:
         typer.echo("\nFootnotes")
         for place, footnote in enumerate(comparison.footnotes, start=1):

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from chipperf.cases.base import Case
     from chipperf.compare.footnotes import PeakOf
-    from chipperf.compare.requirements import Judgement
+    from chipperf.compare.requirements import Judgment
     from chipperf.compare.sides import Side
     from chipperf.records.columns import Column, Unit
     from chipperf.records.ratios import Verdict
@@ -91,7 +91,7 @@ class Scaling:
 class Comparison:
     """A comparison of runs of one case. ``names``, ``outcomes`` and ``scaling`` have an entry for every column.
 
-    ``scaling`` is ``None`` for a column that is no scaling pair with a column of fewer devices. ``judgements`` are of
+    ``scaling`` is ``None`` for a column that is no scaling pair with a column of fewer devices. ``judgments`` are of
     what was required, see :func:`chipperf.compare.gate.judge`.
     """
 
@@ -103,7 +103,7 @@ class Comparison:
     scaling: tuple[Scaling | None, ...]
     settings: tuple[DifferentSetting, ...]
     footnotes: tuple[Footnote, ...]
-    judgements: tuple[Judgement, ...] = ()
+    judgments: tuple[Judgment, ...] = ()
 
 
 def compare_columns(columns: Sequence[Side], *, peak_of: PeakOf = lambda record: None) -> Comparison:

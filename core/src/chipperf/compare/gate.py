@@ -10,7 +10,7 @@ import math
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Final
 
-from chipperf.compare.requirements import MOST_REPEATS, SENSIBLE, Judgement
+from chipperf.compare.requirements import MOST_REPEATS, SENSIBLE, Judgment
 from chipperf.documents.format import text_or_marker
 from chipperf.errors import UsageError
 from chipperf.records.columns import BY_NAME, completed_value
@@ -45,7 +45,7 @@ _MEASURED_PRECISIONS: Final[Mapping[str, Callable[[Record], object]]] = {
 }
 
 
-def judge(comparison: Comparison, requirements: Sequence[RequiredRatio]) -> tuple[Judgement, ...]:
+def judge(comparison: Comparison, requirements: Sequence[RequiredRatio]) -> tuple[Judgment, ...]:
     """Return what each requirement's interval says of each column after the first, the baseline.
 
     Raises:
@@ -134,7 +134,7 @@ def _require_one_source(column: Column, columns: Sequence[Side]) -> None:
     require_one(f"sources of {column.name}", sources, hint="compare with a baseline that was read in the same way")
 
 
-def _judge(requirement: RequiredRatio, comparison: Comparison, place: int) -> Judgement:
+def _judge(requirement: RequiredRatio, comparison: Comparison, place: int) -> Judgment:
     measure = next(each for each in comparison.measures if each.name == requirement.measure)
     base, cell = measure.cells[0], measure.cells[place]
     single = any(each.repeats == 1 and each.windows < 2 for each in (base, cell))
@@ -149,7 +149,7 @@ def _judge(requirement: RequiredRatio, comparison: Comparison, place: int) -> Ju
             f"{measure.name} of column {place + 1} is {cell.ratio:.4g} times the baseline's, which is no such run",
             hint="look at both: perf show RUN",
         )
-    return Judgement(
+    return Judgment(
         requirement=requirement,
         column=place + 1,
         ratio=cell.ratio,

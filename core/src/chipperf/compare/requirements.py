@@ -44,7 +44,7 @@ class RequiredRatio:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Judgement:
+class Judgment:
     """What the interval of a column's ratio says of a requirement.
 
     Attributes:
@@ -65,21 +65,21 @@ class Judgement:
     enough_repeats: tuple[int, int] | None
 
 
-def describe_judgement(judgement: Judgement) -> str:
+def describe_judgment(judgment: Judgment) -> str:
     """Return sentences for people, for example ``column 2: mem_peak at most 1.05 of the baseline: met, 0.99``."""
-    interval = judgement.interval
-    found = f"{judgement.ratio:.4g}"
+    interval = judgment.interval
+    found = f"{judgment.ratio:.4g}"
     found += f" ({interval.low:.4g} to {interval.high:.4g})" if interval else ", without an interval"
     words = {"met": "met", "not_met": "not met", "undecided": "not decidable: more repeats"}
-    text = f"column {judgement.column}: {judgement.requirement}: {words[judgement.verdict]}, {found}"
-    return ". ".join((text, *_advice(judgement)))
+    text = f"column {judgment.column}: {judgment.requirement}: {words[judgment.verdict]}, {found}"
+    return ". ".join((text, *_advice(judgment)))
 
 
-def _advice(judgement: Judgement) -> Iterator[str]:
+def _advice(judgment: Judgment) -> Iterator[str]:
     """Yield how many repeats would decide, or what single runs cannot tell."""
-    enough, there = judgement.enough_repeats, judgement.repeats
+    enough, there = judgment.enough_repeats, judgment.repeats
     is_single = min(there) == 1
-    if judgement.verdict != "undecided":
+    if judgment.verdict != "undecided":
         if is_single:
             yield "The interval is that of windows: one run says nothing about other runs"
     elif enough is None:
