@@ -62,39 +62,46 @@ def compare(
         autocompletion=complete_runs,
     ),
     output: ComparisonFormat | None = typer.Option(
-        None, "--format", help="How the comparison is written. [by the ending of --out, table without]"
+        None, "--format", help="Format of the comparison. [by the extension of --out, otherwise a table]"
     ),
-    topology: str | None = typer.Option(None, "--topology", help="Only runs and rows on it, for example 1x8."),
-    precision: str | None = typer.Option(None, "--precision", help="Only runs and rows that requested it."),
+    topology: str | None = typer.Option(
+        None, "--topology", help="Only runs and rows on this topology, for example 1x8."
+    ),
+    precision: str | None = typer.Option(None, "--precision", help="Only runs and rows that requested this precision."),
     at_least: list[str] = typer.Option(
         [],
         "--at-least",
-        help="Least ratio to the first run, the baseline: p_core=0.97.",
+        help="Lowest ratio to the first run, the baseline: p_core=0.97.",
         metavar="METRIC=RATIO",
     ),
     at_most: list[str] = typer.Option(
-        [], "--at-most", help="Highest ratio to it: mem=1.05. Both may be repeated.", metavar="METRIC=RATIO"
+        [],
+        "--at-most",
+        help="Highest ratio to the first run: mem=1.05. Both options are repeatable.",
+        metavar="METRIC=RATIO",
     ),
     curve: Literal["accuracy", "loss"] | None = typer.Option(
-        None, "--curve", help="Compare over training: accuracy (the case's quality, mAP for one) or training loss."
+        None,
+        "--curve",
+        help="Compare the course of training: accuracy (the case's quality, for example mAP) or training loss.",
     ),
     axis: Axis | None = typer.Option(
         None, "--axis", help="Unit of the curve's axis. [epoch for accuracy, step for loss, if all runs can be on it]"
     ),
     lang: str = language_option("Language of the picture."),
     out: Path | None = typer.Option(
-        None, "--out", help="File to write: .md, .csv, .json or text; of a curve .svg or .png, or .csv for its points."
+        None, "--out", help="File to write: .md, .csv, .json or text; for a curve .svg or .png, or .csv for its points."
     ),
     as_json: bool = JSON_OPTION,
 ) -> None:
     """Compare runs of one case on one dataset: vendors, precisions, topologies.
 
-    A directory of repeats is one column with its spread, and a report has a column for each of its rows. Ratios are to
-    the first column, with a confidence interval where there are windows or repeats; footnotes say what differs. Runs
-    whose results mean different things are refused.
+    A directory of repeats is one column with its spread, and a report has a column for each of its rows. Ratios are
+    relative to the first column, with a confidence interval if there are windows or repeats. Footnotes say what
+    differs. Runs whose results mean different things are refused.
 
-    --at-least and --at-most make it a gate: exit code 0 if the intervals of the ratios keep all bounds, 4 if one lies
-    beyond its bound, 5 if one is not decidable without more repeats.
+    --at-least and --at-most make the comparison a gate: exit code 0 if the intervals of the ratios lie within all
+    bounds, 4 if one lies beyond its bound, 5 if more repeats are needed to decide one.
 
     Example: perf compare runs/a runs/b --format markdown --out comparison.md
 
