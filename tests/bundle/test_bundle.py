@@ -308,7 +308,7 @@ def test_a_file_that_no_report_links_is_refused(bundle, name):
 
 
 def test_the_check_says_what_verify_notes(bundle):
-    """A run of the same row that the report does not show, and pictures that nothing witnesses."""
+    """A run of the same row that the report does not show, and pictures that nothing confirms."""
     contents = members(bundle)
     del contents["reports/1/README.md.provenance.json"]
     again = json.loads(contents[RECORD]) | {"run_id": "again"}

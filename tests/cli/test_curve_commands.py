@@ -192,7 +192,7 @@ def test_compare_says_which_axis_it_took_and_why(invoke: Invoke, run: Callable[.
 @pytest.mark.parametrize(
     ("arguments", "code", "error"),
     [
-        (("--out", "c.svg"), 2, "--out c.svg: a picture is of a curve"),
+        (("--out", "c.svg"), 2, "--out c.svg: only a curve has a picture"),
         (("--out", "none/c.md"), 2, "none is not a directory"),
         (("--json", "--format", "csv"), 2, "--json contradicts --format csv"),
         (("--curve", "loss", "--format", "markdown"), 2, "--format markdown does not apply to a curve"),

@@ -168,7 +168,7 @@ def test_peaks_of_memory_that_were_read_in_two_ways_are_refused():
 def test_a_run_is_no_baseline_of_its_own():
     with pytest.raises(UsageError, match="the baseline and the run are the same record"):
         judged(run(), run())
-    with pytest.raises(UsageError, match="run run is in the baseline and in what is compared with it"):
+    with pytest.raises(UsageError, match="run run is on both sides of the comparison"):
         judged(run(), run(warnings=["edited"]))
 
 
@@ -229,6 +229,6 @@ def test_a_copy_under_another_name_is_refused():
     ("rate", "requirement"), [(1e6, LEAST), (1.0, RequiredRatio(measure="p_core", bound="at_most", ratio=1.05))]
 )
 def test_a_ratio_of_something_else_than_the_baseline_does_not_pass(rate, requirement):
-    with pytest.raises(UsageError, match="times the baseline's, which is no such run"):
+    with pytest.raises(UsageError, match="times the baseline's, which cannot be right"):
         judged(run("base"), run(**core(rate)), requirement)
     assert judged(run("base"), run(**core(1.0)))[0].verdict == "not_met"

@@ -148,7 +148,7 @@ def test_check_of_data_is_required(hold: Hold, case: Case) -> None:
         (None, "no check of its data"),
         (raising, "raises an error instead of reporting it: it is wrong"),
         (writing, "changes the directory|generated data have faults"),
-        (trusting, "data of other sizes pass for those of points_points"),
+        (trusting, "data of other sizes are accepted as those of points_points"),
     ):
         with pytest.raises(Failed, match=message):
             hold("K5", data=replace(case.data, check=check))

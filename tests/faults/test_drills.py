@@ -78,7 +78,7 @@ def test_directory_that_is_deleted_ends_the_run(tmp_path: Path, image_folder: Pa
     """Slow: a real run."""
     outcome = drilled(BY_NAME["the run's directory is deleted"], tmp_path, image_folder)
 
-    assert "was deleted while the run was going on" in outcome.complaints
+    assert "was deleted during the run" in outcome.complaints
     assert not (tmp_path / "run").exists()
 
 

@@ -192,7 +192,7 @@ def test_run_survives_the_death_of_its_rank_and_of_its_launcher(
     refused = perf_train(out, "--data", other, resumes=True)
     _, complaints = refused.communicate(timeout=TIMEOUT_S)
     assert refused.returncode == 2, complaints
-    assert "the run was begun on another dataset: chipperf-sample-3 with 24 samples for training" in complaints
+    assert "the run was started on another dataset: chipperf-sample-3 with 24 samples for training" in complaints
     resumed = completed(perf_train(out, "--data", moved, resumes=True, OMP_WAIT_POLICY="active"), out)
 
     assert measured(resumed) == uninterrupted(1)

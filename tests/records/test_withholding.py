@@ -205,14 +205,14 @@ def test_the_private_file_cannot_lie_in_or_beside_what_is_published(run, tmp_pat
     (tmp_path / "link").symlink_to(tmp_path / "to")
     options = ("--field", "metrics.p_core", "--reason", "nda", "--out", tmp_path / "to" / "p")
     result = perf("withhold", run, *options, "--secrets", tmp_path / secrets)
-    assert "would lie in or beside what is published" in result.exception.message
+    assert "would be in or beside the published directory" in result.exception.message
     assert not list((tmp_path / "to").iterdir())
 
 
 def test_the_private_file_of_a_record_alone_is_not_put_beside_the_public_one(run, tmp_path):
     options = ("--field", "metrics.p_core", "--reason", "nda", "--out", run / "public")
     result = perf("withhold", run / "record.json", *options)
-    assert "would lie in or beside what is published" in result.exception.message
+    assert "would be in or beside the published directory" in result.exception.message
     assert not (run / "public").exists()
 
 

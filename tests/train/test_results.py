@@ -55,8 +55,8 @@ def on(record, card="A1", **dataset):
 @pytest.mark.parametrize(
     ("other", "message"),
     [
-        ({"card": "A2"}, "the run was begun on A1, and here is A2"),
-        ({"fingerprint": "ff"}, "the run was begun on another dataset: .*ee; here is .*ff"),
+        ({"card": "A2"}, "the run was started on A1, and here is A2"),
+        ({"fingerprint": "ff"}, "the run was started on another dataset: .*ee; here is .*ff"),
         ({"train_samples": 144}, "begun on another dataset: .* 3000 samples for training, .*; here is .* 144 samples"),
     ],
 )

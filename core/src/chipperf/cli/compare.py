@@ -128,7 +128,9 @@ def compare(
     if output not in (None, "json"):
         raise UsageError(f"--format {output} does not apply to a curve", hint="write its points: --out FILE.csv")
     if out is not None and out.suffix not in (*_PICTURES, ".csv"):
-        raise UsageError(f"--out {out} is neither .svg, .png nor .csv", hint="name a file with one of these endings")
+        raise UsageError(
+            f"--out {out} does not end in .svg, .png or .csv", hint="name a file with one of these endings"
+        )
     require_directory(out)
     if out is not None and out.suffix in _PICTURES:
         require_matplotlib("plot")
@@ -166,8 +168,8 @@ def _require_evidence(sides: Sequence[Side], baseline: Path) -> None:
 
     if sides[0].source != str(baseline):
         raise UsageError(
-            f"the baseline, {baseline}, is on another topology or precision than is asked for",
-            hint="name a baseline that is on it",
+            f"the baseline, {baseline}, is not on the requested topology and precision",
+            hint="name a baseline that is",
         )
     for side in sides:
         # A row of a document has no file.
@@ -177,8 +179,8 @@ def _require_evidence(sides: Sequence[Side], baseline: Path) -> None:
                 note(f"run {record.run_id}: {text}")
             if examined.contradictions:
                 raise UsageError(
-                    f"run {record.run_id} is not what was measured: {examined.contradictions[0]}",
-                    hint="nothing can be judged by such a record: run it again",
+                    f"run {record.run_id} contradicts what was measured: {examined.contradictions[0]}",
+                    hint="no verdict can be based on such a record: run it again",
                 )
 
 
@@ -188,7 +190,7 @@ def _require_met(comparison: Comparison) -> None:
         measure = next(each for each in comparison.measures if each.name == requirement.measure)
         if measure.higher_is_better != (requirement.bound == "at_least"):
             better = "higher" if measure.higher_is_better else "lower"
-            note(f"{requirement}: it is better when it is {better}, and nothing limits that it gets worse")
+            note(f"{requirement}: it is better when it is {better}, and no bound limits how much worse it gets")
     texts = {
         verdict: [str(each.requirement) for each in comparison.judgments if each.verdict == verdict]
         for verdict in ("not_met", "undecided")
@@ -204,7 +206,7 @@ def _require_met(comparison: Comparison) -> None:
 def _choose_format(output: ComparisonFormat | None, out: Path | None, *, as_json: bool) -> ComparisonFormat:
     suffix = out.suffix.casefold() if out else ""
     if suffix in _PICTURES:
-        raise UsageError(f"--out {out}: a picture is of a curve", hint="add --curve accuracy, or loss")
+        raise UsageError(f"--out {out}: only a curve has a picture", hint="add --curve accuracy, or loss")
     if as_json:
         if output not in (None, "json"):
             raise UsageError(f"--json contradicts --format {output}", hint="give one of the two")

@@ -41,7 +41,7 @@ app = typer.Typer(no_args_is_help=True, help="Check a vendor plugin, or a case, 
 _CERTIFY_TIMEOUT_S: Final = 24 * 3600.0
 """Only a device that hangs needs longer. The user can interrupt earlier."""
 
-_ENDED: Final = "the program was ended before"
+_ENDED: Final = "the program was stopped first"
 
 _STATUSES: Final[Mapping[Verdict, Status]] = {
     "passed": "passed",
@@ -134,10 +134,10 @@ def _compare(entry: PluginEntry, settings: EnvironmentSettings, request: dict[st
             arguments = {**request, "progress": str(progress)}
             outcome = server.call("chipperf.contract.equivalence:certify", arguments, timeout_s=_CERTIFY_TIMEOUT_S)
     if outcome.fault:
-        last_words = f"; its last words: {outcome.output.splitlines()[-1]}" if outcome.output else ""
+        last_words = f"; its last output: {outcome.output.splitlines()[-1]}" if outcome.output else ""
         raise PluginError(
             f"{entry}: the comparison ended early: {outcome.fault}{last_words}",
-            hint="'perf contract run' finds out which part of the plugin is at fault",
+            hint="'perf contract run' finds the part of the plugin that is at fault",
         )
     return outcome.value
 
@@ -280,14 +280,14 @@ def run(
 def _kept(statement: Path | None, entry: PluginEntry) -> dict[str, CheckResult]:
     """Return the results of a run that was ended, by check; none if it left no statement."""
     if statement is None:
-        raise UsageError("--resume belongs to --statement", hint="name the statement of the run that was ended")
+        raise UsageError("--resume belongs to --statement", hint="name the statement of the stopped run")
     if not statement.exists():
         return {}
-    found = read_model(Statement, statement, hint="begin again without --resume")
+    found = read_model(Statement, statement, hint="start again without --resume")
     here = (entry.name, entry.distribution, entry.version, CONTRACT_VERSION, chipperf.__version__)
     there = (found.vendor, found.distribution, found.distribution_version, found.contract_version)
     if here != (*there, found.chipperf_version):
-        raise UsageError(f"{statement} is of another plugin or version", hint="begin again without --resume")
+        raise UsageError(f"{statement} is of another plugin or version", hint="start again without --resume")
     return {
         each.check: CheckResult(
             check=find_check(each.check), status=_STATUSES[each.verdict], message=each.message, seconds=each.seconds

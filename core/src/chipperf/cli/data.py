@@ -65,8 +65,8 @@ def check(
     data = find_case(case).data
     if data.check is None:
         raise UsageError(
-            f"case {case} brings no check of its data",
-            hint="'perf train' reports the first fault of the data that it meets",
+            f"case {case} has no check of its data",
+            hint="'perf train' reports the first fault that it finds in the data",
         )
     require_directory(directory, "name the directory of a dataset")
     with counting_progress("reading the data") as advance:
@@ -80,7 +80,7 @@ def check(
     if not report.ok:
         faults = sum(finding.severity == "error" for finding in report.findings)
         accepted = "" if any_size else "; --any-size accepts other counts than the benchmark's"
-        raise CheckFailed(f"{directory} has {faults} faults", hint=f"put them right before training{accepted}")
+        raise CheckFailed(f"{directory} has {faults} faults", hint=f"correct them before training{accepted}")
 
 
 def _spelled(options: Iterable[str]) -> str:

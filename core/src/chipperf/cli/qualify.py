@@ -67,7 +67,7 @@ def qualify(
         if (software := software_of(find_vendor(state.vendor))) != state.software:
             raise UsageError(
                 f"the qualification in {out} was begun with {state.software}; now there is {software}",
-                hint="what one version showed says nothing of another: qualify again, with another --out",
+                hint="results of one version say nothing about another: qualify again, with another --out",
             )
     else:
         state = _plan(vendor, budget, cases, data, preset, sign)
@@ -126,7 +126,7 @@ def _named(text: str) -> tuple[str, Path]:
 
 def _print_plan(state: Qualification) -> None:
     rows = [(stage.name, stage.state, format_duration(round(stage.allotted_s))) for stage in state.stages]
-    print_table(("stage", "state", "at most, with what earlier stages leave on top"), rows)
+    print_table(("stage", "state", "at most, plus the time that earlier stages leave"), rows)
     suite = state.stage("suite")
     chosen, training_s = fitting(state.candidates, suite.allotted_s, state.start_s)
     count = state.runs or len(chosen)

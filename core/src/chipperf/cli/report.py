@@ -92,7 +92,7 @@ def report(
     beside = runs_beside([run.file for run in chosen], records, baselines)
     view = replace(build_view(records, baseline=baselines), beside=beside)
     for run in view.beside:
-        note(f"run {run.run_id} ({run.state}) is of a row of this report and lies beside its runs, but is not in it")
+        note(f"run {run.run_id} ({run.state}) is of a row of this report and beside its runs, but not in it")
     if out is None:
         if view.convergence:
             note("without --out there is no picture of the convergence curves")
@@ -145,7 +145,7 @@ def _chosen(paths: Sequence[Path], case: str | None, vendor: str | None) -> list
                 chosen.append(stored)
     if not chosen:
         wanted = " ".join(f"{name} {value}" for name, value in (("--case", case), ("--vendor", vendor)) if value)
-        raise UsageError(f"no run is left with {wanted}", hint="leave the option out to see what there is")
+        raise UsageError(f"no run matches {wanted}", hint="leave the option out to see all runs")
     return chosen
 
 

@@ -116,7 +116,7 @@ def _require_all(results: Sequence[FileImport]) -> None:
         listed = ", ".join(f"{count} {outcome}" for outcome, count in counts.items())
         raise CheckFailed(
             f"{counted(len(results), 'file')}: {listed}",
-            hint="what was not understood stands among the remarks of the records, see docs/report.md",
+            hint="the remarks of the records keep what was not understood, see docs/report.md",
         )
 
 

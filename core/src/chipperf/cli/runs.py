@@ -29,7 +29,7 @@ def runs(
     ),
     case: str | None = typer.Option(None, "--case", autocompletion=complete_cases, help="Only runs of this case."),
     vendor: str | None = typer.Option(
-        None, "--vendor", autocompletion=complete_vendors, help="Only this vendor's runs."
+        None, "--vendor", autocompletion=complete_vendors, help="Only runs of this vendor."
     ),
     state: State | None = typer.Option(None, "--state", help="Only runs in this state."),
     verdict: str | None = typer.Option(None, "--verdict", help="Only runs with this verdict, for example converged."),
@@ -121,4 +121,4 @@ def _why_none(rows: list[dict[str, Value]], wanted: dict[str, str]) -> str:
     if not rows:
         return "there are no runs"
     there = [f"{key} {', '.join(sorted({str(row[key]) for row in rows}))}" for key in wanted]
-    return f"of {len(rows)} runs none is such; there are: {'; '.join(there)}"
+    return f"none of {len(rows)} runs matches; there are: {'; '.join(there)}"

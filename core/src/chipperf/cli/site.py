@@ -38,5 +38,5 @@ def site(
     if not has_matplotlib():
         note("no charts, matplotlib is not installed: pip install 'chipperf[plot]'")
     elif made.uncharted:
-        note(f"pages of runs without charts, because there are so many: {made.uncharted}")
+        note(f"pages of runs without charts, because there are too many: {made.uncharted}")
     tell(f"wrote {made.index}, pages of runs: {made.runs}")

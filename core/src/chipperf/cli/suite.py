@@ -55,7 +55,7 @@ def suite(
     The last example is for topologies with several machines: start it on each machine, each with its own --node-rank.
     """
     if retry_failed and not resume:
-        raise UsageError("--retry-failed belongs to --resume", hint="a suite that begins has no failed runs")
+        raise UsageError("--retry-failed belongs to --resume", hint="a new suite has no failed runs")
     plan = plan_suite(file)
     for text in plan.ignored:
         note(text)

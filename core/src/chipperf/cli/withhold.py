@@ -55,7 +55,7 @@ def withhold(
     if out.exists():
         raise UsageError(f"{out} exists", hint="choose another --out; nothing is overwritten")
     if out.resolve() in private.resolve().parents or private.resolve().parent == out.resolve().parent:
-        raise UsageError(f"{private} would lie in or beside what is published", hint="choose another --secrets")
+        raise UsageError(f"{private} would be in or beside the published directory", hint="choose another --secrets")
     record = read_record(run)
     base = _comparable(ratio_to, record)
     result = withholding.withhold(record, fields, reason, keep=keep, ratio_to=base)
@@ -66,11 +66,11 @@ def withhold(
     for path in (private, RunDirectory(out).record):
         typer.echo(f"wrote {path}")
     for field, told in result.also:
-        typer.echo(f"also withheld {field}, which tells of {told}")
+        typer.echo(f"also withheld {field}, which reveals {told}")
     for field, told in result.still_told:
-        note(f"the record still has {field}, which tells of {told}")
+        note(f"the record still has {field}, which reveals {told}")
     if base:
-        note(f"with a ratio, whoever knows the value of run {base.run_id} knows this one's")
+        note(f"with a ratio, anybody who knows the value of run {base.run_id} also knows this one")
 
 
 def reveal(
@@ -122,7 +122,7 @@ def reveal(
             note(f"{committed.field} remains withheld")
     wrong = [f"{each.field}: {each.problem}" for each in revealed if each.problem]
     if wrong:
-        raise CheckFailed("; ".join(wrong), hint="ask for the values of this very record")
+        raise CheckFailed("; ".join(wrong), hint="ask for the values of this record")
     if out is not None:
         withholding.write_secrets(out, content)
         tell(f"wrote {out}")

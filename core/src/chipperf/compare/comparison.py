@@ -120,8 +120,8 @@ def compare_columns(columns: Sequence[Side], *, peak_of: PeakOf = lambda record:
     for column in distinct:
         if len(column.records) > 1 and len(group_repeats(column.records, case)) > 1:
             raise UsageError(
-                f"the runs in {column.source} are no repeats: they differ in more than their seed, or share one",
-                hint="name the runs themselves, each is a column then",
+                f"the runs in {column.source} are not repeats: they differ in more than their seed, or share one",
+                hint="name the runs themselves; each is then a column",
             )
     has_limits = any(not isinstance(column.first.machine_limits, Missing) for column in distinct)
     shown = (column for column in columns_of("comparison") if has_limits or column.kind != "limit")

@@ -94,7 +94,7 @@ def _require_apart(columns: Sequence[Side]) -> None:
         for record in column.records:
             if owners.setdefault(record.run_id, place) != place:
                 raise UsageError(
-                    f"run {record.run_id} is in the baseline and in what is compared with it",
+                    f"run {record.run_id} is on both sides of the comparison",
                     hint="a run says nothing about itself: name other runs",
                 )
 
@@ -127,7 +127,7 @@ def _require_one_source(column: Column, columns: Sequence[Side]) -> None:
             )
         if value <= 0:
             raise UsageError(
-                f"run {record.run_id} has {column.name} {value:g}, to which there is no ratio",
+                f"run {record.run_id} has {column.name} {value:g}, for which there is no ratio",
                 hint="run it again, or leave the requirement out",
             )
         sources.add(path)
@@ -146,7 +146,7 @@ def _judge(requirement: RequiredRatio, comparison: Comparison, place: int) -> Ju
     found, repeats = decide(requirement, cell.interval), (base.repeats, cell.repeats)
     if found == "met" and not SENSIBLE[0] <= cell.ratio <= SENSIBLE[1]:
         raise UsageError(
-            f"{measure.name} of column {place + 1} is {cell.ratio:.4g} times the baseline's, which is no such run",
+            f"{measure.name} of column {place + 1} is {cell.ratio:.4g} times the baseline's, which cannot be right",
             hint="look at both: perf show RUN",
         )
     return Judgment(

@@ -55,7 +55,7 @@ def _no_shared_memory(text: str) -> TrainingError:
     with suppress(OSError):
         text = f"{shutil.disk_usage('/dev/shm').total / 2**20:.4g} MiB in all: {text}"
     return TrainingError(
-        f"shared memory, /dev/shm, has no room for a batch, {text}",
+        f"shared memory, /dev/shm, is too small for a batch, {text}",
         failure_class="shared_memory",
         hint=f"enlarge it, for a container with --shm-size=16g or --ipc=host, {_LESS}",
     )

@@ -455,9 +455,9 @@ class _Tables:
             reason = f"its delimiter row has {len(delimiter)} cells, its header {len(header)}"
             hint = "write as many cells in both"
         else:
-            reason = "it stands in code" if block.kind == "code" else "it stands within another text"
+            reason = "it is in code" if block.kind == "code" else "it is within another text"
             hint = "put a blank line before it, and no more than three spaces before its lines"
-        self._fault(f"this table is no table of Markdown: {reason}", place, hint)
+        self._fault(f"this is not a table in Markdown: {reason}", place, hint)
 
     def _is_html_table(self, block: Block) -> bool:
         if "<table" not in block.text.casefold():

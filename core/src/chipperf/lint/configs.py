@@ -298,7 +298,7 @@ def read_configs(path: Path) -> ConfigDirectory:
                 config = Config(path=file, topology=topology, values=values, unread=unread, switches=switches)
                 configs.append(config)
         elif file.name.startswith("config_") and not file.suffix:
-            unreadable[file] = "its name does not end in .py, so that nothing loads it"
+            unreadable[file] = "its name does not end in .py, so nothing loads it"
     return ConfigDirectory(
         path=path,
         configs=tuple(configs),

@@ -97,13 +97,15 @@ class LintedDocument:
     def need_vendor(self) -> str:
         """Return the vendor, or raise :class:`NotChecked`."""
         if self.vendor is None:
-            raise NotChecked("nothing tells whose report it is: --vendor NAME")
+            raise NotChecked("the report does not name its vendor: --vendor NAME")
         return self.vendor
 
     def need_case(self) -> Case:
         """Return the case, or raise :class:`NotChecked`."""
         if self.case is None:
-            lacking = f"case {self.case_name!r} is not installed" if self.case_name else "nothing tells the case"
+            lacking = (
+                f"case {self.case_name!r} is not installed" if self.case_name else "the report does not name its case"
+            )
             raise NotChecked(lacking)
         return self.case
 
@@ -137,7 +139,7 @@ class LintedDocument:
         """Return the base values, or raise :class:`NotChecked`."""
         if base := self.base:
             return base
-        lacking = f"case {self.case_name!r} is not installed" if self.case_name else "nothing tells the case"
+        lacking = f"case {self.case_name!r} is not installed" if self.case_name else "the report does not name its case"
         raise NotChecked(f"{lacking}, and no base configuration is in its tree")
 
     def need_target(self) -> Target:

@@ -219,7 +219,7 @@ def _row(table: dict[str, Any], shared_notes: tuple[str, ...], place: str) -> tu
         if not isinstance(setting, dict) or set(setting) != _SETTING_KEYS:
             raise PluginError(f"{place}: {key} is not a value with its reason", hint=_SETTING)
         if not isinstance(setting["value"], bool | int | float | str):
-            fault = "the value is neither a number, a truth value nor a text"
+            fault = "the value is not a number, boolean or string"
             raise PluginError(f"{place}: {key}: {fault}", hint=_SETTING)
         if not _is_text(setting["reason"]):
             raise PluginError(f"{place}: {key}: the reason is not a text", hint=_SETTING)

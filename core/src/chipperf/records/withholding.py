@@ -154,8 +154,8 @@ def withhold(
                 values[by] = _replace(content, by, reason)
             except UsageError as error:
                 raise UsageError(
-                    f"{path} cannot be withheld: {by} tells it, which every record needs",
-                    hint=f"publish both, or accept that it is told with --keep {by.removeprefix('$.')}",
+                    f"{path} cannot be withheld: {by} reveals it, and every record needs that field",
+                    hint=f"publish both, or accept with --keep {by.removeprefix('$.')} that it is revealed",
                 ) from error
             also.append((by, path))
     made = [Secret(field=path, value=value, salt=secrets.token_hex(_SALT_BYTES)) for path, value in values.items()]
@@ -255,7 +255,7 @@ def write_secrets(file: Path, content: Secrets) -> None:
             opened.flush()
             os.fsync(opened.fileno())
     except FileExistsError as error:
-        raise UsageError(f"{file} exists", hint="choose another file; salts that are lost prove nothing") from error
+        raise UsageError(f"{file} exists", hint="choose another file; lost salts cannot be replaced") from error
     except OSError as error:
         raise UsageError(f"cannot write {file}: {error.strerror}", hint="choose another file") from error
 

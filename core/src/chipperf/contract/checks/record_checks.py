@@ -56,7 +56,7 @@ def record_is_valid(subject: PluginUnderTest) -> None:
         raise NotRun(f"the device lacks an operator of training, see N1: {failure.message}")
     require(
         record.status.state == "completed",
-        f"the run {record.status.state}: {failure.message if failure else 'no reason given'}; its last words: {words}",
+        f"the run {record.status.state}: {failure.message if failure else 'no reason given'}; its last output: {words}",
     )
     text = directory.record.read_text(encoding="utf-8")
     require(
