@@ -138,7 +138,7 @@ class ProbedDevice:
         pci_bus_id: Address on the PCI bus, the same for the runtime [D7].
         total_bytes: Capacity [D7].
         part: What part of a card it is, for example ``slice 25%``, or ``None`` for a whole card [D7]. Core puts it
-            into the name, so that nothing takes the device for the card.
+            into the name, so that it is never mistaken for the whole card.
     """
 
     index: int
@@ -422,10 +422,9 @@ class ToolCommand:
     """A call of a management tool that the plugin parses or that shows its sensors; it changes no device [A10].
 
     Attributes:
-        name: Name of the recording, for example ``acme-smi-query`` [A10].
-        argv: The tool and its arguments [A10].
+        name: Name of the recording, for example ``acme-smi-query`` [A10]. argv: The tool and its arguments [A10].
         private_patterns: Regular expressions for private text in the output, such as serial numbers [A10]. Core
-            replaces what they match, UUIDs and the host's name.
+        replaces every match, UUIDs and the host's name.
     """
 
     name: str
