@@ -147,7 +147,7 @@ def _is_held(path: PurePosixPath, manifest: BundleManifest) -> bool:
 
 
 def name_key(name: str) -> str:
-    """Return what is equal for names that some file systems do not tell apart: by case, or by composed letters."""
+    """Return what is equal for names that some file systems do not distinguish: by case, or by composed letters."""
     return unicodedata.normalize("NFKC", name).casefold()
 
 

@@ -91,7 +91,7 @@ class Scaling:
 class Comparison:
     """A comparison of runs of one case. ``names``, ``outcomes`` and ``scaling`` have an entry for every column.
 
-    ``scaling`` is ``None`` for a column that is no scaling pair with a column of fewer devices. ``judgments`` are of
+    ``scaling`` is ``None`` for a column that forms no scaling pair with a column of fewer devices. ``judgments`` are of
     what was required, see :func:`chipperf.compare.gate.judge`.
     """
 

@@ -178,8 +178,8 @@ def enough_repeats(
 ) -> tuple[int, int] | None:
     """Return numbers of repeats that are likely to decide, or ``None`` if more than :data:`MOST_REPEATS` would be.
 
-    An interval's half shrinks with the root of the number of repeats. Without an interval, nothing is known of the
-    spread, and the numbers are the least that tell something of it.
+    An interval's half shrinks with the root of the number of repeats. Without an interval, nothing is known about the
+    spread, and the numbers are the smallest that show something of it.
     """
     if interval is None:
         return _at_least(repeats, 1.0)

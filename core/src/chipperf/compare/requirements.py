@@ -50,7 +50,7 @@ class Judgment:
     Attributes:
         column: Column that is judged, from 1. Column 1 is the baseline.
         interval: ``None`` if one of the two sides has a single value; then the verdict is ``undecided``.
-        verdict: ``met`` if the whole interval keeps the bound, ``not_met`` if none of it does.
+        verdict: ``met`` if the whole interval is within the bound, ``not_met`` if all of it is beyond the bound.
         repeats: Number of runs of the baseline and of the column.
         enough_repeats: The numbers that are likely to decide, see :mod:`chipperf.compare.gate`; ``None`` if the verdict
             is not ``undecided``, or if the ratio is so near to the bound that no sensible number decides.

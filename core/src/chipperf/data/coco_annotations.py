@@ -1,6 +1,6 @@
 """Strict reading of COCO annotation files into columns, and checks for contradictions in the columns.
 
-Only what is read here is checked, trained on and evaluated. Text is no number, and ``1.0`` is a whole one.
+Only what is read here is checked, trained on and evaluated. Text is not a number, and ``1.0`` is a whole number.
 """
 
 from __future__ import annotations

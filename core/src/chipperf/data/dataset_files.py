@@ -54,7 +54,7 @@ def files_below(directory: Path, hidden: list[str] | None = None) -> list[str]:
 
 
 def unlistable(directory: Path, error: OSError) -> DataError:
-    """Return the error for a directory that cannot be listed, with what lies beside it if it is missing."""
+    """Return the error for a directory that cannot be listed; if it is missing, with the names beside it."""
     what = f"cannot list {directory}: {error.strerror}"
     if isinstance(error, FileNotFoundError):
         with suppress(OSError):

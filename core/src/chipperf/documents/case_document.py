@@ -106,7 +106,7 @@ class DocumentRow:
 
     @property
     def target(self) -> float | None:
-        """Target of the result that stands beside it."""
+        """Target that is written beside the result."""
         return self._result("target")
 
     @property
@@ -116,7 +116,7 @@ class DocumentRow:
 
     @property
     def identity(self) -> tuple[str, ...]:
-        """What tells the row from others of its topology: every column but those of measured values."""
+        """What distinguishes the row from others of its topology: every column except those of measured values."""
         return *self.identity_besides_hyperparameters, self.text("fix_hp") or ""
 
     @property

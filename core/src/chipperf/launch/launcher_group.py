@@ -330,7 +330,7 @@ def _meet(launcher: LauncherInfo) -> Channel:
 
 
 def cause_of(reports: Sequence[LauncherReport]) -> LauncherReport:
-    """Return the report that tells why a run ended.
+    """Return the report that says why a run ended.
 
     Reports of the loss of another rank have the lowest priority: a rank that was told to stop is also lost to others.
     """

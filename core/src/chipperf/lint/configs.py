@@ -1,4 +1,4 @@
-"""What a tree knows of a case: the configurations beside a report, and the benchmark's base values and keys.
+"""What a tree contains about a case: the configurations beside a report, and the benchmark's base values and keys.
 
 FlagPerf's Python files are parsed but never run. chipperf's TOML files are read as they are.
 """

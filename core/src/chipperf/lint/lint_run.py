@@ -80,12 +80,12 @@ class Result:
 
     Attributes:
         files: The checked documents.
-        skipped: Markdown files that are no case documents.
+        skipped: Markdown files that are not case documents.
         findings: Findings by file, line and rule.
         unchecked: Rules without evidence.
         rules: The rules that at least one document was checked against.
         checked: Ids of the rules with evidence, by file.
-        unmatched: Findings in baselines that are no more, each with its baseline.
+        unmatched: Findings in baselines that no longer occur, each with its baseline.
         fixed: Number of edits made.
         settings: What settings and baselines turn off or accept, a text for each file.
     """

@@ -161,7 +161,7 @@ class LintedDocument:
             return None
 
     def goal_of(self, row: DocumentRow) -> float | None:
-        """Return what a row's result is to meet: the case's target, otherwise the one beside the result."""
+        """Return the target that a row's result must meet: the case's, otherwise the one beside the result."""
         target = self.asked_target()
         if target is None:
             return row.target
@@ -287,7 +287,7 @@ class Corpus:
 
     @cached_property
     def facts(self) -> Mapping[Hashable, Counter[str]]:
-        """How often each text of a fact stands in a vendor's documents on one accelerator."""
+        """How often each text of a fact occurs in a vendor's documents on one accelerator."""
         found: dict[Hashable, Counter[str]] = defaultdict(Counter)
         for subject in self.subjects:
             for key, fact in subject.document.facts.items():

@@ -267,7 +267,7 @@ class DeviceInfo:
         name: Product name [D7, D8].
         uuid: Unique id, as the probe finds it [D7].
         pci_bus_id: Address on the PCI bus, as the probe finds it [D7].
-        total_bytes: Capacity, as the device tells it [D7, M1].
+        total_bytes: Capacity, as the device reports it [D7, M1].
         part: What part of a card the device is, as the probe finds it [D7].
     """
 
@@ -422,9 +422,10 @@ class ToolCommand:
     """A call of a management tool that the plugin parses or that shows its sensors; it changes no device [A10].
 
     Attributes:
-        name: Name of the recording, for example ``acme-smi-query`` [A10]. argv: The tool and its arguments [A10].
+        name: Name of the recording, for example ``acme-smi-query`` [A10].
+        argv: The tool and its arguments [A10].
         private_patterns: Regular expressions for private text in the output, such as serial numbers [A10]. Core
-        replaces every match, UUIDs and the host's name.
+            replaces every match, UUIDs and the host's name.
     """
 
     name: str

@@ -79,7 +79,7 @@ class Products:
 def read_case_overrides(path: Path, case: str, rank: Rank, device_name: str = "") -> CaseOverrides:
     """Return the hyperparameters that a ``configs.toml`` has for a case, the topology of ``rank`` and a card.
 
-    Without a row, there are no values and a note.
+    Without a row, there are no values, but a note.
     """
     configs = read_case_configs(path)
     note = f"{configs.without_row} of {case} on {rank.topology}: the case's base values apply"

@@ -101,7 +101,7 @@ class Secrets(StrictModel):
 class Withheld:
     """The record to publish and the private values.
 
-    ``also`` has the fields that were withheld because they tell a withheld field, each with that field, and
+    ``also`` has the fields that were withheld because they reveal a withheld field, each with that field, and
     ``still_told`` the fields of the record that still do.
     """
 
@@ -135,8 +135,8 @@ def withhold(
     A field is ``metrics.p_core`` or ``$.metrics.p_core``; a list is emptied. Fields to ``keep`` are not removed unless
     they are named. With a comparable run, ``ratio_to``, the ratio of each named value to this run's value is published.
 
-    Raises:
-        UsageError: A field does not exist, has no value, or is one that every record needs, or such a field tells it;
+    Raises: UsageError: A field does not exist, has no value, or is one that every record needs, or such a field reveals
+    it;
             or there is no reason or no ratio.
     """
     if not reason.strip():

@@ -39,7 +39,7 @@ def job_ranks(per_machine: int, *, machines: int = 1) -> list[Rank]:
 def rank_from_environment(environment: Mapping[str, str] = os.environ) -> Rank:
     """Return this process's rank from the variables of torch's launcher; without a launcher, of a job of one process.
 
-    Variables that are no numbers or contradict each other are a :class:`PluginError`.
+    Variables that are not numbers or contradict each other are a :class:`PluginError`.
     """
     if "RANK" not in environment:
         return Rank()

@@ -139,7 +139,7 @@ def _require_same(planned: Record, described: Record) -> None:
 
 
 def describe_dataset(data: Dataset) -> str:
-    """Return what tells a dataset from others."""
+    """Return what distinguishes a dataset from others."""
     told = "{0.name} with {0.train_samples} samples for training, {0.eval_samples} for evaluation, {0.fingerprint}"
     return told.format(data)
 

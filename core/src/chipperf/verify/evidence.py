@@ -47,7 +47,7 @@ class Examination:
 
 
 def examine(record: Record, directory: Path) -> Examination:
-    """Check a record on its own, and against the files of its run in ``directory`` as far as they are there."""
+    """Check a record on its own, and against the files of its run that exist in ``directory``."""
     found, run = Examination(), RunDirectory(directory)
     case = None
     with suppress(PerfError):
