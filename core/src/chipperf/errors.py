@@ -133,7 +133,7 @@ def with_addresses(text: str) -> str:
 def did_you_mean(name: str, known: Iterable[str], likeness: float = 0.6) -> str:
     """Return `` (did you mean 'x'?)`` for the known name nearest to ``name``, or an empty string if none is near.
 
-    People seldom mistype the first letter of a name: a name with another one has to be very near, because a device
+    People rarely mistype the first letter of a name: a name with another one has to be very near, because a device
     ``xpu`` is not a ``cpu``.
     """
     for nearest in difflib.get_close_matches(name, sorted(known), n=3, cutoff=likeness):
