@@ -50,7 +50,7 @@ def record_is_valid(subject: PluginUnderTest) -> None:
     try:
         record = read_record(directory.record)
     except PerfError as error:
-        fail(f"the run's record cannot be read: {error.message}; the run's last words: {words}")
+        fail(f"the run's record cannot be read: {error.message}; the run's last output: {words}")
     failure = record.status.failure
     if failure and failure.failure_class == NotImplementedError.__name__:
         raise NotRun(f"the device lacks an operator of training, see N1: {failure.message}")
