@@ -144,7 +144,7 @@ def test_stored_text_is_translated_with_its_values() -> None:
     [
         (
             "bf16 was requested and bf16 declared, but training computes in fp32 at its end: matmul",
-            "请求 bf16，声明 bf16，但训练以 fp32（训练结束时） 计算：matmul",
+            "请求的精度为 bf16，声明为 bf16，但训练实际的计算精度为 fp32（训练结束时）：matmul",
         ),
         (
             "not reached within the budget of 30m: best 2.91 in epoch 3, target 2.85",

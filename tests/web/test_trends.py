@@ -93,7 +93,7 @@ def test_page_has_the_trend_with_its_steps_in_both_languages(tmp_path):
     assert "▼ p_core ×0.944" in section
     assert "<strong>&lt;570&gt;</strong>" in section
     assert "<svg" in section
-    for words in ("随时间的变化", "Over time", "steps: 1", "阶跃：1"):
+    for words in ("随时间的变化", "Over time", "steps: 1", "跳变：1"):
         assert words in text
 
 
