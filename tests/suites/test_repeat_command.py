@@ -32,6 +32,7 @@ def test_every_repeat_has_its_directory_and_its_seed(fake: FakeTraining) -> None
     assert summary["metrics"]["p_train"]["values"] == [1007.0, 1008.0, 1009.0]
     assert summary["metrics"]["p_train"]["value"] == 1008.0
     assert "p_train" in process.stdout
+    assert "images/s" in process.stdout
     assert "median of 3 completed runs" in process.stdout
     assert "repeat-2 of 3: seed 8" in process.stderr
 

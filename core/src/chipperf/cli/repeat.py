@@ -9,14 +9,11 @@ import typer
 
 from chipperf.cli.command_options import typed_parameters
 from chipperf.cli.output import print_table, tell
-from chipperf.documents.document_identity import installed_cases
-from chipperf.documents.format import in_unit, marker
+from chipperf.cli.values import shown, shown_unit
 from chipperf.errors import TrainingError, UsageError
 from chipperf.launch.options import TrainOptions, check_options
 from chipperf.launch.sequence import TRAIN_COMMAND, ProcessSequence, require_torch
-from chipperf.records.columns import Unit
 from chipperf.records.repeats import ENOUGH_REPEATS, REPEATS_FILE, RepeatedRun, Repeats, repeat_seeds, summarize_repeats
-from chipperf.records.schema import Missing, Number
 from chipperf.run.directory import RunDirectory
 from chipperf.suites.execution import state_after
 from chipperf.suites.suite_plan import option_arguments
@@ -67,21 +64,13 @@ def repeat_training(context: typer.Context, options: TrainOptions, *, count: int
         )
 
 
-def shown(value: Number, unit: Unit, case_name: str) -> str:
-    """Return a value of an aggregate as table text. The file has the reason if the value is missing."""
-    case = installed_cases().get(case_name)
-    lower = case is not None and case.lower_is_better
-    text = in_unit(value, unit, as_percent=not lower, round_up=lower)
-    return str(marker(Missing(missing=text.missing))) if isinstance(text, Missing) else text
-
-
 def _print_repeats(repeats: Repeats) -> None:
     print_table(
         ["metric", "unit", "result", "lowest", "highest", "runs"],
         [
             [
                 name,
-                "" if one.unit == "fraction" else one.unit,
+                shown_unit(one.unit, repeats.case),
                 *(shown(each, one.unit, repeats.case) for each in (one.value, one.lowest, one.highest)),
                 len(one.values),
             ]

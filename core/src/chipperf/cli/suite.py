@@ -12,7 +12,7 @@ import typer
 from chipperf.cli.command_options import JSON_OPTION, typed_parameters
 from chipperf.cli.live import describe_end, suite_progress
 from chipperf.cli.output import note, print_json, print_table, tell
-from chipperf.cli.repeat import shown
+from chipperf.cli.values import shown, shown_unit
 from chipperf.errors import TrainingError, UsageError
 from chipperf.launch.sequence import ProcessSequence, require_torch
 from chipperf.records.columns import columns_of
@@ -127,7 +127,8 @@ def _print_summary(summaries: Mapping[str, Repeats]) -> None:
     )
     statistics = {one.statistic.replace("_", " ") for each in summaries.values() for one in each.metrics.values()}
     which = " or ".join(sorted(statistics))
-    typer.echo(f"values: {which} of completed runs, with lowest and highest; throughput in samples/s")
+    units = " or ".join(sorted({shown_unit("samples/s", repeats.case) for repeats in summaries.values()}))
+    typer.echo(f"values: {which} of completed runs, with lowest and highest; throughput in {units}")
 
 
 def _cell(repeats: Repeats, metric: str) -> str:

@@ -279,6 +279,8 @@ def _print_failure(result: JobResult, failure: Failure) -> None:
 
 
 def _print_summary(record: Record) -> None:
+    from chipperf.cli.values import shown_unit
+
     typer.echo(f"{'ended':>12}  {_why_ended(record)}")
     for column in columns_of("summary"):
         value, windows = column.value(record), column.throughput(record)
@@ -287,8 +289,9 @@ def _print_summary(record: Record) -> None:
         elif column.unit == "fraction":
             text = quality_text(value, lower=lower_is_better(record.case))
         else:
-            spread = f", IQR {windows.iqr:.2g} {column.unit}, {len(windows.windows)} windows" if windows else ""
-            text = f"{value:.4g} {column.unit}{spread}"
+            unit = shown_unit(column.unit, record.case.name)
+            spread = f", IQR {windows.iqr:.2g} {unit}, {len(windows.windows)} windows" if windows else ""
+            text = f"{value:.4g} {unit}{spread}"
         name = record.case.metric if column.unit == "fraction" else column.field.rpartition(".")[2].removesuffix("_s")
         typer.echo(f"{name:>12}  {text}")
     for warning in record.warnings:
