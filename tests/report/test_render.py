@@ -222,7 +222,7 @@ def test_a_measured_precision_other_than_the_declared_one_is_noted():
     found = {"precision__measured_convolution": "bf16", "precision__measured_products": products}
     assert noted(rendered(make_record(**found)), "fp32", "实测的计算精度为 bf16")
     absent = {**found, "precision__measured_convolution": NOT_APPLICABLE}
-    assert not noted(rendered(make_record(**absent)), "实测的乘积精度")
+    assert not noted(rendered(make_record(**absent)), "实测的计算精度")
 
 
 def test_skipped_steps_are_evidence():
