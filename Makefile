@@ -25,8 +25,8 @@ help:
 
 setup: $(INSTALLED) ## install core, plugins and development tools into .venv
 
-# A machine on which somebody tries this is seldom idle: threads that spin while they wait would make it many times slower.
-demo: $(DEMO) ## train MobileNetV2 on the CPU and write its report, in minutes; TORCH_INDEX=URL of builds of torch for the CPU
+# A machine on which somebody tries this is rarely idle: threads that spin while they wait would make it many times slower.
+demo: $(DEMO) ## train MobileNetV2 on the CPU and write its report, in minutes; TORCH_INDEX=URL is an index of CPU builds of torch
 	@echo 'training MobileNetV2 on the CPU with sample data, until it meets its target: minutes'
 	@run=demo/run-$$(date +%Y%m%d-%H%M%S) && \
 	OMP_WAIT_POLICY=passive $(BIN)/perf train mobilenetv2 --vendor cpu --preset demo --out $$run && \
@@ -39,35 +39,36 @@ demo: $(DEMO) ## train MobileNetV2 on the CPU and write its report, in minutes; 
 test: $(INSTALLED) ## run all tests; PYTEST_ARGS="-m 'not slow'" leaves out the slow ones
 	env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
-DOCUMENTS := README.md CONTRIBUTING.md SECURITY.md CHANGELOG.md changelog.d docs $(addsuffix README.md,$(PLUGINS))
+SPELLED := README.md CONTRIBUTING.md SECURITY.md CHANGELOG.md Makefile pyproject.toml \
+	changelog.d docs docker core/README.md core/src plugins tests benchmarks card
 
 lint: $(INSTALLED) ## check style, types, spelling, the direction of imports, the hosted workflow and the Dockerfiles
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy core/src $(addsuffix src,$(PLUGINS)) benchmarks card
 	$(BIN)/lint-imports --no-cache --no-logo
-	$(BIN)/codespell -D - -D docs/words.txt $(DOCUMENTS)
+	$(BIN)/codespell -D - -D docs/words.txt $(SPELLED)
 	$(BIN)/zizmor --offline --no-progress --strict-collection .github
 	$(BIN)/hadolint docker/*
 
-format: $(INSTALLED) ## put style right
+format: $(INSTALLED) ## correct style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 bench: $(INSTALLED) ## measure speed against plain loops, side by side
 	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
 
-card: $(INSTALLED) ## show on an accelerator what cannot be shown without one, in 9 minutes; CARD_ARGS="--vendor NAME"
+card: $(INSTALLED) ## make the checks that need an accelerator, in 9 minutes; CARD_ARGS="--vendor NAME"
 	$(BIN)/python card/card.py $(CARD_ARGS)
 
-mutants: $(INSTALLED) ## hold every broken plugin to the contract; GENERATED_ARGS="--only perf_seed --sample 20" for a part
+mutants: $(INSTALLED) ## check every broken plugin against the contract; GENERATED_ARGS="--only perf_seed --sample 20" for a part
 	PYTHONPATH=tests:tests/accelerator $(BIN)/python -m mutants.trial
 	PYTHONPATH=tests:tests/accelerator $(BIN)/python -m mutants.generated_trial $(GENERATED_ARGS)
 
-faults: $(INSTALLED) ## disturb real runs in every known way and print what came of each as a table
+faults: $(INSTALLED) ## disturb real runs in every known way and print the results as a table
 	PYTHONPATH=tests:tests/accelerator $(BIN)/python -m faults.table
 
-docs: $(INSTALLED) ## write the generated pages again, then build the site
+docs: $(INSTALLED) ## regenerate the generated pages, then build the site
 	for script in docs/generate_*.py; do $(BIN)/python $$script || exit 1; done
 	$(MAKE) site
 

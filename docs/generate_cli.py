@@ -22,7 +22,7 @@ INTRODUCTION = """\
 `python docs/generate_cli.py` makes this page from the help of the commands. `perf COMMAND --help` prints the same.
 
 [Exit codes](../README.md#exit-codes) are the same for all commands. Every command takes `-h`, `-q` (print results,
-warnings and errors only) and `-v` (print the traceback behind an error too).
+warnings and errors only) and `-v` (also print the traceback behind an error).
 """
 
 

@@ -33,7 +33,8 @@ VENDOR_INTRODUCTION = """\
 ## Vendor hooks
 
 A run binds exactly one vendor. A hook is optional unless its text says *required*. The text of an optional hook says
-what core does without it. In brackets stand the checks of the [contract](contract.md#promises) behind a sentence.
+what core does without it. The checks of the [contract](contract.md#promises) that hold a plugin to a sentence are in
+brackets.
 
 The examples use `torch.accelerator`. Every backend has it from torch 2.6 on, and its memory from 2.9 on; in older
 versions, use torch's module for the device type.

@@ -22,7 +22,7 @@ EPOCHS = 12
 
 
 class JumpingClock:
-    """The machine's clock, set to and fro by a day."""
+    """The machine's clock, set back and forth by a day."""
 
     def __init__(self) -> None:
         self._time = time.time

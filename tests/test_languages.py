@@ -72,7 +72,7 @@ def texts() -> frozenset[tuple[str, str]]:
 
 
 OF_AN_IMPORT = ("the log has", "the last ")
-"""Beginnings of what is told of an imported log, in the words of its keys."""
+"""First words of what is said about an imported log, in the words of its keys."""
 
 TRANSLATED = [language for language in LANGUAGES if language != ENGLISH]
 

@@ -1,4 +1,4 @@
-"""Building and caching the simulated accelerator's backend, with a made-up compiler."""
+"""Building and caching the simulated accelerator's backend, with a fake compiler."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 COMPILER = """#!/bin/sh
-if [ "$1" = --version ]; then echo "made-up 1.0"; exit; fi
+if [ "$1" = --version ]; then echo "fake 1.0"; exit; fi
 echo call >> "$0.calls"
 while [ "$1" != -o ]; do shift; done
 sleep 0.1

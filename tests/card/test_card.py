@@ -1,4 +1,4 @@
-"""``make card``: its parts on made-up commands, and its plan; nothing here trains."""
+"""``make card``: its parts on fake commands, and its plan; nothing here trains."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ def test_case_without_a_check_says_so(invoke: Invoke, tmp_path: Path, monkeypatc
 
     ended = invoke("data", "check", "sums", tmp_path)
     assert ended.code == 2
-    assert "case sums brings no check of its data" in ended.err
+    assert "case sums has no check of its data" in ended.err
     ended = invoke("data", "sample", "--case", "sums")
     assert ended.code == 2
     assert "case sums has no sample dataset" in ended.err

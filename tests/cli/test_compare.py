@@ -338,7 +338,7 @@ def test_gate_refuses_a_baseline_that_the_filter_leaves_out(invoke: Invoke, writ
     ended = invoke("compare", "base", "a", "b", "--precision", "amp", "--at-least", "p_core=0.97")
 
     assert ended.code == 2
-    assert "the baseline, base, is on another topology or precision" in ended.err
+    assert "the baseline, base, is not on the requested topology and precision" in ended.err
 
 
 def test_gate_refuses_a_run_that_its_evidence_contradicts(invoke: Invoke, write: Write) -> None:
@@ -348,7 +348,7 @@ def test_gate_refuses_a_run_that_its_evidence_contradicts(invoke: Invoke, write:
     ended = invoke("compare", "base", "run", "--at-least", "p_core=0.97")
 
     assert ended.code == 2
-    assert "run run is not what was measured: events.jsonl was changed after the run ended" in ended.err
+    assert "run run contradicts what was measured: events.jsonl was changed after the run ended" in ended.err
 
 
 @pytest.mark.parametrize(
@@ -372,4 +372,4 @@ def test_gate_refuses_what_cannot_be_meant(
 def test_a_bound_of_what_is_better_is_noted(invoke: Invoke, write: Write, bound: str, metric: str) -> None:
     ended = invoke("compare", write("base", **BASE), write("run", **SAME), bound, f"{metric}=1.05")
 
-    assert "nothing limits that it gets worse" in ended.err
+    assert "no bound limits how much worse it gets" in ended.err

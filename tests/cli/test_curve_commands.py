@@ -192,14 +192,14 @@ def test_compare_says_which_axis_it_took_and_why(invoke: Invoke, run: Callable[.
 @pytest.mark.parametrize(
     ("arguments", "code", "error"),
     [
-        (("--out", "c.svg"), 2, "--out c.svg: a picture is of a curve"),
+        (("--out", "c.svg"), 2, "--out c.svg: only a curve has a picture"),
         (("--out", "none/c.md"), 2, "none is not a directory"),
         (("--json", "--format", "csv"), 2, "--json contradicts --format csv"),
         (("--curve", "loss", "--format", "markdown"), 2, "--format markdown does not apply to a curve"),
         (("--topology", "9x9"), 2, "no run or row is on this topology"),
         (("--axis", "step"), 2, "--axis belongs to a curve"),
-        (("--curve", "loss", "--out", "c.jpg"), 2, "neither .svg, .png nor .csv"),
-        (("--curve", "loss", "--out", "c"), 2, "neither .svg, .png nor .csv"),
+        (("--curve", "loss", "--out", "c.jpg"), 2, "does not end in .svg, .png or .csv"),
+        (("--curve", "loss", "--out", "c"), 2, "does not end in .svg, .png or .csv"),
         (("--curve", "loss", "--out", "none/c.svg"), 2, "none is not a directory"),
         (("--curve", "loss", "--out", "/proc/c.svg"), 1, "cannot write /proc/c.svg"),
         (("--curve", "loss", "--axis", "time"), 2, "no time axis"),

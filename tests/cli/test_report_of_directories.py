@@ -65,7 +65,7 @@ def test_record_that_is_shown_is_read_once(
     [
         ((), "several cases: mobilenetv2, resnet50", "--case"),
         (("--case", "resnet50"), "several vendors: cpu, metax", "--vendor"),
-        (("--case", "detr"), "no run is left with --case detr", "leave the option out"),
+        (("--case", "detr"), "no run matches --case detr", "leave the option out"),
     ],
 )
 def test_what_is_no_single_report_says_how_to_choose(

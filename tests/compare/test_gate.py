@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from chipperf.compare.comparison import compare_columns
 from chipperf.compare.gate import decide, enough_repeats, judge
-from chipperf.compare.requirements import MOST_REPEATS, RequiredRatio, describe_judgement, parse_requirements
+from chipperf.compare.requirements import MOST_REPEATS, RequiredRatio, describe_judgment, parse_requirements
 from chipperf.compare.sides import Side
 from chipperf.errors import UsageError
 from chipperf.records.intervals import Interval
@@ -87,8 +87,8 @@ def test_single_values_decide_nothing_and_three_repeats_do():
     (repeated,) = judged(repeats(3, "a"), repeats(3, "b", **heavier), MOST)
 
     assert (single.verdict, single.interval, single.enough_repeats) == ("undecided", None, (3, 3))
-    assert "not decidable: more repeats" in describe_judgement(single)
-    assert "at least 3 repeats of the baseline and 3 of the run; there are 1 and 1" in describe_judgement(single)
+    assert "not decidable: more repeats" in describe_judgment(single)
+    assert "at least 3 repeats of the baseline and 3 of the run; there are 1 and 1" in describe_judgment(single)
     assert repeated.verdict == "not_met"
 
 
@@ -114,8 +114,8 @@ def test_one_run_is_said_to_tell_nothing_of_others():
     (found,) = judged(run("base"), run())
     (repeated,) = judged(repeats(3, "a"), repeats(3, "b"))
 
-    assert "one run says nothing about other runs" in describe_judgement(found)
-    assert "one run" not in describe_judgement(repeated)
+    assert "one run says nothing about other runs" in describe_judgment(found)
+    assert "one run" not in describe_judgment(repeated)
 
 
 @pytest.mark.parametrize(
@@ -168,7 +168,7 @@ def test_peaks_of_memory_that_were_read_in_two_ways_are_refused():
 def test_a_run_is_no_baseline_of_its_own():
     with pytest.raises(UsageError, match="the baseline and the run are the same record"):
         judged(run(), run())
-    with pytest.raises(UsageError, match="run run is in the baseline and in what is compared with it"):
+    with pytest.raises(UsageError, match="run run is on both sides of the comparison"):
         judged(run(), run(warnings=["edited"]))
 
 
@@ -229,6 +229,6 @@ def test_a_copy_under_another_name_is_refused():
     ("rate", "requirement"), [(1e6, LEAST), (1.0, RequiredRatio(measure="p_core", bound="at_most", ratio=1.05))]
 )
 def test_a_ratio_of_something_else_than_the_baseline_does_not_pass(rate, requirement):
-    with pytest.raises(UsageError, match="times the baseline's, which is no such run"):
+    with pytest.raises(UsageError, match="times the baseline's, which cannot be right"):
         judged(run("base"), run(**core(rate)), requirement)
     assert judged(run("base"), run(**core(1.0)))[0].verdict == "not_met"

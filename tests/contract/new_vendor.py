@@ -1,6 +1,6 @@
 """A vendor without cards: what ``perf plugins new`` makes, found through a hand-written dist-info.
 
-Its metadata require nothing, which fails check A3; whatever else is static it fulfils.
+Its metadata require nothing, which fails check A3; whatever else is static it fulfills.
 """
 
 from __future__ import annotations

@@ -213,7 +213,7 @@ def test_ended_program_writes_what_it_found(contract, vendor, tmp_path, monkeypa
 
     found = Statement.model_validate_json(path.read_text(encoding="utf-8"))
     verdicts = {result.check: (result.verdict, result.message) for result in found.results}
-    unfinished = ("not_run", "the program was ended before")
+    unfinished = ("not_run", "the program was stopped first")
     assert verdicts == {PASSING: ("passed", ""), FAILING: unfinished, NEEDS_DEVICE: unfinished}
     assert not any(claim.claimed for claim in found.levels)
     assert ended.code == 143
@@ -424,7 +424,7 @@ def test_pytest_ends_at_once_if_a_waiver_matches_nothing(run_pytest, tmp_path):
     ended = run_pytest(*SUITE, "--perf-vendor", "cpu", "--perf-waivers", waivers)
 
     assert ended.returncode == 4
-    assert "a waiver matches nothing: there is no check 'A99' (did you mean 'A9'?)" in ended.stderr
+    assert "a waiver matches no check: there is no check 'A99' (did you mean 'A9'?)" in ended.stderr
 
 
 def test_pytest_of_another_project_is_left_alone(run_pytest):

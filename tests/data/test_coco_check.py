@@ -228,7 +228,7 @@ def test_what_is_no_regular_file_is_refused_and_not_waited_for(dataset, full):
         os.mkfifo(path)
     report = check_coco(dataset, full=full)
     messages = [finding.message for finding in report.findings]
-    assert sum(message.endswith("is no regular file") for message in messages) == 3
+    assert sum(message.endswith("is not a regular file") for message in messages) == 3
 
 
 @pytest.mark.parametrize("area", [-1, -0.5, 2e10])

@@ -120,7 +120,7 @@ def messages(root):
 def test_one_class_is_an_error_and_a_level_between_is_explained(tmp_path, level, explained):
     paths = [f"train/animals/{level}1.jpg", f"train/animals/{level.replace('1', '2')}2.jpg"]
     root = make_tree(tmp_path, [*paths, f"val/animals/{level}1.jpg"])
-    with pytest.raises(DataError, match="train has one class, 'animals', where a classification needs two") as caught:
+    with pytest.raises(DataError, match="train has one class, 'animals', but a classification needs two") as caught:
         scan_imagefolder(root)
     assert caught.value.message == messages(root)["one-class"]
     assert caught.value.message.endswith(explained or "needs two")
@@ -131,7 +131,7 @@ def test_level_between_several_classes_and_images_is_a_warning(tmp_path):
     root = make_tree(tmp_path, tree)
     assert len(scan_imagefolder(root).train) == 4
     assert (
-        "all images of 2 classes lie in directories within them, which are not told apart: a, b"
+        "all images of 2 classes lie in directories within them, which are not distinguished: a, b"
         in (messages(root)["nested-class"])
     )
 
@@ -165,7 +165,7 @@ def test_fifo_is_refused_and_not_waited_for(tmp_path):
     root = make_tree(tmp_path, ["train/b/1.jpg", "val/a/1.jpg", "val/b/1.jpg"])
     (root / "train/a").mkdir()
     os.mkfifo(root / "train/a/1.jpg")
-    assert f"{root / 'train/a/1.jpg'}: is no regular file" in messages(root)["unreadable"]
+    assert f"{root / 'train/a/1.jpg'}: is not a regular file" in messages(root)["unreadable"]
 
 
 PATHS = [

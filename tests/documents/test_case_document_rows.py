@@ -77,7 +77,7 @@ def test_table_with_a_row_for_each_metric_is_a_fault_of_a_report_and_no_report_b
     assert faults(document) == ([(5, "a table with a row for each metric is not read")] if is_beside_another else [])
 
 
-LOST = "this table is no table of Markdown: "
+LOST = "this is not a table in Markdown: "
 
 
 @pytest.mark.parametrize(
@@ -88,9 +88,9 @@ LOST = "this table is no table of Markdown: "
         (["text", HEADER, ROW], 2, LOST + "it has no delimiter row"),
         ([line.replace("|", "｜") for line in (HEADER, DELIMITER, ROW)], 1, LOST + "its bars are full-width"),
         ([HEADER.replace("|", "｜"), DELIMITER, ROW], 1, LOST + "its bars are full-width"),
-        (["    " + line for line in (HEADER, DELIMITER, ROW)], 1, LOST + "it stands in code"),
-        (["```", HEADER, DELIMITER, ROW, "```"], 2, LOST + "it stands in code"),
-        (["<div>", HEADER, DELIMITER, ROW, "</div>"], 2, LOST + "it stands within another text"),
+        (["    " + line for line in (HEADER, DELIMITER, ROW)], 1, LOST + "it is in code"),
+        (["```", HEADER, DELIMITER, ROW, "```"], 2, LOST + "it is in code"),
+        (["<div>", HEADER, DELIMITER, ROW, "</div>"], 2, LOST + "it is within another text"),
         (
             [HEADER.replace("配置", "卡"), DELIMITER, ROW],
             1,

@@ -104,7 +104,7 @@ def test_memory_is_converted_from_its_unit(text, header, used, total, unit):
     [
         ("bs=64 lr=0.3", {"bs": 64, "lr": 0.3}, []),
         ("bs = 64 lr = 0.3, wd=1", {"bs": 64, "lr": 0.3, "wd": 1}, []),
-        ("LBS=8, checkpointing = True", {"LBS": 8, "checkpointing": "True"}, []),
+        ("LBS=8, checkpointing = True", {"LBS": 8, "checkpointing": "True"}, []),  # codespell:ignore checkpointing
         ("bs=64 like base", {"bs": "64 like base"}, []),
         ("the base", {}, ["the base"]),
     ],

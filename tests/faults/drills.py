@@ -278,7 +278,7 @@ DRILLS = (
         needs="small disk",
     ),
     Drill(
-        fault="the clock jumps by a day, to and fro",
+        fault="the clock jumps by a day, back and forth",
         arguments=("--max-steps", 12),
         environment={"DRILL_FAULT": "clock"},
         state="completed",

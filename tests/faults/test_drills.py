@@ -63,7 +63,7 @@ def test_device_without_memory_says_what_to_lower(tmp_path: Path, image_folder: 
 @pytest.mark.slow
 def test_clock_that_jumps_changes_no_time(tmp_path: Path, image_folder: Path) -> None:
     """Slow: a real run."""
-    drilled(BY_NAME["the clock jumps by a day, to and fro"], tmp_path, image_folder)
+    drilled(BY_NAME["the clock jumps by a day, back and forth"], tmp_path, image_folder)
 
     metrics = read_record(tmp_path / "run").metrics
     assert isinstance(metrics.e2e_time_s, float)
@@ -78,7 +78,7 @@ def test_directory_that_is_deleted_ends_the_run(tmp_path: Path, image_folder: Pa
     """Slow: a real run."""
     outcome = drilled(BY_NAME["the run's directory is deleted"], tmp_path, image_folder)
 
-    assert "was deleted while the run was going on" in outcome.complaints
+    assert "was deleted during the run" in outcome.complaints
     assert not (tmp_path / "run").exists()
 
 

@@ -94,5 +94,5 @@ def imported(text: str, **options: Any) -> Import:
 
 
 def facts_of(result: Import) -> list[dict[str, Any]]:
-    """Return what the records say, without what every import makes anew."""
+    """Return what the records say, without what every import makes again."""
     return [each.record.model_dump(exclude={"run_id", "created_at"}) for each in result.records]

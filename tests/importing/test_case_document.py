@@ -392,10 +392,10 @@ def test_memory_in_the_unit_of_the_legend(written, used):
 @pytest.mark.parametrize(
     ("label", "reason"),
     [
-        ("A1 (1x8) (1x1)", "several topologies stand in its brackets"),
-        ("A1 one machine, eight cards (1x1)", "its words say another topology than 1x1"),
-        ("A1 single node, 8 GPUs (1x1)", "its words say another topology than 1x1"),
-        ("A1单机8卡（2x8）", "its words say another topology than 2x8"),
+        ("A1 (1x8) (1x1)", "there are several topologies in its brackets"),
+        ("A1 one machine, eight cards (1x1)", "its words name a different topology than 1x1"),
+        ("A1 single node, 8 GPUs (1x1)", "its words name a different topology than 1x1"),
+        ("A1单机8卡（2x8）", "its words name a different topology than 2x8"),
     ],
 )
 def test_row_whose_topology_is_contradicted_is_not_imported(label, reason):

@@ -148,7 +148,7 @@ def test_launcher_of_the_same_number_does_not_disturb_a_run_that_has_begun(two, 
     second._joining.write("request/1", "own")
     first.start(make_plan())
 
-    with pytest.raises(TrainingError, match="machine 1 comes too late: the run at node0:1 has begun with another one"):
+    with pytest.raises(TrainingError, match="machine 1 is too late: the run at node0:1 has begun with another one"):
         LauncherGroup(second.launcher, origin_s=0.0, idle_memory_bytes={}, tell=print)
 
     assert first._joining.read("request/1") == "own"

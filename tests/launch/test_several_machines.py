@@ -145,8 +145,8 @@ def test_machine_that_vanishes_ends_the_run_on_both_sides(
     first, second = (ended(process, BOUNDED_S) for process in processes)
 
     assert first[0] == second[0] == 1
-    assert "perf: error: machine 1 gives no sign of life" in first[1]
-    assert "perf: error: machine 0 gives no sign of life" in second[1]
+    assert "perf: error: machine 1 does not respond" in first[1]
+    assert "perf: error: machine 0 does not respond" in second[1]
     record = read_record(directory.path)
     assert record.status.state == "failed"
     assert record.status.failure is not None

@@ -213,8 +213,8 @@ def test_script_for_one_machine_meets_nobody(tmp_path: Path) -> None:
         (["resnet50", "--", "--nonsense"], "perf train does not take these options"),
         (["resnet50", "--", "--nproc", 8], "the script sets --nproc itself"),
         (["resnet50", "--", "--out", "x"], "the script sets --out itself"),
-        (["resnet50", "--sbatch", "account=me"], "'account=me' is no option of sbatch"),
-        (["resnet50", "--partition", "a\nrm -r x"], "is no option of sbatch"),
+        (["resnet50", "--sbatch", "account=me"], "'account=me' is not an option of sbatch"),
+        (["resnet50", "--partition", "a\nrm -r x"], "is not an option of sbatch"),
     ],
 )
 def test_unusable_jobs_are_refused(perf: Perf, tmp_path: Path, arguments: list[object], error: str) -> None:

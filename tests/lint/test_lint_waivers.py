@@ -61,9 +61,9 @@ def test_comment_for_a_whole_file_stands_before_its_tables(tmp_path, reason):
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        (BLANK + "\n<!-- perf lint: ignore-file L04: no counters here -->\n", "it stands behind the first table"),
-        ("<!-- perf lint: ignore-file L04: . -->\n\n" + BLANK, "'.' is no reason, write a few words"),
-        ("<!-- perf lint: ignore-file L04: ok -->\n\n" + BLANK, "'ok' is no reason, write a few words"),
+        (BLANK + "\n<!-- perf lint: ignore-file L04: no counters here -->\n", "it is after the first table"),
+        ("<!-- perf lint: ignore-file L04: . -->\n\n" + BLANK, "'.' is not a reason; write a few words"),
+        ("<!-- perf lint: ignore-file L04: ok -->\n\n" + BLANK, "'ok' is not a reason; write a few words"),
     ],
 )
 def test_comment_for_a_whole_file_that_hides_accepts_nothing(tmp_path, text, expected):
@@ -84,7 +84,7 @@ def test_other_rules_are_not_accepted(tmp_path):
     [
         ("<!-- perf lint: ignore L04 -->", "has no reason"),
         ("<!-- perf lint: ignore L04: -->", "has no reason"),
-        ("<!-- perf lint: ignore L99: why -->", "'L99', which is no rule"),
+        ("<!-- perf lint: ignore L99: why -->", "'L99', which is not a rule"),
         ("<!-- perf lint: ignore : why -->", "not a waiver"),
         ("<!-- perf lint: skip L04: why -->", "not a waiver"),
         ("<!-- perf lint L04: why -->", "not a waiver"),

@@ -78,9 +78,7 @@ def test_no_more_than_the_newest_records_are_read(runs, monkeypatch):
 def test_a_report_names_them_and_is_verified(runs, tmp_path, language, provenance):
     page = tmp_path / "README.md"
     result = perf("report", runs / "best", "--lang", language, "--out", page)
-    assert (
-        "run slower (completed) is of a row of this report and lies beside its runs, but is not in it" in result.output
-    )
+    assert "run slower (completed) is of a row of this report and beside its runs, but not in it" in result.output
     (line,) = (line for line in page.read_text(encoding="utf-8").splitlines() if "slower" in line)
     assert line.startswith("- ")
     file = tmp_path / "README.md.provenance.json"

@@ -74,7 +74,7 @@ def test_losses_have_no_target():
     runs = (read_points(make_record(**losses([2.0, 1.0])), "loss"),)
     written = texts(drawn(build_curves([CurveRuns(name="A1", baseline=False, runs=runs)], "loss")))
 
-    assert {"training loss", "optimiser step"} <= set(written)
+    assert {"training loss", "optimizer step"} <= set(written)
     assert not any("target" in text for text in written)
 
 

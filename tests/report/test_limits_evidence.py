@@ -147,4 +147,4 @@ def test_record_without_its_limits_has_a_note(run: RunDirectory) -> None:
     found = examine(read_record(run.record), run.path)
 
     assert found.contradictions == []
-    assert any("nothing witnesses machine_limits" in note for note in found.notes)
+    assert any("nothing confirms machine_limits" in note for note in found.notes)

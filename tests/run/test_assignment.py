@@ -81,9 +81,9 @@ def test_a_card_for_every_rank_of_two_machines(devices):
 @pytest.mark.parametrize(
     ("devices", "fault"),
     [
-        ([device("a"), device("b"), device("c"), device("a")], "ranks 0 and 3 are on one card: A1 a"),
-        ([device(bus="1"), device(bus="1")], "ranks 0 and 1 are on one card: A1 1"),
-        ([device(), device()], "ranks 0 and 1 are on one card: A1 #0"),
+        ([device("a"), device("b"), device("c"), device("a")], "ranks 0 and 3 use the same card: A1 a"),
+        ([device(bus="1"), device(bus="1")], "ranks 0 and 1 use the same card: A1 1"),
+        ([device(), device()], "ranks 0 and 1 use the same card: A1 #0"),
     ],
 )
 def test_two_ranks_on_a_card_are_named(devices, fault):

@@ -81,7 +81,7 @@ def test_a_signal_ends_the_current_repeat_and_begins_no_other(fake: FakeTraining
         (["--repeat", "3", "--set", "lrr=1"], "unknown hyperparameter 'lrr'"),
         (["--repeat", "3", "--data", "nowhere"], "the dataset directory nowhere does not exist"),
         (["--budget", "30"], "--budget '30' is not a duration"),
-        (["--repeat", "3", "--budget", "0m"], "--budget '0m' is no time at all"),
+        (["--repeat", "3", "--budget", "0m"], "--budget '0m' is not a positive duration"),
     ],
 )
 def test_bad_input_starts_nothing(fake: FakeTraining, arguments: list[str], message: str) -> None:

@@ -173,7 +173,7 @@ def test_a_changed_plan_is_not_continued(suite: FakeTraining) -> None:
     process = suite.perf("suite", "suite.toml", "--out", "out", "--resume")
 
     assert process.returncode == 2
-    assert "the suite was begun with another plan: " in process.stderr
+    assert "the suite was started with another plan: " in process.stderr
     assert "mobilenetv2-fp32-1x1/repeat-3 is gone" in process.stderr
     assert "resnet50-fp32-1x1/repeat-1 has other options" in process.stderr
     assert (suite.directory / "out" / "suite.json").read_text() == before

@@ -106,7 +106,7 @@ def test_machine_with_another_plan_joins_nothing(
     code, complaints = ended(begin(1))
 
     assert code == 2
-    assert f"the suite was begun with another plan: {LAST}/repeat-1 has other options" in complaints
+    assert f"the suite was started with another plan: {LAST}/repeat-1 has other options" in complaints
     assert starts_of(suite, 1) == []
     first.terminate()
     assert ended(first)[0] == 1
@@ -151,7 +151,7 @@ def test_nobody_waits_for_ever_for_a_suite_that_does_not_begin(
     code, complaints = ended(begin(1, FAKE_BEGIN_S="1"))
 
     assert code == 1
-    assert "perf: error: machine 0 began no suite in out within 1 s" in complaints
+    assert "perf: error: machine 0 started no suite in out within 1 s" in complaints
 
 
 def test_first_machine_that_is_killed_is_missed(
@@ -165,10 +165,10 @@ def test_first_machine_that_is_killed_is_missed(
     code, complaints = ended(second)
 
     assert code == 1
-    assert "perf: error: machine 0's suite in out has given no sign of life for 5 s" in complaints
+    assert "perf: error: machine 0's suite in out has not responded for 5 s" in complaints
     # What it left behind says for ever that it goes on.
     assert suite.state()["going_on"]
-    assert "began no suite" in ended(begin(1, "--resume", FAKE_BEGIN_S="3"))[1]
+    assert "started no suite" in ended(begin(1, "--resume", FAKE_BEGIN_S="3"))[1]
 
 
 def test_signal_ends_what_a_machine_has_joined(
@@ -219,7 +219,7 @@ def test_interrupted_run_is_resumed_on_all_machines(
         ]
     code, complaints = ended(begin(1, "--resume"))
     assert code == 0
-    assert "no run that needs this machine is left" in complaints
+    assert "no remaining run needs this machine" in complaints
 
 
 @pytest.mark.parametrize(

@@ -96,18 +96,18 @@ def test_one_changed_buffer_changes_the_digest(dtype: torch.dtype) -> None:
 
 
 def test_evaluations_do_not_change_the_course_of_training(monkeypatch: pytest.MonkeyPatch) -> None:
-    seldom, often = (
+    rarely, often = (
         make_random_training(monkeypatch, evaluate_every_epochs=9),
         make_random_training(monkeypatch, evaluate_every_steps=1),
     )
-    for training in (seldom, often):
+    for training in (rarely, often):
         random.seed(1)
         np.random.seed(1)
         torch.manual_seed(1)
         training.loop.train()
 
     assert len(often.state.curve) == STEPS
-    for one, other in zip(weights(seldom), weights(often), strict=True):
+    for one, other in zip(weights(rarely), weights(often), strict=True):
         assert torch.equal(one, other)
 
 

@@ -166,7 +166,7 @@ def test_missing_telemetry_is_said_also_without_its_checksum(run: RunDirectory) 
     run.write_record(record.model_copy(update={"evidence": left}))
 
     assert (
-        "without telemetry-node0.jsonl, nothing witnesses metrics.power"
+        "without telemetry-node0.jsonl, nothing confirms metrics.power"
         in examine(read_record(run.record), run.path).notes
     )
 
@@ -264,4 +264,4 @@ def test_verify_and_bundle_check_say_what_contradicts_and_what_is_missing(run: R
         result = perf(*command)
         assert result.exception is None
         assert "events.jsonl is not there" in result.stderr
-        assert "without events, nothing witnesses windows, evaluations and the run's end" in result.stderr
+        assert "without events, nothing confirms windows, evaluations and the run's end" in result.stderr

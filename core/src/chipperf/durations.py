@@ -22,7 +22,7 @@ def parse_duration(text: str, who: str) -> float:
         raise UsageError(f"{who} {text!r} is not a duration", hint=hint)
     seconds = sum(float(match[unit] or 0) * unit_s for unit, unit_s in _UNITS_S.items())
     if seconds <= 0:
-        raise UsageError(f"{who} {text!r} is no time at all", hint=hint)
+        raise UsageError(f"{who} {text!r} is not a positive duration", hint=hint)
     return seconds
 
 

@@ -50,7 +50,7 @@ class PluginError(PerfError):
 
 
 class PluginLoadError(PluginError):
-    """A plugin cannot be imported or does not fulfil the hook specification."""
+    """A plugin cannot be imported or does not fulfill the hook specification."""
 
 
 class VendorSelectionError(PluginError):
@@ -133,8 +133,8 @@ def with_addresses(text: str) -> str:
 def did_you_mean(name: str, known: Iterable[str], likeness: float = 0.6) -> str:
     """Return `` (did you mean 'x'?)`` for the known name nearest to ``name``, or an empty string if none is near.
 
-    Who mistypes a name seldom mistypes its first letter: a name with another one has to be very near, because a device
-    ``xpu`` is no ``cpu``.
+    People rarely mistype the first letter of a name: a name with another one has to be very near, because a device
+    ``xpu`` is not a ``cpu``.
     """
     for nearest in difflib.get_close_matches(name, sorted(known), n=3, cutoff=likeness):
         ratio = difflib.SequenceMatcher(None, nearest, name).ratio()

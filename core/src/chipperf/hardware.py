@@ -55,7 +55,7 @@ _UUID_PREFIX = re.compile(r"[a-z]{2,3}-")
 class PciDevice:
     """A PCI function that the kernel lists; the address has the form of :func:`normalize_pci_address`.
 
-    ``is_virtual`` functions are parts of a card (SR-IOV); in a virtual machine, the kernel does not tell them.
+    ``is_virtual`` functions are parts of a card (SR-IOV); in a virtual machine, the kernel does not report them.
     """
 
     address: str
@@ -169,8 +169,8 @@ def probe_cards(
     Args:
         root: Directory that holds ``sys``.
         is_card: Returns whether a PCI function is a card of the vendor.
-        examine: Takes the cards, at least one. Returns the result, or what stands in the way and what to do, as the end
-            of a sentence.
+        examine: Takes the cards, at least one. Returns the result, or the problem and what to do, as the end of a
+            sentence.
         called: Name of a card in messages, for example ``ACME GPU``.
         criterion: What identifies a card, as the end of a sentence, for example ``has vendor id 0x10de``.
         driver_version: Version of the kernel driver, for a result without devices.

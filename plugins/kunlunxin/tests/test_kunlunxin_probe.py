@@ -1,4 +1,4 @@
-"""The Kunlunxin probe against made-up machines, and the choice of the stack."""
+"""The Kunlunxin probe against fake machines, and the choice of the stack."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The MetaX probe against made-up machines."""
+"""The MetaX probe against fake machines."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class InstallNvml(Protocol):
-    """Puts a made-up NVML in place of ``pynvml``."""
+    """Puts a fake NVML in place of ``pynvml``."""
 
     def __call__(self, *gpus: FakeGpu, encode: bool = False) -> FakeNvml: ...
 

@@ -1,4 +1,4 @@
-"""The plugin fulfils chipperf's contract, as far as this machine can show it."""
+"""The plugin fulfills chipperf's contract, as far as this machine can show it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The NVIDIA probe against made-up machines and a made-up NVML."""
+"""The NVIDIA probe against fake machines and a fake NVML."""
 
 from __future__ import annotations
 

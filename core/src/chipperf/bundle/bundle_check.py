@@ -28,7 +28,7 @@ MAX_TOTAL_BYTES: Final = 16 * 2**30
 _MAX_MANIFEST_BYTES: Final = 64 * 2**20
 _MAX_HEADER_BYTES: Final = 2**20
 _BLOCK_BYTES: Final = 2**20
-_HINT: Final = "ask for the bundle again; 'perf bundle' does not write such a bundle"
+_HINT: Final = "ask its sender for the bundle again; 'perf bundle' does not write such a bundle"
 
 
 def unpack_checked(bundle: Path, directory: Path, signers: Path | None = None) -> tuple[BundleManifest, str | None]:

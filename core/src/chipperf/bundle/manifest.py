@@ -128,7 +128,7 @@ def problems(manifest: BundleManifest) -> Iterator[str]:
         if path.parent not in report_directories and run_directories.isdisjoint(path.parents):
             yield f"{name!r} belongs to no run and no report"
         elif name not in (*records, *manifest.reports) and not _is_held(path, manifest):
-            yield f"{name!r} is none of the files that a bundle holds of its runs and reports"
+            yield f"{name!r} is not a file that a bundle contains"
 
 
 def _is_below(name: str, top: str) -> bool:
@@ -147,7 +147,7 @@ def _is_held(path: PurePosixPath, manifest: BundleManifest) -> bool:
 
 
 def name_key(name: str) -> str:
-    """Return what is equal for names that some file systems do not tell apart: by case, or by composed letters."""
+    """Return what is equal for names that some file systems do not distinguish: by case, or by composed letters."""
     return unicodedata.normalize("NFKC", name).casefold()
 
 

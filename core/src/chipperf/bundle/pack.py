@@ -61,7 +61,7 @@ def pack(
     named = {f"{DOCUMENTS}/{number}/{path.name}": path for number, path in enumerate(documents, start=1)}
     files |= named
     if link := next((path for path in files.values() if path.is_symlink()), None):
-        raise UsageError(f"{link} is a link, and a bundle holds files", hint="replace it by a copy of its file")
+        raise UsageError(f"{link} is a link, and a bundle contains only files", hint="replace it by a copy of its file")
     described = [_described(name, path) for name, path in sorted(files.items())]
     manifest = BundleManifest(runs=bundled_runs, reports=bundled_reports, documents=list(named), files=described)
     if problem := next(problems(manifest), None):

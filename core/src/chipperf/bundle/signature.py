@@ -28,7 +28,7 @@ def sign(content: bytes, key: Path) -> bytes:
     if problem:
         raise UsageError(
             f"cannot sign with {key}: {problem}",
-            hint=f"name a private ssh key; if it has a passphrase, add it to an agent before: ssh-add {key}",
+            hint=f"name a private ssh key; if it has a passphrase, first add it to an agent: ssh-add {key}",
         )
     return signature
 
@@ -52,7 +52,7 @@ def verify(content: bytes, signature: bytes, signers: Path, bundle: Path) -> str
         options = ("-f", str(signers), "-s", str(file))
         found, problem = _ssh_keygen("find-principals", *options, content=b"")
         if problem:
-            hint = "ask its sender for the public key, and whether it is theirs"
+            hint = "ask the sender for the public key, and make sure that it is theirs"
             raise CheckFailed(f"{bundle} was not signed by one of {signers}: {problem}", hint=hint)
         signer = found.decode(errors="replace").splitlines()[0]
         _, problem = _ssh_keygen("verify", *options, "-I", signer, *_NAMESPACE, content=content)
@@ -68,7 +68,7 @@ def _ssh_keygen(action: str, *options: str, content: bytes) -> tuple[bytes, str]
     try:
         done = subprocess.run(command, input=content, capture_output=True, start_new_session=True, env=environment)
     except OSError as error:
-        raise UsageError(f"there is no ssh-keygen that runs: {error}", hint="install OpenSSH's client") from error
+        raise UsageError(f"ssh-keygen cannot be run: {error}", hint="install OpenSSH's client") from error
     lines = done.stderr.decode(errors="replace").splitlines()
     problem = " ".join(line for line in map(str.strip, lines) if line and not line.startswith("@"))
     return done.stdout, (problem or f"exit code {done.returncode}") if done.returncode else ""

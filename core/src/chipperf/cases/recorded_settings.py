@@ -61,7 +61,7 @@ def missing_settings(record: Record, case: Case | None) -> Phrase | None:
     """Return which settings a completed run does not state though they define the case's task, or ``None``.
 
     Every record of a case's version has them; other settings came with versions of chipperf.
-    Without them nothing tells a run of the case from one of a smaller model or of a shorter schedule.
+    Without them, nothing distinguishes a run of the case from one with a smaller model or a shorter schedule.
     """
     if case is None or record.kind == "imported" or record.case.version != case.version:
         return None

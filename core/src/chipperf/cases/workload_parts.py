@@ -154,7 +154,7 @@ def fused_if_possible(
     parameters = list(parameters)
 
     def copied() -> list[Any]:
-        """Return the parameters, or groups of them of which torch writes its settings into each."""
+        """Return the parameters, or groups of them; torch writes its settings into each group."""
         return [dict(each) if isinstance(each, dict) else each for each in parameters]
 
     plain = optimizer(copied(), **arguments)

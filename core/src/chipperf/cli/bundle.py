@@ -14,7 +14,9 @@ from chipperf.cli.verify import verify_reports
 from chipperf.errors import CheckFailed, RecordError
 from chipperf.visible import counted
 
-_TEMPLATES = typer.Option(None, "--templates", help="The --templates that the reports were made with.", exists=True)
+_TEMPLATES = typer.Option(
+    None, "--templates", help="The --templates with which the reports were rendered.", exists=True
+)
 
 # "perf bundle RUN..." is short for "perf bundle pack RUN...".
 app = typer.Typer(cls=group_with_default("pack"), help="Pack runs and reports for submission, or check a bundle.")
@@ -26,10 +28,10 @@ def pack_runs(
         ..., help="Directories of runs, or their record.json.", metavar="RUN...", autocompletion=complete_runs
     ),
     reports: list[Path] = typer.Option(
-        [], "--report", help="Report on these runs, with what lies beside it; may be repeated.", metavar="README"
+        [], "--report", help="Report on these runs, packed with the files beside it; repeatable.", metavar="README"
     ),
     documents: list[Path] = typer.Option(
-        [], "--document", help="File to pack as it is: limits, a certificate; may be repeated.", metavar="FILE"
+        [], "--document", help="File to pack as it is: limits, a certificate; repeatable.", metavar="FILE"
     ),
     out: Path = typer.Option(..., "--out", help="Archive to write: FILE.tar.gz."),
     templates: Path | None = _TEMPLATES,
@@ -37,7 +39,7 @@ def pack_runs(
 ) -> None:
     """Pack records, logs, events, telemetry, and reports with their provenance, each file with its SHA-256.
 
-    A report that differs from its records is refused, see perf verify. The same files give the same archive.
+    A report that differs from its records is refused; see perf verify. The same files give the same archive.
 
     Example: perf bundle runs/* --report README.md --out submission.tar.gz
     """
@@ -64,7 +66,7 @@ def check(
     signers: Path | None = typer.Option(
         None,
         "--signers",
-        help="Require a signature of one of these: an ssh file of allowed signers.",
+        help="Require a signature of one of the signers in this ssh file of allowed signers.",
         metavar="FILE",
     ),
     as_json: bool = JSON_OPTION,
@@ -72,7 +74,7 @@ def check(
     """Check a bundle: every file against its SHA-256, every record on its own and against the run's events, telemetry
     and logs, and every report against the records.
 
-    Nothing is unpacked to where it stays. Exit code 4 if anything is wrong.
+    Leaves no unpacked files on disk. Exit code 4 if anything is wrong.
 
     Example: perf bundle check submission.tar.gz
     """

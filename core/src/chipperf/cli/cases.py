@@ -46,11 +46,11 @@ def show(
 
 @app.command("new")
 def new(
-    name: str = typer.Argument(..., help="The case's name, as 'perf train' will take it: a-z, 0-9 and _."),
+    name: str = typer.Argument(..., help="The case's name for 'perf train': a-z, 0-9 and _."),
     directory: Path = typer.Option(Path(), "--directory", help="Where to make the project, chipperf-NAME."),
     title: str | None = typer.Option(None, "--title", help="The model's name in reports. [NAME]"),
 ) -> None:
-    """Make a package with a case that can be installed, trains, and passes its contract before it is filled in.
+    """Make a package with a new case, which you can install, which trains, and which passes its contract as it is.
 
     Example: perf cases new tabular
     """

@@ -27,7 +27,7 @@ from chipperf.compare.comparison_formats import (
 )
 from chipperf.compare.footnotes import installed_peak
 from chipperf.compare.gate import judge
-from chipperf.compare.requirements import describe_judgement, parse_requirements
+from chipperf.compare.requirements import describe_judgment, parse_requirements
 from chipperf.compare.sides import Side, read_columns
 from chipperf.documents.format import number, quality, text_or_marker
 from chipperf.errors import CheckFailed, Undecided, UsageError
@@ -62,39 +62,46 @@ def compare(
         autocompletion=complete_runs,
     ),
     output: ComparisonFormat | None = typer.Option(
-        None, "--format", help="How the comparison is written. [by the ending of --out, table without]"
+        None, "--format", help="Format of the comparison. [by the extension of --out, otherwise a table]"
     ),
-    topology: str | None = typer.Option(None, "--topology", help="Only runs and rows on it, for example 1x8."),
-    precision: str | None = typer.Option(None, "--precision", help="Only runs and rows that requested it."),
+    topology: str | None = typer.Option(
+        None, "--topology", help="Only runs and rows on this topology, for example 1x8."
+    ),
+    precision: str | None = typer.Option(None, "--precision", help="Only runs and rows that requested this precision."),
     at_least: list[str] = typer.Option(
         [],
         "--at-least",
-        help="Least ratio to the first run, the baseline: p_core=0.97.",
+        help="Lowest ratio to the first run, the baseline: p_core=0.97.",
         metavar="METRIC=RATIO",
     ),
     at_most: list[str] = typer.Option(
-        [], "--at-most", help="Highest ratio to it: mem=1.05. Both may be repeated.", metavar="METRIC=RATIO"
+        [],
+        "--at-most",
+        help="Highest ratio to the first run: mem=1.05. Both options are repeatable.",
+        metavar="METRIC=RATIO",
     ),
     curve: Literal["accuracy", "loss"] | None = typer.Option(
-        None, "--curve", help="Compare over training: accuracy (the case's quality, mAP for one) or training loss."
+        None,
+        "--curve",
+        help="Compare the course of training: accuracy (the case's quality, for example mAP) or training loss.",
     ),
     axis: Axis | None = typer.Option(
         None, "--axis", help="Unit of the curve's axis. [epoch for accuracy, step for loss, if all runs can be on it]"
     ),
     lang: str = language_option("Language of the picture."),
     out: Path | None = typer.Option(
-        None, "--out", help="File to write: .md, .csv, .json or text; of a curve .svg or .png, or .csv for its points."
+        None, "--out", help="File to write: .md, .csv, .json or text; for a curve .svg or .png, or .csv for its points."
     ),
     as_json: bool = JSON_OPTION,
 ) -> None:
     """Compare runs of one case on one dataset: vendors, precisions, topologies.
 
-    A directory of repeats is one column with its spread, and a report has a column for each of its rows. Ratios are to
-    the first column, with a confidence interval where there are windows or repeats; footnotes say what differs. Runs
-    whose results mean different things are refused.
+    A directory of repeats is one column with its spread, and a report has a column for each of its rows. Ratios are
+    relative to the first column, with a confidence interval if there are windows or repeats. Footnotes say what
+    differs. Runs whose results mean different things are refused.
 
-    --at-least and --at-most make it a gate: exit code 0 if the intervals of the ratios keep all bounds, 4 if one lies
-    beyond its bound, 5 if one is not decidable without more repeats.
+    --at-least and --at-most make the comparison a gate: exit code 0 if the intervals of the ratios lie within all
+    bounds, 4 if one lies beyond its bound, 5 if more repeats are needed to decide one.
 
     Example: perf compare runs/a runs/b --format markdown --out comparison.md
 
@@ -114,14 +121,16 @@ def compare(
         comparison = compare_columns(sides, peak_of=installed_peak)
         if requirements:
             _require_evidence(sides, paths[0])
-            comparison = replace(comparison, judgements=judge(comparison, requirements))
+            comparison = replace(comparison, judgments=judge(comparison, requirements))
         _write_comparison(comparison, chosen, out)
         _require_met(comparison)
         return
     if output not in (None, "json"):
         raise UsageError(f"--format {output} does not apply to a curve", hint="write its points: --out FILE.csv")
     if out is not None and out.suffix not in (*_PICTURES, ".csv"):
-        raise UsageError(f"--out {out} is neither .svg, .png nor .csv", hint="name a file with one of these endings")
+        raise UsageError(
+            f"--out {out} does not end in .svg, .png or .csv", hint="name a file with one of these endings"
+        )
     require_directory(out)
     if out is not None and out.suffix in _PICTURES:
         require_matplotlib("plot")
@@ -159,8 +168,8 @@ def _require_evidence(sides: Sequence[Side], baseline: Path) -> None:
 
     if sides[0].source != str(baseline):
         raise UsageError(
-            f"the baseline, {baseline}, is on another topology or precision than is asked for",
-            hint="name a baseline that is on it",
+            f"the baseline, {baseline}, is not on the requested topology and precision",
+            hint="name a baseline that is",
         )
     for side in sides:
         # A row of a document has no file.
@@ -170,20 +179,20 @@ def _require_evidence(sides: Sequence[Side], baseline: Path) -> None:
                 note(f"run {record.run_id}: {text}")
             if examined.contradictions:
                 raise UsageError(
-                    f"run {record.run_id} is not what was measured: {examined.contradictions[0]}",
-                    hint="nothing can be judged by such a record: run it again",
+                    f"run {record.run_id} contradicts what was measured: {examined.contradictions[0]}",
+                    hint="no verdict can be based on such a record: run it again",
                 )
 
 
 def _require_met(comparison: Comparison) -> None:
     """Raise an error if a requirement is not met or not decidable. A bound on what is better is noted."""
-    for requirement in dict.fromkeys(each.requirement for each in comparison.judgements):
+    for requirement in dict.fromkeys(each.requirement for each in comparison.judgments):
         measure = next(each for each in comparison.measures if each.name == requirement.measure)
         if measure.higher_is_better != (requirement.bound == "at_least"):
             better = "higher" if measure.higher_is_better else "lower"
-            note(f"{requirement}: it is better when it is {better}, and nothing limits that it gets worse")
+            note(f"{requirement}: it is better when it is {better}, and no bound limits how much worse it gets")
     texts = {
-        verdict: [str(each.requirement) for each in comparison.judgements if each.verdict == verdict]
+        verdict: [str(each.requirement) for each in comparison.judgments if each.verdict == verdict]
         for verdict in ("not_met", "undecided")
     }
     if texts["not_met"]:
@@ -197,7 +206,7 @@ def _require_met(comparison: Comparison) -> None:
 def _choose_format(output: ComparisonFormat | None, out: Path | None, *, as_json: bool) -> ComparisonFormat:
     suffix = out.suffix.casefold() if out else ""
     if suffix in _PICTURES:
-        raise UsageError(f"--out {out}: a picture is of a curve", hint="add --curve accuracy, or loss")
+        raise UsageError(f"--out {out}: only a curve has a picture", hint="add --curve accuracy, or loss")
     if as_json:
         if output not in (None, "json"):
             raise UsageError(f"--json contradicts --format {output}", hint="give one of the two")
@@ -224,10 +233,10 @@ def _print_comparison(comparison: Comparison) -> None:
     _print_beside(headers(comparison), rows(comparison))
     for text in notes(comparison):
         typer.echo(f"\n{text}")
-    if comparison.judgements:
+    if comparison.judgments:
         typer.echo("\nRequirements")
-        for judgement in comparison.judgements:
-            typer.echo(f"  {describe_judgement(judgement)}")
+        for judgment in comparison.judgments:
+            typer.echo(f"  {describe_judgment(judgment)}")
     if comparison.footnotes:
         typer.echo("\nFootnotes")
         for place, footnote in enumerate(comparison.footnotes, start=1):

@@ -41,7 +41,7 @@ app = typer.Typer(no_args_is_help=True, help="Check a vendor plugin, or a case, 
 _CERTIFY_TIMEOUT_S: Final = 24 * 3600.0
 """Only a device that hangs needs longer. The user can interrupt earlier."""
 
-_ENDED: Final = "the program was ended before"
+_ENDED: Final = "the program was stopped first"
 
 _STATUSES: Final[Mapping[Verdict, Status]] = {
     "passed": "passed",
@@ -69,15 +69,17 @@ _MARKS = {
 def certify(
     vendor: str = typer.Option(..., "--vendor", autocompletion=complete_vendors, help="Vendor plugin to certify."),
     case: list[str] = typer.Option(
-        [], "--case", metavar="CASE", autocompletion=complete_cases, help="Only this case; may be repeated. [all]"
+        [], "--case", metavar="CASE", autocompletion=complete_cases, help="Only this case; repeatable. [all]"
     ),
-    size: SampleSize = typer.Option("tiny", "--size", help="Size of the samples: tiny, or real as in the benchmark."),
+    size: SampleSize = typer.Option(
+        "tiny", "--size", help="Size of the samples: tiny, or real, which is that of the benchmark."
+    ),
     steps: int = typer.Option(20, "--steps", min=1, help="Optimizer steps to compare."),
     precision: str = precision_option(),
     data: Path = typer.Option(
         None,
         "--data",
-        help="Dataset directory of the case; a generated sample if not given.",
+        help="Dataset directory of the case. [a generated sample]",
         exists=True,
         file_okay=False,
     ),
@@ -85,8 +87,8 @@ def certify(
 ) -> None:
     """Certify that the first steps of training follow the CPU reference in fp32.
 
-    Both sides start from the same weights and take the same batches; loss and gradients are compared after every step.
-    Exit code 4 if a difference is larger than the precision allows.
+    Both sides start from the same weights and train on the same batches; loss and gradients are compared after every
+    step. Exit code 4 if a difference is larger than the precision allows.
 
     Example: perf contract certify --vendor cpu --case mobilenetv2 --out certificate
     """
@@ -132,17 +134,17 @@ def _compare(entry: PluginEntry, settings: EnvironmentSettings, request: dict[st
             arguments = {**request, "progress": str(progress)}
             outcome = server.call("chipperf.contract.equivalence:certify", arguments, timeout_s=_CERTIFY_TIMEOUT_S)
     if outcome.fault:
-        last_words = f"; its last words: {outcome.output.splitlines()[-1]}" if outcome.output else ""
+        last_words = f"; its last output: {outcome.output.splitlines()[-1]}" if outcome.output else ""
         raise PluginError(
             f"{entry}: the comparison ended early: {outcome.fault}{last_words}",
-            hint="'perf contract run' finds out which part of the plugin is at fault",
+            hint="'perf contract run' finds the part of the plugin that is at fault",
         )
     return outcome.value
 
 
 @app.command("list")
 def list_checks(
-    cases: bool = typer.Option(False, "--cases", help="The checks of a case instead of those of a plugin."),
+    cases: bool = typer.Option(False, "--cases", help="List the checks of a case instead of those of a plugin."),
     as_json: bool = JSON_OPTION,
 ) -> None:
     """List every check: its id, level, the capability it needs, and what a conforming plugin or case does.
@@ -164,14 +166,14 @@ def list_checks(
 @app.command("case")
 def case(
     name: str = typer.Argument(..., help="Case to check, of core or of an installed package.", metavar="CASE"),
-    only: list[str] = typer.Option([], "--check", help="Run only this check, for example K10; may be repeated."),
+    only: list[str] = typer.Option([], "--check", help="Run only this check, for example K10; repeatable."),
     timeout_factor: float = typer.Option(1.0, "--timeout-factor", min=0.1, help="Multiply every check's time limit."),
     as_json: bool = JSON_OPTION,
 ) -> None:
-    """Hold a case to what every case promises, on the CPU reference and with generated data.
+    """Check whether a case keeps what every case promises, on the CPU reference with generated data.
 
-    Among that: locked values, exact evaluation over 1 to 3 ranks, resumption bit for bit, counts of samples, arithmetic
-    as counted, batches that stay on the device, and reports in every language. Exit code 4 if a check fails.
+    The checks cover locked values, exact evaluation over 1 to 3 ranks, bit-for-bit resumption, sample counts, operation
+    counts, batches that stay on the device, and reports in every language, among others. Exit code 4 if a check fails.
 
     Example: perf contract case mobilenetv2 --check K2 --check K4
     """
@@ -220,21 +222,23 @@ def run(
         None, "--level", min=0, max=3, help="Highest level: 0 static, 1 device, 2 training, 3 distributed. [all]"
     ),
     only: list[str] = typer.Option(
-        [], "--check", metavar="CHECK", help="Run only this check, for example M4; may be repeated."
+        [], "--check", metavar="CHECK", help="Run only this check, for example M4; repeatable."
     ),
-    waivers: Path = typer.Option(None, "--waivers", help="Checks known to fail, as TOML."),
+    waivers: Path = typer.Option(None, "--waivers", help="TOML file of the checks that are known to fail."),
     statement: Path = typer.Option(None, "--statement", help="Write the conformance statement to this file, as JSON."),
     resume: bool = typer.Option(
-        False, "--resume", help="Keep the results in --statement, of a run that was ended, and do the rest."
+        False,
+        "--resume",
+        help="Keep the results in --statement, from a run that was stopped, and run the remaining checks.",
     ),
     timeout_factor: float = typer.Option(1.0, "--timeout-factor", min=0.1, help="Multiply every check's time limit."),
     as_json: bool = JSON_OPTION,
 ) -> None:
     """Check a plugin and say which levels of the contract it may claim.
 
-    Level 0 needs neither torch nor a device. Without --level everything is tried, and what cannot run here is not
-    claimed; a level or check that is asked for and has no device is an error. Exit code 4 if a check fails that is not
-    waived.
+    Level 0 needs neither torch nor a device. Without --level, every check is tried, and levels that cannot run here are
+    not claimed. If you ask for a level or check that has no device, there is an error. Exit code 4 if a check fails
+    that is not waived.
 
     Example: perf contract run --vendor cpu --level 0
     """
@@ -276,14 +280,14 @@ def run(
 def _kept(statement: Path | None, entry: PluginEntry) -> dict[str, CheckResult]:
     """Return the results of a run that was ended, by check; none if it left no statement."""
     if statement is None:
-        raise UsageError("--resume belongs to --statement", hint="name the statement of the run that was ended")
+        raise UsageError("--resume belongs to --statement", hint="name the statement of the stopped run")
     if not statement.exists():
         return {}
-    found = read_model(Statement, statement, hint="begin again without --resume")
+    found = read_model(Statement, statement, hint="start again without --resume")
     here = (entry.name, entry.distribution, entry.version, CONTRACT_VERSION, chipperf.__version__)
     there = (found.vendor, found.distribution, found.distribution_version, found.contract_version)
     if here != (*there, found.chipperf_version):
-        raise UsageError(f"{statement} is of another plugin or version", hint="begin again without --resume")
+        raise UsageError(f"{statement} is of another plugin or version", hint="start again without --resume")
     return {
         each.check: CheckResult(
             check=find_check(each.check), status=_STATUSES[each.verdict], message=each.message, seconds=each.seconds

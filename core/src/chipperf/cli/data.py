@@ -20,16 +20,12 @@ app = typer.Typer(help="Generate sample datasets and check real ones.", no_args_
 
 @app.command()
 def sample(
-    out: Path | None = typer.Option(None, "--out", help="Directory that holds datasets; the cache if not given."),
+    out: Path | None = typer.Option(None, "--out", help="Directory for datasets. [the cache]"),
     case: str = typer.Option("resnet50", "--case", autocompletion=complete_cases, help="Case that the data is for."),
-    classes: int | None = typer.Option(None, min=2, help="Classification: number of classes, 10 if not given."),
-    train_per_class: int | None = typer.Option(
-        None, min=1, help="Classification: training images of each class, 100 if not given."
-    ),
-    val_per_class: int | None = typer.Option(
-        None, min=1, help="Classification: evaluation images of each class, 20 if not given."
-    ),
-    size: str | None = typer.Option(None, "--size", help="Detection and text: demo or tiny, demo if not given."),
+    classes: int | None = typer.Option(None, min=2, help="Classification: number of classes. [10]"),
+    train_per_class: int | None = typer.Option(None, min=1, help="Classification: training images per class. [100]"),
+    val_per_class: int | None = typer.Option(None, min=1, help="Classification: evaluation images per class. [20]"),
+    size: str | None = typer.Option(None, "--size", help="Detection and text: demo or tiny. [demo]"),
 ) -> None:
     """Generate the sample dataset of a case and print its directory.
 
@@ -55,20 +51,22 @@ def sample(
 @app.command()
 def check(
     case: str = typer.Argument(..., help="Case that the data is for.", autocompletion=complete_cases),
-    directory: Path = typer.Argument(..., help="Directory with the training and evaluation split."),
-    full: bool = typer.Option(False, "--full", help="Read every sample completely; of an image, not only its header."),
-    any_size: bool = typer.Option(False, "--any-size", help="Accept other sizes than the reference dataset's."),
+    directory: Path = typer.Argument(..., help="Directory with the training and evaluation splits."),
+    full: bool = typer.Option(
+        False, "--full", help="Read every sample completely, for example a whole image instead of its header."
+    ),
+    any_size: bool = typer.Option(False, "--any-size", help="Accept sizes other than the reference dataset's."),
     as_json: bool = JSON_OPTION,
 ) -> None:
     """Check a dataset directory: layout, annotations, counts, and files that cannot be read.
 
-    Exits with 4 if there are faults. Example: perf data check resnet50 /data/imagenet
+    Exit code 4 if there are faults. Example: perf data check resnet50 /data/imagenet
     """
     data = find_case(case).data
     if data.check is None:
         raise UsageError(
-            f"case {case} brings no check of its data",
-            hint="'perf train' reports the first fault of the data that it meets",
+            f"case {case} has no check of its data",
+            hint="'perf train' reports the first fault that it finds in the data",
         )
     require_directory(directory, "name the directory of a dataset")
     with counting_progress("reading the data") as advance:
@@ -82,7 +80,7 @@ def check(
     if not report.ok:
         faults = sum(finding.severity == "error" for finding in report.findings)
         accepted = "" if any_size else "; --any-size accepts other counts than the benchmark's"
-        raise CheckFailed(f"{directory} has {faults} faults", hint=f"put them right before training{accepted}")
+        raise CheckFailed(f"{directory} has {faults} faults", hint=f"correct them before training{accepted}")
 
 
 def _spelled(options: Iterable[str]) -> str:

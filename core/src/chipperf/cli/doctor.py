@@ -36,7 +36,7 @@ def doctor(
     ),
     as_json: bool = JSON_OPTION,
 ) -> None:
-    """Say for every vendor whether its devices are here, and what stands in the way of training.
+    """Say for every vendor whether its devices are here, and what prevents training.
 
     Example: perf doctor --compute
     """

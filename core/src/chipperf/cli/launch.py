@@ -31,12 +31,14 @@ def slurm(
     nodes: int = typer.Option(1, "--nodes", min=1, help="Machines."),
     nproc: int = typer.Option(1, "--nproc", min=1, help="Worker processes on each machine, one per device."),
     partition: str | None = typer.Option(None, "--partition", help="Slurm's partition."),
-    time: str | None = typer.Option(None, "--time", help="Longest time of the job, as sbatch takes it."),
-    gres: str | None = typer.Option(None, "--gres", help="Devices of each machine, as sbatch takes it: gpu:8."),
+    time: str | None = typer.Option(None, "--time", help="Time limit of the job, in sbatch's format."),
+    gres: str | None = typer.Option(None, "--gres", help="Devices of each machine, in sbatch's format: gpu:8."),
     sbatch: list[str] = typer.Option(
-        [], "--sbatch", metavar="OPTION", help="Any other option, --sbatch=--account=NAME; repeatable."
+        [], "--sbatch", metavar="OPTION", help="Any other sbatch option, --sbatch=--account=NAME; repeatable."
     ),
-    directory: Path = typer.Option(Path("runs"), "--directory", help="Where runs and log go; seen by all machines."),
+    directory: Path = typer.Option(
+        Path("runs"), "--directory", help="Directory for runs and log; shared by all machines."
+    ),
     dry_run: bool = typer.Option(False, "--dry-run", help="Print the script, and submit nothing."),
 ) -> None:
     """Write a batch script that trains cases on several machines, and submit it.

@@ -27,13 +27,15 @@ def limits(
         True, "--device-check/--no-device-check", help="Refuse busy cards, and let every card finish a small kernel."
     ),
     out: Path | None = typer.Option(None, "--out", help="Directory to write to. [limits-VENDOR and the time]"),
-    show: Path | None = typer.Option(None, "--show", help="Print limits that were measured before, of this directory."),
+    show: Path | None = typer.Option(
+        None, "--show", help="Print the limits in this directory, which were measured before."
+    ),
     as_json: bool = JSON_OPTION,
 ) -> None:
-    """Measure what the cards can do at most: products, memory, host links, all-reduce.
+    """Measure the most that the cards can do: products, memory, host links, all-reduce.
 
-    Runs that end within a day beside such a directory are shown with their shares of these limits. A limit that cannot
-    be measured has the reason instead.
+    Runs that end within a day and lie beside such a directory are shown with their shares of these limits. If a limit
+    cannot be measured, the result has the reason.
 
     Example: perf limits --vendor cpu --out limits-today
     """

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 # of them, so they are imported in the commands.
 app = typer.Typer(
     cls=group_with_default("check"),
-    help="Check hand-written and rendered case documents against rules that each name a mistake of real reports.",
+    help="Check hand-written and rendered case documents for mistakes that were found in real reports.",
 )
 
 Format = Literal["text", "full", "concise", "json", "sarif", "github"]
@@ -39,43 +39,49 @@ _WIDTH = 120
 @app.command("check")
 def check(
     paths: list[Path] = typer.Argument(
-        None, help="Case documents, directories that hold some, or - for standard input.", metavar="PATH..."
+        None, help="Case documents, directories with case documents, or - for standard input.", metavar="PATH..."
     ),
     vendor: str | None = typer.Option(
-        None, "--vendor", autocompletion=complete_vendors, help="Whose reports they are, if they do not tell."
+        None, "--vendor", autocompletion=complete_vendors, help="Their vendor, if they do not name it."
     ),
     case: str | None = typer.Option(
-        None, "--case", autocompletion=complete_cases, help="Which case they are on, if they do not tell."
+        None, "--case", autocompletion=complete_cases, help="Their case, if they do not name it."
     ),
     config: Path | None = typer.Option(None, "--config", help="Configurations of the runs. [config beside each file]"),
     against: list[Path] = typer.Option(
-        [], "--against", metavar="RUN", autocompletion=complete_runs, help="Run behind the reports; may be repeated."
+        [],
+        "--against",
+        metavar="RUN",
+        autocompletion=complete_runs,
+        help="Run on which the reports are based; repeatable.",
     ),
     cards: list[Path] = typer.Option(
-        [], "--cards", metavar="FILE", help="File with further names of vendors and cards, as TOML."
+        [], "--cards", metavar="FILE", help="TOML file with further names of vendors and cards."
     ),
-    stdin_filename: Path | None = typer.Option(None, "--stdin-filename", help="Where standard input would be saved."),
+    stdin_filename: Path | None = typer.Option(None, "--stdin-filename", help="Path to assume for standard input."),
     select: list[str] = typer.Option(
         [], "--select", metavar="RULES", help="Check only these rules, for example L04,L12."
     ),
     extend_select: list[str] = typer.Option([], "--extend-select", metavar="RULES", help="Check these rules too."),
     ignore: list[str] = typer.Option([], "--ignore", metavar="RULES", help="Do not check these rules."),
-    isolated: bool = typer.Option(False, "--isolated", help="Leave chipperf.toml and pyproject.toml aside."),
-    fix: bool = typer.Option(False, "--fix", help="Correct what is safe to correct, and check what is left."),
+    isolated: bool = typer.Option(False, "--isolated", help="Ignore chipperf.toml and pyproject.toml."),
+    fix: bool = typer.Option(False, "--fix", help="Correct everything that is safe to correct, and check the rest."),
     diff: bool = typer.Option(False, "--diff", help="Only show what --fix would change."),
     baseline: Path | None = typer.Option(None, "--baseline", help="Accept the findings in this file."),
-    write_baseline: Path | None = typer.Option(None, "--write-baseline", help="Write all findings into such a file."),
-    output: Format | None = typer.Option(None, "--format", help="How findings are written. [text]"),
+    write_baseline: Path | None = typer.Option(
+        None, "--write-baseline", help="Write all findings into a baseline file."
+    ),
+    output: Format | None = typer.Option(None, "--format", help="Format of the findings. [text]"),
     as_json: bool = JSON_OPTION,
-    statistics: bool = typer.Option(False, "--statistics", help="Count the findings of each rule instead."),
+    statistics: bool = typer.Option(False, "--statistics", help="Print the number of findings of each rule instead."),
     output_file: Path | None = typer.Option(None, "--output-file", help="Write to this file."),
-    exit_zero: bool = typer.Option(False, "--exit-zero", help="Exit with 0 if there are errors."),
+    exit_zero: bool = typer.Option(False, "--exit-zero", help="Exit with 0 even if there are errors."),
     list_rules: bool = typer.Option(False, "--list", help="List the rules."),
 ) -> None:
-    """Check hand-written and rendered case documents against rules that each name a mistake of real reports.
+    """Check hand-written and rendered case documents for mistakes that were found in real reports.
 
-    A rule that lacks evidence, such as a configuration, is listed as not checked. A comment accepts a finding:
-    <!-- perf lint: ignore L04: reason -->. Exit code 4 if there is an error.
+    If evidence for a rule is missing, such as a configuration, the rule is listed as not checked. A comment accepts a
+    finding: <!-- perf lint: ignore L04: reason -->. Exit code 4 if there is an error.
 
     Example: perf lint training --format github
     """

@@ -19,17 +19,20 @@ from chipperf.errors import PerfError, UsageError, missing_package
 # Modules of this package with the commands. The summaries stand here too, so that a list of commands imports none.
 COMMANDS = {
     "train": ("train:train", "Train a case and write its record, or continue a run that stopped."),
-    "limits": ("limits:limits", "Measure what the cards can do at most: products, memory, host links, all-reduce."),
+    "limits": ("limits:limits", "Measure the most that the cards can do: products, memory, host links, all-reduce."),
     "suite": ("suite:suite", "Run a matrix of case, precision, topology and repeats."),
-    "qualify": ("qualify:qualify", "Prove what a vendor's cards do, in a budget: checks, limits, runs, reports."),
+    "qualify": (
+        "qualify:qualify",
+        "Prove what a vendor's cards can do, within a budget: checks, limits, runs, reports.",
+    ),
     "compare": ("compare:compare", "Compare runs of one case on one dataset: vendors, precisions, topologies."),
     "runs": (
         "runs:runs",
-        "List the runs below directories, the newest first: when, state, case, row of a report, verdict.",
+        "List the runs below directories, newest first: date, state, case, row of a report, verdict.",
     ),
     "show": (
         "runs:show",
-        "Show one run: its values, what did not work, environment, precision, dataset and settings.",
+        "Show one run: its values, failures, environment, precision, dataset and settings.",
     ),
     "site": (
         "site:site",
@@ -38,15 +41,15 @@ COMMANDS = {
     "cases": ("cases:app", "List the cases, or one case's hyperparameters, or make a package with a new case."),
     "doctor": (
         "doctor:doctor",
-        "Say for every vendor whether its devices are here, and what stands in the way of training.",
+        "Say for every vendor whether its devices are here, and what prevents training.",
     ),
     "lint": (
         "lint:app",
-        "Check hand-written and rendered case documents against rules that each name a mistake of real reports.",
+        "Check hand-written and rendered case documents for mistakes that were found in real reports.",
     ),
     "verify": (
         "verify:verify",
-        "Make reports again from the records they name, and show every cell and line that differs.",
+        "Render reports again from their records, and show every cell and line that differs.",
     ),
     "withhold": (
         "withhold:withhold",
@@ -58,7 +61,7 @@ COMMANDS = {
     ),
     "record-tools": (
         "record_tools:record_tools",
-        "Run a vendor's query tools and keep their output, with UUIDs, serial numbers and the host's name replaced.",
+        "Record the output of a vendor's query tools, with UUIDs, serial numbers and the host's name replaced.",
     ),
     "report": ("report:app", "Render a vendor's report from records, or import reports as records."),
     "bundle": ("bundle:app", "Pack runs and reports for submission, or check a bundle."),

@@ -35,14 +35,14 @@ def plugins(context: typer.Context, as_json: bool = JSON_OPTION) -> None:
 
 @app.command("new")
 def new(
-    name: str = typer.Argument(..., help="The vendor's name, as --vendor will take it: a-z, 0-9 and _."),
+    name: str = typer.Argument(..., help="The vendor's name for --vendor: a-z, 0-9 and _."),
     directory: Path = typer.Option(Path(), "--directory", help="Where to make the project, chipperf-NAME."),
     title: str | None = typer.Option(None, "--title", help="The vendor's name in reports. [NAME]"),
     device_type: str | None = typer.Option(
-        None, "--device-type", help="Type of its torch.device; stacks that imitate CUDA have cuda. [NAME]"
+        None, "--device-type", help="Type of the vendor's torch.device; cuda for stacks that imitate CUDA. [NAME]"
     ),
 ) -> None:
-    """Make a plugin that can be installed, and that passes level 0 of the contract before its hooks are written.
+    """Make a plugin that you can install, and that passes level 0 of the contract before you write its hooks.
 
     Example: perf plugins new acme --title "ACME"
     """

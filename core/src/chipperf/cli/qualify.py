@@ -41,13 +41,16 @@ def qualify(
     preset: str | None = typer.Option(None, "--preset", help="Preset of the runs. [full; tiny on the CPU reference]"),
     sign: Path | None = typer.Option(None, "--sign", help="Sign the bundle with this ssh key.", metavar="KEY"),
     out: Path | None = typer.Option(None, "--out", help="Directory of everything. [qualify-VENDOR]"),
-    resume: bool = typer.Option(False, "--resume", help="Continue the qualification in --out; nothing is done twice."),
-    dry_run: bool = typer.Option(False, "--dry-run", help="Print the plan with its times, and begin nothing."),
+    resume: bool = typer.Option(
+        False, "--resume", help="Continue the qualification in --out without repeating finished work."
+    ),
+    dry_run: bool = typer.Option(False, "--dry-run", help="Print the plan with its times, and start nothing."),
 ) -> None:
-    """Prove what a vendor's cards do, in a budget: checks, limits, runs, reports.
+    """Prove what a vendor's cards can do, within a budget: checks, limits, runs, reports.
 
-    The budget is shared out before anything begins; what one stage leaves goes to the next. Ctrl-C stops it, and
-    --resume goes on. At the end, verdict.md says what may be claimed, what not and why. Exit code 4 if a check failed.
+    The budget is divided among the stages first; time that a stage does not use goes to the next one. Ctrl-C stops the
+    qualification, and --resume continues it. At the end, verdict.md says what may be claimed, what may not and why.
+    Exit code 4 if a check failed.
 
     Example: perf qualify --vendor cpu --budget 6m --dry-run
 
@@ -64,7 +67,7 @@ def qualify(
         if (software := software_of(find_vendor(state.vendor))) != state.software:
             raise UsageError(
                 f"the qualification in {out} was begun with {state.software}; now there is {software}",
-                hint="what one version showed says nothing of another: qualify again, with another --out",
+                hint="results of one version say nothing about another: qualify again, with another --out",
             )
     else:
         state = _plan(vendor, budget, cases, data, preset, sign)
@@ -123,7 +126,7 @@ def _named(text: str) -> tuple[str, Path]:
 
 def _print_plan(state: Qualification) -> None:
     rows = [(stage.name, stage.state, format_duration(round(stage.allotted_s))) for stage in state.stages]
-    print_table(("stage", "state", "at most, with what earlier stages leave on top"), rows)
+    print_table(("stage", "state", "at most, plus the time that earlier stages leave"), rows)
     suite = state.stage("suite")
     chosen, training_s = fitting(state.candidates, suite.allotted_s, state.start_s)
     count = state.runs or len(chosen)

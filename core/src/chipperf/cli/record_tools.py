@@ -23,10 +23,10 @@ _UUID = r"[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}"
 
 
 def record_tools(
-    vendor: str = typer.Argument(..., help="Vendor whose tools to run.", autocompletion=complete_vendors),
-    out: Path = typer.Option(..., "--out", help="Directory to write; must be new or empty."),
+    vendor: str = typer.Argument(..., help="Vendor whose tools are run.", autocompletion=complete_vendors),
+    out: Path = typer.Option(..., "--out", help="Directory to write to; must be new or empty."),
 ) -> None:
-    """Run a vendor's query tools and keep their output, with UUIDs, serial numbers and the host's name replaced.
+    """Record the output of a vendor's query tools, with UUIDs, serial numbers and the host's name replaced.
 
     Example: perf record-tools acme --out tests/fixtures/a1-driver-3
     """

@@ -46,11 +46,11 @@ def report(
     baseline: list[Path] = typer.Option(
         [],
         "--baseline",
-        help="Run to compare the convergence curves with; may be repeated.",
+        help="Run with which to compare the convergence curves; repeatable.",
         metavar="RUN",
         autocompletion=complete_runs,
     ),
-    lang: str = language_option("Language of the report; a page has all and shows this one first."),
+    lang: str = language_option("Language of the report; a web page has all languages and shows this one first."),
     case: str | None = typer.Option(None, "--case", help="Only runs of this case.", autocompletion=complete_cases),
     vendor: str | None = typer.Option(
         None, "--vendor", help="Only runs of this vendor.", autocompletion=complete_vendors
@@ -58,19 +58,18 @@ def report(
     report_format: Literal["md", "html"] | None = typer.Option(
         None,
         "--format",
-        help="md: the vendor's case document. html: a page of any runs, for any browser. "
-        "[by the ending of --out, md without]",
+        help="md: the vendor's case document. html: a web page of any runs. [by the extension of --out, otherwise md]",
     ),
     out: Path | None = typer.Option(
         None,
         "--out",
-        help="File to write, pictures and provenance beside it; standard output, without them, if not given.",
+        help="File to write, with pictures and provenance beside it. [standard output, without them]",
     ),
     templates: Path | None = typer.Option(None, "--templates", help="Directory with templates of your own."),
 ) -> None:
     """Render the vendor report of one case from the records of its runs, or a web page of any runs.
 
-    A directory that is no run stands for all runs below it.
+    A directory that is not a run stands for all runs below it.
 
     Example: perf report runs --case resnet50 --lang zh --out README.md && perf report runs --out report.html
     """
@@ -93,7 +92,7 @@ def report(
     beside = runs_beside([run.file for run in chosen], records, baselines)
     view = replace(build_view(records, baseline=baselines), beside=beside)
     for run in view.beside:
-        note(f"run {run.run_id} ({run.state}) is of a row of this report and lies beside its runs, but is not in it")
+        note(f"run {run.run_id} ({run.state}) is of a row of this report and beside its runs, but not in it")
     if out is None:
         if view.convergence:
             note("without --out there is no picture of the convergence curves")
@@ -146,7 +145,7 @@ def _chosen(paths: Sequence[Path], case: str | None, vendor: str | None) -> list
                 chosen.append(stored)
     if not chosen:
         wanted = " ".join(f"{name} {value}" for name, value in (("--case", case), ("--vendor", vendor)) if value)
-        raise UsageError(f"no run is left with {wanted}", hint="leave the option out to see what there is")
+        raise UsageError(f"no run matches {wanted}", hint="leave the option out to see all runs")
     return chosen
 
 

@@ -30,28 +30,29 @@ if TYPE_CHECKING:
 def import_documents(
     files: list[Path] = typer.Argument(
         ...,
-        help="Case documents, FlagPerf's rank0.out.log beside its monitor logs, MLPerf's logs, or directories with "
-        "such files.",
+        help="Case documents, FlagPerf's rank0.out.log with its monitor logs, MLPerf logs, or directories of these.",
         metavar="PATH...",
     ),
     out: Path = typer.Option(Path("imported"), "--out", help="Directory in which each record gets a directory."),
     vendor: str | None = typer.Option(
-        None, "--vendor", autocompletion=complete_vendors, help="Whose they are, if they do not tell."
+        None, "--vendor", autocompletion=complete_vendors, help="Their vendor, if they do not name it."
     ),
     case: str | None = typer.Option(
-        None, "--case", autocompletion=complete_cases, help="Which case they are on, if they do not tell."
+        None, "--case", autocompletion=complete_cases, help="Their case, if they do not name it."
     ),
-    topology: str | None = typer.Option(None, "--topology", help="Of a log: machines x cards per machine, as 1x8."),
-    precision: str | None = typer.Option(None, "--precision", help="Of a log: precision of the run."),
+    topology: str | None = typer.Option(
+        None, "--topology", help="For logs: machines x cards per machine, for example 1x8."
+    ),
+    precision: str | None = typer.Option(None, "--precision", help="For logs: precision of the run."),
     cards: list[Path] = typer.Option(
-        [], "--cards", metavar="FILE", help="File with further names of vendors and cards, as TOML."
+        [], "--cards", metavar="FILE", help="TOML file with further names of vendors and cards."
     ),
     as_json: bool = JSON_OPTION,
 ) -> None:
     """Import hand-written case documents and logs as records, every value with its line and column.
 
-    Texts that stand in one of the layout's places and do not fit it are printed; they stay among the records' remarks,
-    as do the findings of perf lint on the document. Exit code 4 if not everything was understood.
+    Prints every text that does not fit its place in the layout. The records' remarks keep these texts and the findings
+    of perf lint on the document. Exit code 4 if not everything was understood.
 
     Example: perf report import README.md --out imported && perf report imported/* --lang en
     """
@@ -115,7 +116,7 @@ def _require_all(results: Sequence[FileImport]) -> None:
         listed = ", ".join(f"{count} {outcome}" for outcome, count in counts.items())
         raise CheckFailed(
             f"{counted(len(results), 'file')}: {listed}",
-            hint="what was not understood stands among the remarks of the records, see docs/report.md",
+            hint="the remarks of the records keep what was not understood, see docs/report.md",
         )
 
 

@@ -29,17 +29,17 @@ def runs(
     ),
     case: str | None = typer.Option(None, "--case", autocompletion=complete_cases, help="Only runs of this case."),
     vendor: str | None = typer.Option(
-        None, "--vendor", autocompletion=complete_vendors, help="Only this vendor's runs."
+        None, "--vendor", autocompletion=complete_vendors, help="Only runs of this vendor."
     ),
     state: State | None = typer.Option(None, "--state", help="Only runs in this state."),
     verdict: str | None = typer.Option(None, "--verdict", help="Only runs with this verdict, for example converged."),
-    topology: str | None = typer.Option(None, "--topology", help="Only runs on it, for example 1x8."),
-    precision: str | None = typer.Option(None, "--precision", help="Only runs that requested it."),
+    topology: str | None = typer.Option(None, "--topology", help="Only runs on this topology, for example 1x8."),
+    precision: str | None = typer.Option(None, "--precision", help="Only runs that requested this precision."),
     as_json: bool = JSON_OPTION,
 ) -> None:
-    """List the runs below directories, the newest first: when, state, case, row of a report, verdict.
+    """List the runs below directories, newest first: date, state, case, row of a report, verdict.
 
-    Records that cannot be read are named on standard error; the others are listed.
+    Records that cannot be read are named on standard error; the others are still listed.
 
     Example: perf runs runs --case resnet50 --state completed
     """
@@ -69,7 +69,7 @@ def show(
     ),
     as_json: bool = JSON_OPTION,
 ) -> None:
-    """Show one run: its values, what did not work, environment, precision, dataset and settings.
+    """Show one run: its values, failures, environment, precision, dataset and settings.
 
     Example: perf show runs/demo
     """
@@ -121,4 +121,4 @@ def _why_none(rows: list[dict[str, Value]], wanted: dict[str, str]) -> str:
     if not rows:
         return "there are no runs"
     there = [f"{key} {', '.join(sorted({str(row[key]) for row in rows}))}" for key in wanted]
-    return f"of {len(rows)} runs none is such; there are: {'; '.join(there)}"
+    return f"none of {len(rows)} runs matches; there are: {'; '.join(there)}"

@@ -17,13 +17,13 @@ _SHOWN_PROBLEMS = 10
 
 def site(
     directory: Path = typer.Argument(..., help="Directory with runs in it, at any depth.", metavar="DIR"),
-    out: Path = typer.Option(..., "--out", help="Directory to write to: new, empty, or that of a former site."),
-    lang: str = language_option("Language that the pages show first; they have all."),
+    out: Path = typer.Option(..., "--out", help="Directory to write to: new, empty, or of an earlier site."),
+    lang: str = language_option("Language that the pages show first; they contain all languages."),
     templates: Path | None = typer.Option(None, "--templates", help="Directory with templates of your own."),
 ) -> None:
     """Make static web pages of all records below a directory: a leaderboard, and a page for each run.
 
-    Records that cannot be read are listed on the leaderboard with their place.
+    The leaderboard lists records that cannot be read, with their paths.
 
     Example: perf site runs --out site
     """
@@ -38,5 +38,5 @@ def site(
     if not has_matplotlib():
         note("no charts, matplotlib is not installed: pip install 'chipperf[plot]'")
     elif made.uncharted:
-        note(f"pages of runs without charts, because there are so many: {made.uncharted}")
+        note(f"pages of runs without charts, because there are too many: {made.uncharted}")
     tell(f"wrote {made.index}, pages of runs: {made.runs}")

@@ -29,9 +29,9 @@ def suite(
     file: Path = typer.Argument(..., help="TOML file with the matrix, or a list of FlagPerf's case keys."),
     out: Path | None = typer.Option(None, "--out", help="Directory of all runs. [runs/ and the file's name]"),
     resume: bool = typer.Option(False, "--resume", help="Continue the suite in --out: completed runs stay."),
-    retry_failed: bool = typer.Option(False, "--retry-failed", help="With --resume, run failed ones again, too."),
+    retry_failed: bool = typer.Option(False, "--retry-failed", help="With --resume, also repeat failed runs."),
     node_rank: int | None = typer.Option(
-        None, "--node-rank", min=0, envvar="SLURM_NODEID", help="Which of several machines this is, counted from 0."
+        None, "--node-rank", min=0, envvar="SLURM_NODEID", help="Number of this machine among several, counted from 0."
     ),
     rendezvous: str | None = typer.Option(
         None,
@@ -44,7 +44,7 @@ def suite(
 ) -> None:
     """Run a matrix of case, precision, topology and repeats.
 
-    A run that fails keeps no other from its turn. Exit code 0: all completed, 1: some did not.
+    After a run fails, the next one still runs. Exit code 0 if all runs completed, 1 if some did not.
 
     Example: perf suite nightly.toml --out runs/nightly
 
@@ -52,10 +52,10 @@ def suite(
 
     Example: perf suite scaling.toml --out /shared/scaling --node-rank 0 --rdzv node0:29500
 
-    The last one is for topologies of several machines: start it on each of them, with a --node-rank of its own.
+    The last example is for topologies with several machines: start it on each machine, each with its own --node-rank.
     """
     if retry_failed and not resume:
-        raise UsageError("--retry-failed belongs to --resume", hint="a suite that begins has no failed runs")
+        raise UsageError("--retry-failed belongs to --resume", hint="a new suite has no failed runs")
     plan = plan_suite(file)
     for text in plan.ignored:
         note(text)

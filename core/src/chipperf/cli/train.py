@@ -47,7 +47,7 @@ def train(
         None, help="What to train; 'perf cases' lists it.", show_default=False, autocompletion=complete_cases
     ),
     data: Path | None = typer.Option(
-        None, "--data", rich_help_panel=_TRAINED, help="Dataset directory; the generated sample if not given."
+        None, "--data", rich_help_panel=_TRAINED, help="Dataset directory. [the generated sample]"
     ),
     vendor: str | None = vendor_option(rich_help_panel=_TRAINED),
     precision: str = precision_option(rich_help_panel=_TRAINED),
@@ -66,26 +66,26 @@ def train(
         rich_help_panel=_MACHINES,
         min=0,
         envvar="SLURM_NODEID",
-        help="Which of the machines this is, counted from 0.",
+        help="Number of this machine, counted from 0.",
     ),
     rendezvous: str | None = typer.Option(
         None,
         "--rdzv",
         rich_help_panel=_MACHINES,
         metavar="HOST:PORT",
-        help="Where the machines meet: a free port of the first one.",
+        help="Where the machines meet: the first one and a free port there.",
     ),
     max_epochs: int | None = typer.Option(
-        None, "--max-epochs", rich_help_panel=_LENGTH, min=1, help="Stop after so many epochs."
+        None, "--max-epochs", rich_help_panel=_LENGTH, min=1, help="Stop after this number of epochs."
     ),
     max_steps: int | None = typer.Option(
-        None, "--max-steps", rich_help_panel=_LENGTH, min=1, help="Stop after so many optimizer steps."
+        None, "--max-steps", rich_help_panel=_LENGTH, min=1, help="Stop after this number of optimizer steps."
     ),
     budget: str | None = typer.Option(
         None,
         "--budget",
         rich_help_panel=_LENGTH,
-        help="Stop training in time, for example after 90s, 30m or 2h; measuring passes follow.",
+        help="Stop training after this time, for example 90s, 30m or 2h; measuring passes follow.",
     ),
     assignments: list[str] = typer.Option(
         [], "--set", rich_help_panel=_TRAINED, metavar="KEY=VALUE", help="A hyperparameter; repeatable."
@@ -99,41 +99,41 @@ def train(
         "--repeat",
         rich_help_panel=_LENGTH,
         min=1,
-        help="Run so many times, with the seed and the numbers after it, in OUT/repeat-1, ...",
+        help="Run this number of times, with the seed and the numbers after it, in OUT/repeat-1, ...",
     ),
     device_check: bool = typer.Option(
         True,
         "--device-check/--no-device-check",
         rich_help_panel=_SAFETY,
-        help="Let every card finish a small kernel first; a CPU needs none.",
+        help="First let every card finish a small kernel; not needed on a CPU.",
     ),
     evaluate_every: int | None = typer.Option(
         None,
         "--evaluate-every",
         rich_help_panel=_SAFETY,
         min=0,
-        help="Evaluate also every so many steps, not only after epochs; --set evaluate_every_steps=N.",
+        help="Evaluate every N steps too, not only after epochs; --set evaluate_every_steps=N.",
     ),
     checkpoint_every: int | None = typer.Option(
         None,
         "--checkpoint-every",
         rich_help_panel=_SAFETY,
         min=0,
-        help="Write a checkpoint also every so many steps, not only after epochs; --set checkpoint_every_steps=N.",
+        help="Write a checkpoint every N steps too, not only after epochs; --set checkpoint_every_steps=N.",
     ),
     keep_checkpoints: int | None = typer.Option(
         None,
         "--keep-checkpoints",
         rich_help_panel=_SAFETY,
         min=1,
-        help="How many checkpoints stay; --set keep_checkpoints=N. [2]",
+        help="Number of checkpoints to keep; --set keep_checkpoints=N. [2]",
     ),
     max_restarts: int = typer.Option(
         0,
         "--max-restarts",
         rich_help_panel=_SAFETY,
         min=0,
-        help="Start processes that died again, from the newest checkpoint, so many times.",
+        help="Restart died processes from the newest checkpoint, at most this number of times.",
     ),
     hang_timeout_s: float = typer.Option(
         DEFAULT_HANG_TIMEOUT_S,
@@ -141,7 +141,7 @@ def train(
         rich_help_panel=_SAFETY,
         min=0,
         metavar="SECONDS",
-        help="End a run in which nothing happens for so long, with the stacks of all ranks in their logs; 0 is never.",
+        help="End a run without progress after this time, with the stacks of all ranks in their logs; 0 means never.",
     ),
     resume: Path | None = typer.Option(
         None,
@@ -149,10 +149,10 @@ def train(
         rich_help_panel=_SAFETY,
         metavar="RUN",
         autocompletion=complete_runs,
-        help="Directory of a run that stopped: continue it as it was planned; --data says where its data are now.",
+        help="Directory of a run that stopped; continue it as planned. If its data have moved, use --data.",
     ),
     out: Path | None = typer.Option(
-        None, "--out", rich_help_panel=_TRAINED, help="Directory of this run; must not hold a run yet."
+        None, "--out", rich_help_panel=_TRAINED, help="Directory of this run; must not contain a run yet."
     ),
 ) -> None:
     """Train a case and write its record, or continue a run that stopped.
@@ -163,7 +163,7 @@ def train(
 
     Example: perf train --resume runs/demo
 
-    One process per device is started here. Under torchrun, or as several tasks of srun, it is these that train.
+    This starts one process per device. Under torchrun, or as several tasks of srun, those processes train instead.
     """
     started_s = process_start_s()
     typed = [each.opts[0] for each in typed_parameters(context) if each.name not in ("case", "resume")]

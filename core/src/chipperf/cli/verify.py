@@ -22,24 +22,24 @@ if TYPE_CHECKING:
 def verify(
     reports: list[Path] = typer.Argument(..., help="Reports that 'perf report --out' wrote.", metavar="README..."),
     runs: list[Path] = typer.Option(
-        ..., "--runs", help="Directory below which the runs' records are looked for; may be repeated.", metavar="DIR"
+        ..., "--runs", help="Directory below which to look for the runs' records; repeatable.", metavar="DIR"
     ),
     baseline: list[Path] = typer.Option(
         [],
         "--baseline",
-        help="Run whose curve a report shows that has no provenance beside it.",
+        help="Run whose curve the report shows; needed only if the report has no provenance beside it.",
         metavar="RUN",
         autocompletion=complete_runs,
         exists=True,
     ),
     templates: Path | None = typer.Option(
-        None, "--templates", help="The --templates that the report was made with.", exists=True
+        None, "--templates", help="The --templates with which the report was rendered.", exists=True
     ),
     as_json: bool = JSON_OPTION,
 ) -> None:
-    """Make reports again from the records they name, and show every cell and line that differs.
+    """Render reports again from their records, and show every cell and line that differs.
 
-    The records are found by their hashes, whatever their directories are called. Each is checked on its own, and
+    Records are found by their hashes, whatever their directories are called. Each record is checked on its own, and
     against the events, telemetry and logs beside it. Exit code 4 if anything differs.
 
     Example: perf verify README.md --runs runs

@@ -29,11 +29,11 @@ def withhold(
         ..., "--field", metavar="FIELD", help="Value to withhold, for example metrics.p_core; repeatable."
     ),
     reason: str = typer.Option(..., "--reason", help="Why; reports show it."),
-    out: Path = typer.Option(..., "--out", help="New directory for the record that may be published."),
+    out: Path = typer.Option(..., "--out", help="New directory for the record to publish."),
     ratio_to: Path | None = typer.Option(
         None,
         "--ratio-to",
-        help="Comparable run; the values' ratios to its values are published.",
+        help="Comparable run; publish the ratios to its values.",
         metavar="RUN",
         autocompletion=complete_runs,
     ),
@@ -41,13 +41,13 @@ def withhold(
         None, "--secrets", help="New private file for values and salts. [RUN/NAME_OF_OUT.secrets.json]"
     ),
     keep: list[str] = typer.Option(
-        [], "--keep", metavar="FIELD", help="Publish this value although it tells another; repeatable."
+        [], "--keep", metavar="FIELD", help="Publish this value although it reveals another; repeatable."
     ),
 ) -> None:
     """Make a record that withholds values and commits to them, and a private file that proves them later.
 
-    What the values can be computed from is withheld with them. The run stays as it is. The private file lies in its
-    directory: keep it, and publish neither.
+    Fields from which the values can be computed are withheld with them. The run does not change. The private file is in
+    the run's directory: keep both, and publish neither.
 
     Example: perf withhold runs/demo --field metrics.p_core --reason "under embargo" --out public/demo
     """
@@ -55,7 +55,7 @@ def withhold(
     if out.exists():
         raise UsageError(f"{out} exists", hint="choose another --out; nothing is overwritten")
     if out.resolve() in private.resolve().parents or private.resolve().parent == out.resolve().parent:
-        raise UsageError(f"{private} would lie in or beside what is published", hint="choose another --secrets")
+        raise UsageError(f"{private} would be in or beside the published directory", hint="choose another --secrets")
     record = read_record(run)
     base = _comparable(ratio_to, record)
     result = withholding.withhold(record, fields, reason, keep=keep, ratio_to=base)
@@ -66,11 +66,11 @@ def withhold(
     for path in (private, RunDirectory(out).record):
         typer.echo(f"wrote {path}")
     for field, told in result.also:
-        typer.echo(f"also withheld {field}, which tells of {told}")
+        typer.echo(f"also withheld {field}, which reveals {told}")
     for field, told in result.still_told:
-        note(f"the record still has {field}, which tells of {told}")
+        note(f"the record still has {field}, which reveals {told}")
     if base:
-        note(f"with a ratio, whoever knows the value of run {base.run_id} knows this one's")
+        note(f"with a ratio, anybody who knows the value of run {base.run_id} also knows this one")
 
 
 def reveal(
@@ -82,19 +82,19 @@ def reveal(
     ratio_to: Path | None = typer.Option(
         None,
         "--ratio-to",
-        help="Run to which ratios were published, to check them.",
+        help="Run to which ratios were published; checks the ratios.",
         metavar="RUN",
         autocompletion=complete_runs,
     ),
     ratio_secrets: Path | None = typer.Option(
-        None, "--ratio-secrets", help="Private file of that run, where its record withholds the values, too."
+        None, "--ratio-secrets", help="Private file of that run, if its record withholds the values, too."
     ),
     out: Path | None = typer.Option(None, "--out", help="New file for these values and salts, to pass on."),
     as_json: bool = JSON_OPTION,
 ) -> None:
     """Check withheld values against the commitments of a published record, and show them.
 
-    Exit code 4 if a value is not the one that the record committed to.
+    Exit code 4 if a value does not match its commitment.
 
     Example: perf reveal public/demo --secrets runs/demo/demo.secrets.json --field metrics.p_core
     """
@@ -122,7 +122,7 @@ def reveal(
             note(f"{committed.field} remains withheld")
     wrong = [f"{each.field}: {each.problem}" for each in revealed if each.problem]
     if wrong:
-        raise CheckFailed("; ".join(wrong), hint="ask for the values of this very record")
+        raise CheckFailed("; ".join(wrong), hint="ask for the values of this record")
     if out is not None:
         withholding.write_secrets(out, content)
         tell(f"wrote {out}")

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from chipperf.cases.base import Case
     from chipperf.compare.footnotes import PeakOf
-    from chipperf.compare.requirements import Judgement
+    from chipperf.compare.requirements import Judgment
     from chipperf.compare.sides import Side
     from chipperf.records.columns import Column, Unit
     from chipperf.records.ratios import Verdict
@@ -91,7 +91,7 @@ class Scaling:
 class Comparison:
     """A comparison of runs of one case. ``names``, ``outcomes`` and ``scaling`` have an entry for every column.
 
-    ``scaling`` is ``None`` for a column that is no scaling pair with a column of fewer devices. ``judgements`` are of
+    ``scaling`` is ``None`` for a column that forms no scaling pair with a column of fewer devices. ``judgments`` are of
     what was required, see :func:`chipperf.compare.gate.judge`.
     """
 
@@ -103,7 +103,7 @@ class Comparison:
     scaling: tuple[Scaling | None, ...]
     settings: tuple[DifferentSetting, ...]
     footnotes: tuple[Footnote, ...]
-    judgements: tuple[Judgement, ...] = ()
+    judgments: tuple[Judgment, ...] = ()
 
 
 def compare_columns(columns: Sequence[Side], *, peak_of: PeakOf = lambda record: None) -> Comparison:
@@ -120,8 +120,8 @@ def compare_columns(columns: Sequence[Side], *, peak_of: PeakOf = lambda record:
     for column in distinct:
         if len(column.records) > 1 and len(group_repeats(column.records, case)) > 1:
             raise UsageError(
-                f"the runs in {column.source} are no repeats: they differ in more than their seed, or share one",
-                hint="name the runs themselves, each is a column then",
+                f"the runs in {column.source} are not repeats: they differ in more than their seed, or share one",
+                hint="name the runs themselves; each is then a column",
             )
     has_limits = any(not isinstance(column.first.machine_limits, Missing) for column in distinct)
     shown = (column for column in columns_of("comparison") if has_limits or column.kind != "limit")

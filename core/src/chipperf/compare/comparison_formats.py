@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Final
 
-from chipperf.compare.requirements import BOUNDS, describe_judgement
+from chipperf.compare.requirements import BOUNDS, describe_judgment
 from chipperf.documents.format import csv_table, escape_markdown, github_annotation, in_unit, text_or_marker
 from chipperf.records.intervals import LEVEL, RESAMPLES
 from chipperf.records.schema import Missing
@@ -92,9 +92,9 @@ def as_markdown(comparison: Comparison) -> str:
     lines += ["", *_table(["", *headers(comparison)], [[title, *cells] for title, cells in rows(comparison).items()])]
     for note in notes(comparison):
         lines += ["", escape_markdown(note)]
-    if comparison.judgements:
+    if comparison.judgments:
         lines += ["", "### Requirements", ""]
-        lines += [f"* {escape_markdown(describe_judgement(each))}" for each in comparison.judgements]
+        lines += [f"* {escape_markdown(describe_judgment(each))}" for each in comparison.judgments]
     if comparison.footnotes:
         lines += ["", "### Footnotes", ""]
         lines += [f"{place}. {escape_markdown(each.text)}" for place, each in enumerate(comparison.footnotes, start=1)]
@@ -109,9 +109,9 @@ def as_github(comparison: Comparison) -> str:
     """Return an annotation of a GitHub workflow for each requirement."""
     kinds = {"met": "notice", "not_met": "error", "undecided": "warning"}
     lines = []
-    for each in comparison.judgements:
+    for each in comparison.judgments:
         title = f"perf compare: {each.requirement}"
-        lines.append(github_annotation(kinds[each.verdict], describe_judgement(each), title=title))
+        lines.append(github_annotation(kinds[each.verdict], describe_judgment(each), title=title))
     return "".join(f"{line}\n" for line in lines)
 
 
@@ -187,7 +187,7 @@ def json_text(comparison: Comparison) -> str:
         ],
         "settings": [asdict(each) for each in comparison.settings],
         "footnotes": [asdict(each) for each in comparison.footnotes],
-        "requirements": [asdict(each) for each in comparison.judgements],
+        "requirements": [asdict(each) for each in comparison.judgments],
     }
     return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
@@ -239,7 +239,7 @@ def _csv_values(cell: ComparedValue) -> dict[str, object]:
 
 def _csv_requirements(measure: ComparedMeasure, column: int, comparison: Comparison) -> dict[str, object]:
     values: dict[str, object] = {}
-    for each in comparison.judgements:
+    for each in comparison.judgments:
         if (each.requirement.measure, each.column) == (measure.name, column):
             values[each.requirement.bound] = each.requirement.ratio
             values[f"{each.requirement.bound}_verdict"] = each.verdict

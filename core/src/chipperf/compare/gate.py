@@ -10,7 +10,7 @@ import math
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Final
 
-from chipperf.compare.requirements import MOST_REPEATS, SENSIBLE, Judgement
+from chipperf.compare.requirements import MOST_REPEATS, SENSIBLE, Judgment
 from chipperf.documents.format import text_or_marker
 from chipperf.errors import UsageError
 from chipperf.records.columns import BY_NAME, completed_value
@@ -45,7 +45,7 @@ _MEASURED_PRECISIONS: Final[Mapping[str, Callable[[Record], object]]] = {
 }
 
 
-def judge(comparison: Comparison, requirements: Sequence[RequiredRatio]) -> tuple[Judgement, ...]:
+def judge(comparison: Comparison, requirements: Sequence[RequiredRatio]) -> tuple[Judgment, ...]:
     """Return what each requirement's interval says of each column after the first, the baseline.
 
     Raises:
@@ -94,7 +94,7 @@ def _require_apart(columns: Sequence[Side]) -> None:
         for record in column.records:
             if owners.setdefault(record.run_id, place) != place:
                 raise UsageError(
-                    f"run {record.run_id} is in the baseline and in what is compared with it",
+                    f"run {record.run_id} is on both sides of the comparison",
                     hint="a run says nothing about itself: name other runs",
                 )
 
@@ -127,14 +127,14 @@ def _require_one_source(column: Column, columns: Sequence[Side]) -> None:
             )
         if value <= 0:
             raise UsageError(
-                f"run {record.run_id} has {column.name} {value:g}, to which there is no ratio",
+                f"run {record.run_id} has {column.name} {value:g}, for which there is no ratio",
                 hint="run it again, or leave the requirement out",
             )
         sources.add(path)
     require_one(f"sources of {column.name}", sources, hint="compare with a baseline that was read in the same way")
 
 
-def _judge(requirement: RequiredRatio, comparison: Comparison, place: int) -> Judgement:
+def _judge(requirement: RequiredRatio, comparison: Comparison, place: int) -> Judgment:
     measure = next(each for each in comparison.measures if each.name == requirement.measure)
     base, cell = measure.cells[0], measure.cells[place]
     single = any(each.repeats == 1 and each.windows < 2 for each in (base, cell))
@@ -146,10 +146,10 @@ def _judge(requirement: RequiredRatio, comparison: Comparison, place: int) -> Ju
     found, repeats = decide(requirement, cell.interval), (base.repeats, cell.repeats)
     if found == "met" and not SENSIBLE[0] <= cell.ratio <= SENSIBLE[1]:
         raise UsageError(
-            f"{measure.name} of column {place + 1} is {cell.ratio:.4g} times the baseline's, which is no such run",
+            f"{measure.name} of column {place + 1} is {cell.ratio:.4g} times the baseline's, which cannot be right",
             hint="look at both: perf show RUN",
         )
-    return Judgement(
+    return Judgment(
         requirement=requirement,
         column=place + 1,
         ratio=cell.ratio,
@@ -178,8 +178,8 @@ def enough_repeats(
 ) -> tuple[int, int] | None:
     """Return numbers of repeats that are likely to decide, or ``None`` if more than :data:`MOST_REPEATS` would be.
 
-    An interval's half shrinks with the root of the number of repeats. Without an interval, nothing is known of the
-    spread, and the numbers are the least that tell something of it.
+    An interval's half shrinks with the root of the number of repeats. Without an interval, nothing is known about the
+    spread, and the numbers are the smallest that show something of it.
     """
     if interval is None:
         return _at_least(repeats, 1.0)

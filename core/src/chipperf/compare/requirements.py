@@ -44,13 +44,13 @@ class RequiredRatio:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Judgement:
+class Judgment:
     """What the interval of a column's ratio says of a requirement.
 
     Attributes:
         column: Column that is judged, from 1. Column 1 is the baseline.
         interval: ``None`` if one of the two sides has a single value; then the verdict is ``undecided``.
-        verdict: ``met`` if the whole interval keeps the bound, ``not_met`` if none of it does.
+        verdict: ``met`` if the whole interval is within the bound, ``not_met`` if all of it is beyond the bound.
         repeats: Number of runs of the baseline and of the column.
         enough_repeats: The numbers that are likely to decide, see :mod:`chipperf.compare.gate`; ``None`` if the verdict
             is not ``undecided``, or if the ratio is so near to the bound that no sensible number decides.
@@ -65,21 +65,21 @@ class Judgement:
     enough_repeats: tuple[int, int] | None
 
 
-def describe_judgement(judgement: Judgement) -> str:
+def describe_judgment(judgment: Judgment) -> str:
     """Return sentences for people, for example ``column 2: mem_peak at most 1.05 of the baseline: met, 0.99``."""
-    interval = judgement.interval
-    found = f"{judgement.ratio:.4g}"
+    interval = judgment.interval
+    found = f"{judgment.ratio:.4g}"
     found += f" ({interval.low:.4g} to {interval.high:.4g})" if interval else ", without an interval"
     words = {"met": "met", "not_met": "not met", "undecided": "not decidable: more repeats"}
-    text = f"column {judgement.column}: {judgement.requirement}: {words[judgement.verdict]}, {found}"
-    return ". ".join((text, *_advice(judgement)))
+    text = f"column {judgment.column}: {judgment.requirement}: {words[judgment.verdict]}, {found}"
+    return ". ".join((text, *_advice(judgment)))
 
 
-def _advice(judgement: Judgement) -> Iterator[str]:
+def _advice(judgment: Judgment) -> Iterator[str]:
     """Yield how many repeats would decide, or what single runs cannot tell."""
-    enough, there = judgement.enough_repeats, judgement.repeats
+    enough, there = judgment.enough_repeats, judgment.repeats
     is_single = min(there) == 1
-    if judgement.verdict != "undecided":
+    if judgment.verdict != "undecided":
         if is_single:
             yield "The interval is that of windows: one run says nothing about other runs"
     elif enough is None:

@@ -64,7 +64,7 @@ def _runs(path: Path) -> Side:
             if record.seed != run.seed and not isinstance(record.seed, Missing):
                 raise UsageError(
                     f"the run in {path / run.directory} has the seed {record.seed}, and {REPEATS_FILE} says {run.seed}",
-                    hint="the file was edited; name the runs themselves, each is a column then",
+                    hint="the file was edited; name the runs themselves; each is then a column",
                 )
             runs.append((record, path / run.directory))
     completed = [run for run in runs if run[0].status.state == "completed"]

@@ -109,7 +109,7 @@ def probe(
     The hook is called ``calls`` times, as far as that takes no more than a second.
     """
     arguments = {"entry": asdict(entry), "pci": pci, "path": path, "bereft": bereft, "calls": calls}
-    # A made-up machine has no driver to wait for.
+    # A fake machine has no driver to wait for.
     timeout_s = ANSWER_TIMEOUT_S if pci else PROBE_TIMEOUT_S
     outcome = call_in_fork(run_probe, arguments, timeout_s=timeout_s, environment=variables)
     if outcome.fault:

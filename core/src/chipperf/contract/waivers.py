@@ -61,7 +61,7 @@ def read_waivers(path: Path) -> dict[str, Waiver]:
         try:
             find_check(check)
         except UsageError as error:
-            raise ConfigError(f"{path}: a waiver matches nothing: {error.message}", hint=error.hint) from error
+            raise ConfigError(f"{path}: a waiver matches no check: {error.message}", hint=error.hint) from error
         if check in waivers:
             raise ConfigError(f"{path}: {check} is waived twice", hint="keep one of the two")
         if until is not None and _numbers(API_VERSION) >= _numbers(until):

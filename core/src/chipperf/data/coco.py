@@ -204,7 +204,7 @@ class InstanceSplit:
             raise DataError(
                 f"annotation {self.table.ids[row]} of {self.images.path(index)}: "
                 f"its segmentation cannot be drawn: {error}",
-                hint="put it right in the annotation file",
+                hint="correct it in the annotation file",
             ) from error
 
 
@@ -424,7 +424,7 @@ def _suspicious_boxes(split: InstanceSplit) -> Iterator[DatasetFinding]:
     is_repeated[np.unique(objects, axis=0, return_index=True)[1]] = False
     for code, rows, fewest, what in (
         ("repeated-object", is_repeated, _UNLIKELY_SHARE, "annotations have image, category and box of another"),
-        ("box-outside", is_outside, 0, "boxes reach out of their image: training cuts them off, evaluation does not"),
+        ("box-outside", is_outside, 0, "boxes extend beyond their image: training cuts them off, evaluation does not"),
         ("odd-area", is_foreign, _UNLIKELY_SHARE, "areas cannot be those of their boxes in square pixels"),
     ):
         if rows.sum() > fewest * len(table.ids):
@@ -446,7 +446,7 @@ def _undrawable(split: InstanceSplit, is_drawn: bool) -> Iterator[DatasetFinding
     # The intersection is less than half of the union.
     is_elsewhere = (sizes[0] > 0).all(axis=1) & (3 * overlap < sizes.prod(axis=2).sum(axis=0))
     if is_elsewhere.sum() > _UNLIKELY_SHARE * len(drawn):
-        what = f"{is_elsewhere.sum()} segmentations lie elsewhere than their boxes"
+        what = f"{is_elsewhere.sum()} segmentations are not where their boxes are"
         examples = first_few(split.table.ids[drawn][is_elsewhere])
         yield warning("segmentation-elsewhere", f"{split.path}: {what}: annotations {examples}")
     if problems and (is_drawn or len(problems) < len(split.table.ids)):
@@ -620,7 +620,7 @@ def encode_segmentation(segmentation: Any, height: int, width: int) -> dict[str,
             raise ValueError("a polygon needs three points")
         # pycocotools counts pixels along the edges, and crashes where there are too many.
         if max(map(abs, chain.from_iterable(segmentation))) > _FARTHEST * max(height, width):
-            raise ValueError(f"a polygon lies far outside of the {height}x{width} pixels")
+            raise ValueError(f"a polygon lies far outside the {height}x{width} pixels")
         code: dict[str, Any] = coco_mask.merge(coco_mask.frPyObjects(segmentation, height, width))
         return code
     if not isinstance(segmentation, dict) or segmentation["size"] != [height, width]:

@@ -1,6 +1,6 @@
 """Strict reading of COCO annotation files into columns, and checks for contradictions in the columns.
 
-Only what is read here is checked, trained on and evaluated. Text is no number, and ``1.0`` is a whole one.
+Only what is read here is checked, trained on and evaluated. Text is not a number, and ``1.0`` is a whole number.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def read_annotation_file(path: Path) -> dict[str, Any]:
             hint="the file is probably cut off; copy it again and compare its size",
         ) from error
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}: not JSON in UTF-8: {error}", hint="copy it again, or put it right") from error
+        raise DataError(f"{path}: not JSON in UTF-8: {error}", hint="copy it again, or correct it") from error
     for key in _LISTS:
         if not isinstance(document, dict) or not isinstance(document.get(key), list):
             raise DataError(f"{path}: has no list {key!r}", hint="name a COCO annotation file")
@@ -158,10 +158,10 @@ class AnnotationFile:
 
     def _bad_entry(self, entry: Any, key: str) -> DataError:
         if not isinstance(entry, dict):
-            return DataError(f"{self.path}: {entry!r:.60} stands where an entry should", hint="put the file right")
+            return DataError(f"{self.path}: {entry!r:.60} is in the place of an entry", hint="correct the file")
         named = (f"the entry with {name} {entry[name]!r:.60}" for name in ("id", "image_id") if name in entry)
         what = f"has {entry[key]!r:.60} as {key!r}" if key in entry else f"has no {key!r}"
-        return DataError(f"{self.path}: {next(named, 'an entry')} {what}", hint="put the file right")
+        return DataError(f"{self.path}: {next(named, 'an entry')} {what}", hint="correct the file")
 
     def report(self, code: str, what: str, culprits: NDArray[np.int64]) -> None:
         """Add a fault that names the first culprits, if there are any."""

@@ -54,7 +54,7 @@ def files_below(directory: Path, hidden: list[str] | None = None) -> list[str]:
 
 
 def unlistable(directory: Path, error: OSError) -> DataError:
-    """Return the error for a directory that cannot be listed, with what lies beside it if it is missing."""
+    """Return the error for a directory that cannot be listed; if it is missing, with the names beside it."""
     what = f"cannot list {directory}: {error.strerror}"
     if isinstance(error, FileNotFoundError):
         with suppress(OSError):
@@ -65,14 +65,14 @@ def unlistable(directory: Path, error: OSError) -> DataError:
 
 @contextmanager
 def open_file(path: str | os.PathLike[str], buffering: int = -1) -> Iterator[BinaryIO]:
-    """Open a file for reading; raises :class:`DataError` if it cannot be read or is no regular file."""
+    """Open a file for reading; raises :class:`DataError` if it cannot be read or is not a regular file."""
     try:
         # Without the flag, opening a FIFO waits for a writer.
         with open(
             path, "rb", buffering=buffering, opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)
         ) as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise DataError(f"{path}: is no regular file", hint="replace or remove it")
+                raise DataError(f"{path}: is not a regular file", hint="replace or remove it")
             yield file
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from error

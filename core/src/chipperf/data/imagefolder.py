@@ -138,7 +138,7 @@ def _read_folder(root: Path) -> tuple[ImageFolder, list[DatasetFinding]]:
     if train.classes and val.classes and train.classes != val.classes:
         findings.append(error("class-difference", f"{root}: {_describe_class_difference(train.classes, val.classes)}"))
     elif len(train.classes) == 1:
-        what = f"{train.directory} has one class, {train.classes[0]!r}, where a classification needs two"
+        what = f"{train.directory} has one class, {train.classes[0]!r}, but a classification needs two"
         paths = [train.relative_path(index).split("/") for index in range(len(train))]
         if inner := sorted({path[1] for path in paths if len(path) > 2}):
             what += f"; its images lie in {len(inner)} directories within it: move these up ({first_few(inner)})"
@@ -179,7 +179,7 @@ def read_split(directory: Path) -> tuple[Split, list[DatasetFinding]]:
         if images and all("/" in path for path in images):
             nested.append(name)
     if nested:
-        what = f"all images of {len(nested)} classes lie in directories within them, which are not told apart"
+        what = f"all images of {len(nested)} classes lie in directories within them, which are not distinguished"
         findings.append(warning("nested-class", f"{directory}: {what}: {first_few(nested)}"))
     if hidden:
         what = f"{len(hidden)} files or directories are left out, as their names begin with a dot"

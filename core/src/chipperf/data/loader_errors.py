@@ -27,7 +27,7 @@ def loader_error(error: Exception) -> PerfError:
 
 
 def find_loader_death(message: str) -> PerfError | None:
-    """Return the error for the death of a loader process if a message of torch tells of one: it comes at any place."""
+    """Return the error for the death of a loader process if torch's message reports one; it can come anywhere."""
     died = re.search(r"DataLoader worker \(pid.*", message)
     if died is None or "Bus error" in died[0]:
         return died and _no_shared_memory(died[0])
@@ -55,7 +55,7 @@ def _no_shared_memory(text: str) -> TrainingError:
     with suppress(OSError):
         text = f"{shutil.disk_usage('/dev/shm').total / 2**20:.4g} MiB in all: {text}"
     return TrainingError(
-        f"shared memory, /dev/shm, has no room for a batch, {text}",
+        f"shared memory, /dev/shm, is too small for a batch, {text}",
         failure_class="shared_memory",
         hint=f"enlarge it, for a container with --shm-size=16g or --ipc=host, {_LESS}",
     )

@@ -106,7 +106,7 @@ class DocumentRow:
 
     @property
     def target(self) -> float | None:
-        """Target of the result that stands beside it."""
+        """Target that is written beside the result."""
         return self._result("target")
 
     @property
@@ -116,7 +116,7 @@ class DocumentRow:
 
     @property
     def identity(self) -> tuple[str, ...]:
-        """What tells the row from others of its topology: every column but those of measured values."""
+        """What distinguishes the row from others of its topology: every column except those of measured values."""
         return *self.identity_besides_hyperparameters, self.text("fix_hp") or ""
 
     @property
@@ -455,9 +455,9 @@ class _Tables:
             reason = f"its delimiter row has {len(delimiter)} cells, its header {len(header)}"
             hint = "write as many cells in both"
         else:
-            reason = "it stands in code" if block.kind == "code" else "it stands within another text"
+            reason = "it is in code" if block.kind == "code" else "it is within another text"
             hint = "put a blank line before it, and no more than three spaces before its lines"
-        self._fault(f"this table is no table of Markdown: {reason}", place, hint)
+        self._fault(f"this is not a table in Markdown: {reason}", place, hint)
 
     def _is_html_table(self, block: Block) -> bool:
         if "<table" not in block.text.casefold():

@@ -29,7 +29,7 @@ def without_unit(text: str) -> str:
 
 
 def in_brackets(text: str) -> str:
-    """Return what stands in brackets at the end of a header, such as a unit; empty if nothing does."""
+    """Return the text in brackets at the end of a header, such as a unit; empty if there is none."""
     match = _IN_BRACKETS_AT_END.search(text)
     return match[1] if match else ""
 

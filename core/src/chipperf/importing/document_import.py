@@ -393,8 +393,8 @@ def _topology_fault(row: DocumentRow) -> str:
     if row.topology is None:
         return "no topology such as 1x8 can be read from it"
     if len(set(bracketed_shapes(row.label.text))) > 1:
-        return "several topologies stand in its brackets"
-    return f"its words say another topology than {row.shape}" if row.topology.words_differ else ""
+        return "there are several topologies in its brackets"
+    return f"its words name a different topology than {row.shape}" if row.topology.words_differ else ""
 
 
 def _row_label(row: DocumentRow, topology: RowLabel, *others: str) -> str | Missing:

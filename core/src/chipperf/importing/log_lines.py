@@ -66,7 +66,7 @@ class LogEvent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stated:
-    """What the user states about the files; ``None`` where a file is to tell it. Documents tell the last two."""
+    """What the user states about the files; ``None`` if a file states it. Documents state the last two."""
 
     vendor: str | None = None
     case: str | None = None

@@ -51,7 +51,7 @@ def import_mlperf_log(log: Log, stated: Stated, names: CardNames) -> Import:
     """Return a record for each run in a log of MLPerf training; a :class:`DocumentError` says why there is none.
 
     The vendor is by default the one that the log's organization or platform names, and the case the benchmark. The log
-    does not tell the topology.
+    does not contain the topology.
     """
     events, no_events = read_events(log, MARK, "key")
     if not any(event.name == "run_start" for event in events):

@@ -197,7 +197,7 @@ def plan_resumed_job(
     if record.status.state == "completed":
         return None
     plan = read_plan(directory.plan)
-    hint = "perf train --resume RUN --data DIR says where the run's data are now"
+    hint = "if its data have moved: perf train --resume RUN --data DIR"
     root = require_directory((data or plan.data_root).resolve(), hint)
     plan = plan.model_copy(update={"data_root": root, "started_s": started_s})
     _require_same_topology(plan, launcher)
@@ -331,7 +331,7 @@ def _require_same_topology(plan: RunPlan, launcher: LauncherInfo | None) -> None
     topology = launcher.topology if launcher else Topology(nnodes=1, nproc_per_node=plan.topology.nproc_per_node)
     if topology != plan.topology:
         raise UsageError(
-            f"the run was begun as {plan.topology.label}, and this is {topology.label}",
+            f"the run was started as {plan.topology.label}, and this is {topology.label}",
             hint="resume it on as many machines and processes: perf train --resume RUN --nnodes N --nproc M "
             "--node-rank I --rdzv HOST:PORT on each machine",
         )

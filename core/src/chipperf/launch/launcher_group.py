@@ -117,7 +117,7 @@ class LauncherGroup:
         self.session = self._joining
         if not launcher.is_first and self._joining.read("start") is not None:
             name = launcher.name_of(launcher.index)
-            raise self._not_joined(f"{name} comes too late: the run at {self._place} has begun with another one")
+            raise self._not_joined(f"{name} is too late: the run at {self._place} has begun with another one")
 
     @contextmanager
     def _waiting_for(self, what: str, silent_s: float = _SILENT_S) -> Iterator[None]:
@@ -256,8 +256,8 @@ class LauncherGroup:
         self._lost.add(index)
         return Failure(
             failure_class=NODE_LOST,
-            message=f"{self.launcher.name_of(index)} gives no sign of life",
-            hint="look at that machine and at the network between them; with checkpoints the run can be resumed",
+            message=f"{self.launcher.name_of(index)} does not respond",
+            hint="check that machine and the network between the machines; with checkpoints the run can be resumed",
         )
 
     def gather_reports(self, own: LauncherReport) -> list[LauncherReport]:
@@ -330,7 +330,7 @@ def _meet(launcher: LauncherInfo) -> Channel:
 
 
 def cause_of(reports: Sequence[LauncherReport]) -> LauncherReport:
-    """Return the report that tells why a run ended.
+    """Return the report that says why a run ended.
 
     Reports of the loss of another rank have the lowest priority: a rank that was told to stop is also lost to others.
     """

@@ -176,7 +176,7 @@ def finish(plan: RunPlan, directory: RunDirectory, status: Status, nodes: list[N
     ended_s = time.monotonic()
     if not directory.plan.exists():
         raise RecordError(
-            f"{directory.path} was deleted while the run was going on", hint="there is no record; start the run again"
+            f"{directory.path} was deleted during the run", hint="there is no record; start the run again"
         )
     record = read_record(directory.record)
     if record.status.state == "running":

@@ -102,7 +102,7 @@ def restart(plan: RunPlan, directory: RunDirectory, status: Status) -> RunPlan:
 def _require_same(what: str, before: str, now: str) -> None:
     if before != now:
         raise UsageError(
-            f"the run was begun with {what} {before}, and this is {now}",
+            f"the run was started with {what} {before}, and this is {now}",
             hint=f"install {before} again to resume it, or start a new run",
         )
 

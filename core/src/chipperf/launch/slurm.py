@@ -35,7 +35,7 @@ def batch_script(
     """
     for option in options:
         if "\n" in option or not option.startswith("-"):
-            raise UsageError(f"{option!r} is no option of sbatch", hint="for example --sbatch=--account=NAME")
+            raise UsageError(f"{option!r} is not an option of sbatch", hint="for example --sbatch=--account=NAME")
     environment = Environment(
         loader=FileSystemLoader(_TEMPLATES), undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True
     )

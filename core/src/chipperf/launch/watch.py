@@ -74,7 +74,7 @@ class Watch:
         try:
             self._directory.plan.stat()
         except (FileNotFoundError, NotADirectoryError):
-            message = f"{self._directory.path} was deleted while the run was going on"
+            message = f"{self._directory.path} was deleted during the run"
             return Failure(failure_class=DIRECTORY_DELETED, message=message)
         except OSError:
             # A file system that does not answer for a moment has not lost the run.

@@ -108,7 +108,7 @@ def measure_limits(
 
     Raises:
         UsageError: ``out`` is not empty or cannot be written.
-        TrainingError: A signal stopped the measurements; what was measured before is there.
+        TrainingError: A signal stopped the measurements; the earlier measurements are kept.
         PluginError: Not a single limit of a card could be measured.
     """
     require_torch()
@@ -136,7 +136,7 @@ def measure_limits(
         raise PluginError(f"{job.selection.entry}: no limit could be measured: {faults['products']}", hint=f"see {out}")
     write_atomically(out / LIMITS_NAME, limits_text(limits))
     if is_stopped:
-        raise TrainingError(f"{_STOPPED}: {out} has what was measured before", hint="measure again, with another --out")
+        raise TrainingError(f"{_STOPPED}: {out} has the earlier measurements", hint="measure again, with another --out")
     return limits
 
 
@@ -243,5 +243,5 @@ def _warnings(limits: MachineLimits) -> Iterator[str]:
             if isinstance(rate, Throughput) and rate.iqr > VARYING * rate.median:
                 yield (
                     f"card {card.card.rank}, {name}: the windows vary by {rate.iqr / rate.median:.0%} "
-                    "of their median; perhaps something else uses the machine"
+                    "of their median; something else may be using the machine"
                 )

@@ -49,7 +49,7 @@ def baseline_of(result: Result, file: Path) -> str:
 
 
 def accept_known(result: Result, baseline: Callable[[str], Path | None]) -> None:
-    """Accept the findings in the baseline of their document, and list what of each baseline is no more."""
+    """Accept the findings in the baseline of their document, and list those of each baseline that no longer occur."""
     baselines = {name: file for name in result.files if (file := baseline(name))}
     left = {file: _read(file) for file in baselines.values()}
     for index, finding in enumerate(result.findings):

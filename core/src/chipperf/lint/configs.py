@@ -1,4 +1,4 @@
-"""What a tree knows of a case: the configurations beside a report, and the benchmark's base values and keys.
+"""What a tree contains about a case: the configurations beside a report, and the benchmark's base values and keys.
 
 FlagPerf's Python files are parsed but never run. chipperf's TOML files are read as they are.
 """
@@ -298,7 +298,7 @@ def read_configs(path: Path) -> ConfigDirectory:
                 config = Config(path=file, topology=topology, values=values, unread=unread, switches=switches)
                 configs.append(config)
         elif file.name.startswith("config_") and not file.suffix:
-            unreadable[file] = "its name does not end in .py, so that nothing loads it"
+            unreadable[file] = "its name does not end in .py, so nothing loads it"
     return ConfigDirectory(
         path=path,
         configs=tuple(configs),

@@ -80,12 +80,12 @@ class Result:
 
     Attributes:
         files: The checked documents.
-        skipped: Markdown files that are no case documents.
+        skipped: Markdown files that are not case documents.
         findings: Findings by file, line and rule.
         unchecked: Rules without evidence.
         rules: The rules that at least one document was checked against.
         checked: Ids of the rules with evidence, by file.
-        unmatched: Findings in baselines that are no more, each with its baseline.
+        unmatched: Findings in baselines that no longer occur, each with its baseline.
         fixed: Number of edits made.
         settings: What settings and baselines turn off or accept, a text for each file.
     """
@@ -254,7 +254,7 @@ def read_ignore_comments(document: Markdown) -> tuple[list[IgnoreComment], list[
             continue
         unknown = [id for id in ids if id not in known.values()]
         if unknown:
-            problems.append(Problem(comment.place, f"a waiver for {unknown[0]!r}, which is no rule"))
+            problems.append(Problem(comment.place, f"a waiver for {unknown[0]!r}, which is not a rule"))
         reason = (match[3] or "").strip()
         if not reason:
             problems.append(Problem(comment.place, f"the waiver for {', '.join(ids)} has no reason"))
@@ -273,9 +273,9 @@ def _fault_of_ignore_file(document: Markdown, place: Place, reason: str) -> str:
     """Return why a reader of the document would not find or understand a waiver for all of it; empty if none."""
     table = next((block for block in document.blocks if isinstance(block, Table)), None)
     if table and table.place < place:
-        return "it stands behind the first table"
+        return "it is after the first table"
     is_short = len(_WORD.findall(reason)) < _MIN_WORDS
-    return f"{reason!r} is no reason, write a few words" if is_short else ""
+    return f"{reason!r} is not a reason; write a few words" if is_short else ""
 
 
 def _next_block(document: Markdown, line: int) -> range:

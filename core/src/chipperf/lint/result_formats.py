@@ -24,7 +24,7 @@ _DESCRIPTION: Final = ("id", "name", "severity", "summary", "why", "fix", "evide
 
 
 def describe(rule: Rule) -> dict[str, object]:
-    """Return what a program is told of a rule."""
+    """Return what programs get about a rule."""
     return {**{name: getattr(rule, name) for name in _DESCRIPTION}, "default": not rule.off_because, "url": rule.url}
 
 

@@ -97,13 +97,15 @@ class LintedDocument:
     def need_vendor(self) -> str:
         """Return the vendor, or raise :class:`NotChecked`."""
         if self.vendor is None:
-            raise NotChecked("nothing tells whose report it is: --vendor NAME")
+            raise NotChecked("the report does not name its vendor: --vendor NAME")
         return self.vendor
 
     def need_case(self) -> Case:
         """Return the case, or raise :class:`NotChecked`."""
         if self.case is None:
-            lacking = f"case {self.case_name!r} is not installed" if self.case_name else "nothing tells the case"
+            lacking = (
+                f"case {self.case_name!r} is not installed" if self.case_name else "the report does not name its case"
+            )
             raise NotChecked(lacking)
         return self.case
 
@@ -137,7 +139,7 @@ class LintedDocument:
         """Return the base values, or raise :class:`NotChecked`."""
         if base := self.base:
             return base
-        lacking = f"case {self.case_name!r} is not installed" if self.case_name else "nothing tells the case"
+        lacking = f"case {self.case_name!r} is not installed" if self.case_name else "the report does not name its case"
         raise NotChecked(f"{lacking}, and no base configuration is in its tree")
 
     def need_target(self) -> Target:
@@ -159,7 +161,7 @@ class LintedDocument:
             return None
 
     def goal_of(self, row: DocumentRow) -> float | None:
-        """Return what a row's result is to meet: the case's target, otherwise the one beside the result."""
+        """Return the target that a row's result must meet: the case's, otherwise the one beside the result."""
         target = self.asked_target()
         if target is None:
             return row.target
@@ -285,7 +287,7 @@ class Corpus:
 
     @cached_property
     def facts(self) -> Mapping[Hashable, Counter[str]]:
-        """How often each text of a fact stands in a vendor's documents on one accelerator."""
+        """How often each text of a fact occurs in a vendor's documents on one accelerator."""
         found: dict[Hashable, Counter[str]] = defaultdict(Counter)
         for subject in self.subjects:
             for key, fact in subject.document.facts.items():
@@ -383,7 +385,7 @@ DOCUMENT_RULE: Final = Rule(
     name="document",
     severity="error",
     summary="All of the document can be read, and each comment for lint accepts something, with a reason.",
-    why="what was not read was not checked, and a comment that accepts nothing hides the next mistake",
+    why="text that was not read was not checked, and a comment that accepts nothing hides the next mistake",
     fix="do what the message says; a comment is written as `<!-- perf lint: ignore L04: reason -->`",
     evidence="",
     function=lambda subject: iter(()),

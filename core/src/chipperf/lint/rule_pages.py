@@ -48,7 +48,7 @@ def page(rule: Rule) -> str:
         f"**What to do**: {rule.fix}.",
     ]
     if rule.evidence:
-        lines += ["", f"**Needs** besides the document: {rule.evidence}. Where that is missing, it is not checked."]
+        lines += ["", f"**Needs** besides the document: {rule.evidence}. If this is missing, the rule is not checked."]
     if rule.off_because:
         lines += ["", f"**Off by default**: {rule.off_because}. `--extend-select {rule.id}` checks it."]
     for title, files in (("Wrong", example.wrong), ("Right", example.right)):

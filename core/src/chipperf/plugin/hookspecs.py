@@ -285,8 +285,8 @@ class TrainingSpecs:
         """Change the model's memory layout for the device [N8].
 
         Its modules with their settings, and names, shapes, values and number of its parameters and buffers do not
-        change, and it gets no hooks [N8]. Core warns in the record of results of another model. Default: the model
-        unchanged.
+        change, and it gets no hooks [N8]. Core warns in the record if the results are of another model. Default: the
+        model unchanged.
 
         Example:
             @hookimpl

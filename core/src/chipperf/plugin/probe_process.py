@@ -156,7 +156,7 @@ def _ask(entries: list[PluginEntry], question: str, expected: Any, *arguments: s
     try:
         content: Any = TypeAdapter(answer_type).validate_json(said)
     except ValidationError as error:
-        raise VendorHookError(f"{entry}: the answer of {asked} makes no sense: {said[:80]!r}", hint=remedy) from error
+        raise VendorHookError(f"{entry}: the answer of {asked} is not valid: {said[:80]!r}", hint=remedy) from error
     if isinstance(content, _Fault):
         fault: type[PluginError] = getattr(errors, content.fault)
         raise fault(content.message, hint=content.hint)

@@ -138,7 +138,7 @@ class ProbedDevice:
         pci_bus_id: Address on the PCI bus, the same for the runtime [D7].
         total_bytes: Capacity [D7].
         part: What part of a card it is, for example ``slice 25%``, or ``None`` for a whole card [D7]. Core puts it
-            into the name, so that nothing takes the device for the card.
+            into the name, so that it is never mistaken for the whole card.
     """
 
     index: int
@@ -267,7 +267,7 @@ class DeviceInfo:
         name: Product name [D7, D8].
         uuid: Unique id, as the probe finds it [D7].
         pci_bus_id: Address on the PCI bus, as the probe finds it [D7].
-        total_bytes: Capacity, as the device tells it [D7, M1].
+        total_bytes: Capacity, as the device reports it [D7, M1].
         part: What part of a card the device is, as the probe finds it [D7].
     """
 
@@ -425,7 +425,7 @@ class ToolCommand:
         name: Name of the recording, for example ``acme-smi-query`` [A10].
         argv: The tool and its arguments [A10].
         private_patterns: Regular expressions for private text in the output, such as serial numbers [A10]. Core
-            replaces what they match, UUIDs and the host's name.
+            replaces every match, UUIDs and the host's name.
     """
 
     name: str

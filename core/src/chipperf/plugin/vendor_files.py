@@ -79,7 +79,7 @@ class Products:
 def read_case_overrides(path: Path, case: str, rank: Rank, device_name: str = "") -> CaseOverrides:
     """Return the hyperparameters that a ``configs.toml`` has for a case, the topology of ``rank`` and a card.
 
-    Without a row, there are no values and a note.
+    Without a row, there are no values, but a note.
     """
     configs = read_case_configs(path)
     note = f"{configs.without_row} of {case} on {rank.topology}: the case's base values apply"
@@ -219,7 +219,7 @@ def _row(table: dict[str, Any], shared_notes: tuple[str, ...], place: str) -> tu
         if not isinstance(setting, dict) or set(setting) != _SETTING_KEYS:
             raise PluginError(f"{place}: {key} is not a value with its reason", hint=_SETTING)
         if not isinstance(setting["value"], bool | int | float | str):
-            fault = "the value is neither a number, a truth value nor a text"
+            fault = "the value is not a number, boolean or string"
             raise PluginError(f"{place}: {key}: {fault}", hint=_SETTING)
         if not _is_text(setting["reason"]):
             raise PluginError(f"{place}: {key}: the reason is not a text", hint=_SETTING)

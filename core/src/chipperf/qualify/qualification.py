@@ -136,7 +136,7 @@ class QualificationDirectory:
         return found
 
     def require_none(self) -> None:
-        """Raise a UsageError if a qualification was begun here."""
+        """Raise a UsageError if a qualification was started here."""
         if self.state.exists():
             raise UsageError(
                 f"{self.path} already holds a qualification", hint="continue it with --resume, or choose another --out"

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 class StageShare(NamedTuple):
-    """What a stage takes at least, in starts of the vendor's stack, and its share of what is left of the budget."""
+    """The minimum time of a stage, in starts of the vendor's stack, and its share of the rest of the budget."""
 
     least_starts: float
     share: float

@@ -2,8 +2,9 @@
 
 The bootstrap is hierarchical: it draws repeats with replacement, and then windows within each drawn repeat. Intervals
 are percentile intervals (Efron and Tibshirani, *An Introduction to the Bootstrap*, 1993, chapter 13). Windows that
-follow each other are alike, so as many are drawn as independent windows would tell as much; few repeats and few windows
-are moved apart. docs/compare.md has the method with its sources, and ``benchmarks/interval_coverage.py`` its coverage.
+follow each other are alike, so only as many are drawn as independent windows would give the same information; few
+repeats and few windows are moved apart. docs/compare.md has the method with its sources, and
+``benchmarks/interval_coverage.py`` its coverage.
 """
 
 from __future__ import annotations
@@ -70,7 +71,7 @@ def ratio_interval(values: Sequence[float], base: Sequence[float]) -> Interval |
 
 
 def independent_windows(windows: Sequence[float]) -> float:
-    """Return how many independent windows tell as much about the median as these, which are in the order of time.
+    """Return how many independent windows say as much about the median as these, which are in the order of time.
 
     The windows count as a Gaussian AR(1) process. The variance of its median depends on the autocorrelation of the
     signs of its deviations, which is ``2 / pi * asin(r ** lag)``.

@@ -1,7 +1,7 @@
 """Checks that the values of a record are consistent with each other.
 
 Every check compares values that were measured independently, and is skipped if one of them is missing. A finding means
-that one of the values is wrong; it does not tell which.
+that one of the values is wrong; it does not say which.
 """
 
 from __future__ import annotations

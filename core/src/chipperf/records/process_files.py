@@ -1,4 +1,4 @@
-"""The process files of a run, which tell a killed run from a running one.
+"""The process files of a run, which distinguish a killed run from a running one.
 
 Each process of a run locks a file ``process*.json`` in the run's directory for as long as it lives, and removes it when
 it ends. The kernel releases the lock however the process ends, and it holds for other PID namespaces as well. Some
@@ -111,7 +111,7 @@ def _touched_ns(path: Path) -> int:
 
 
 def host_digest() -> str:
-    """Return a digest that tells this boot of this machine from others, and does not tell its name."""
+    """Return a digest that distinguishes this boot of this machine from others without revealing its name."""
     return hashlib.sha256(_boot_id().encode()).hexdigest()
 
 

@@ -144,7 +144,7 @@ def read_repeats(directory: Path) -> Repeats | None:
     if left_out := [name for name in there if _run_of(name) not in listed]:
         raise UnusableRecord(
             f"{file} leaves out {', '.join(left_out)}, and the others may be the better ones",
-            hint="the file was edited; name the runs themselves, each is a column then",
+            hint="the file was edited; name the runs themselves; each is then a column",
         )
     return repeats
 

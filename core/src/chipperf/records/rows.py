@@ -140,5 +140,5 @@ def _reason(missing: Missing) -> str:
 
 
 def aware(created: datetime) -> datetime:
-    """Return a date in UTC. One that states no zone, as in an imported log, is taken for UTC."""
+    """Return a date in UTC. One without a zone, as in an imported log, is read as UTC."""
     return created.replace(tzinfo=timezone.utc) if created.tzinfo is None else created.astimezone(timezone.utc)

@@ -105,7 +105,7 @@ class Vendor(StrictModel):
 
 
 class CaseRecord(StrictModel):
-    """The case that ran. With ``lower_is_better``, as of a loss, quality and target may exceed 1."""
+    """The case that ran. With ``lower_is_better``, as for a loss, quality and target may exceed 1."""
 
     name: str
     version: str
@@ -144,8 +144,9 @@ class KnobRecord(StrictModel):
 class PrecisionRecord(StrictModel):
     """Requested, declared and measured precision.
 
-    The vendor declares ``effective``. The measured fields name the arithmetic found from the results of products, the
-    narrowest of all devices; ``measured_products`` by product and pass. See :mod:`chipperf.train.effective_precision`.
+    The vendor declares ``effective``. The measured fields name the arithmetic that the results of products show, the
+    narrowest of all devices; ``measured_products`` has it for each product and pass. See
+    :mod:`chipperf.train.effective_precision`.
     """
 
     requested: str
@@ -384,7 +385,7 @@ class RankStep(StrictModel):
 
 
 class SkippedSteps(StrictModel):
-    """Optimizer steps that the gradient scaler skipped, in all and by epoch; other epochs have none."""
+    """Optimizer steps that the gradient scaler skipped, in total and by epoch; epochs that are not listed have none."""
 
     steps: int
     by_epoch: dict[int, int] = {}
@@ -396,8 +397,8 @@ _NOT_COUNTED = Missing(missing="unknown", reason="not counted")
 class Metrics(StrictModel):
     """The measured values; ``docs/metrics.md`` defines them.
 
-    ``forward_flops`` is the arithmetic of one sample's forward pass as it ran, ``gradient_bytes`` the size of all
-    gradients of the model.
+    ``forward_flops`` is the number of operations of one sample's forward pass as it ran, ``gradient_bytes`` the size of
+    all gradients of the model.
     """
 
     e2e_time_s: Number = NOT_REACHED

@@ -101,7 +101,7 @@ class Secrets(StrictModel):
 class Withheld:
     """The record to publish and the private values.
 
-    ``also`` has the fields that were withheld because they tell a withheld field, each with that field, and
+    ``also`` has the fields that were withheld because they reveal a withheld field, each with that field, and
     ``still_told`` the fields of the record that still do.
     """
 
@@ -135,8 +135,8 @@ def withhold(
     A field is ``metrics.p_core`` or ``$.metrics.p_core``; a list is emptied. Fields to ``keep`` are not removed unless
     they are named. With a comparable run, ``ratio_to``, the ratio of each named value to this run's value is published.
 
-    Raises:
-        UsageError: A field does not exist, has no value, or is one that every record needs, or such a field tells it;
+    Raises: UsageError: A field does not exist, has no value, or is one that every record needs, or such a field reveals
+    it;
             or there is no reason or no ratio.
     """
     if not reason.strip():
@@ -154,8 +154,8 @@ def withhold(
                 values[by] = _replace(content, by, reason)
             except UsageError as error:
                 raise UsageError(
-                    f"{path} cannot be withheld: {by} tells it, which every record needs",
-                    hint=f"publish both, or accept that it is told with --keep {by.removeprefix('$.')}",
+                    f"{path} cannot be withheld: {by} reveals it, and every record needs that field",
+                    hint=f"publish both, or accept that it is revealed: --keep {by.removeprefix('$.')}",
                 ) from error
             also.append((by, path))
     made = [Secret(field=path, value=value, salt=secrets.token_hex(_SALT_BYTES)) for path, value in values.items()]
@@ -255,7 +255,7 @@ def write_secrets(file: Path, content: Secrets) -> None:
             opened.flush()
             os.fsync(opened.fileno())
     except FileExistsError as error:
-        raise UsageError(f"{file} exists", hint="choose another file; salts that are lost prove nothing") from error
+        raise UsageError(f"{file} exists", hint="choose another file; lost salts cannot be replaced") from error
     except OSError as error:
         raise UsageError(f"cannot write {file}: {error.strerror}", hint="choose another file") from error
 

@@ -1,4 +1,4 @@
-"""Runs of a report's rows that lie beside its runs and are not in it: the report may show the best of several."""
+"""Runs of a report's rows that are beside its runs but not in it: the report may show the best of several."""
 
 from __future__ import annotations
 

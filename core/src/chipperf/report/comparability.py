@@ -69,7 +69,7 @@ def require_comparable(records: Sequence[Record]) -> None:
     require_same(
         "metric definitions",
         records,
-        hint="the same names were measured in other ways, see docs/metrics.md: compare reports by hand with each other",
+        hint="the same names have different definitions, see docs/metrics.md: compare only reports with reports",
     )
     # An imported document may name no dataset.
     named = [record for record in records if record.kind != "imported" or record.dataset.name != UNKNOWN_NAME]

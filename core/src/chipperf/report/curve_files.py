@@ -44,7 +44,7 @@ _STYLES = ("-", "-.")
 
 _PLACES: Mapping[str, Phrase] = {
     "epoch": phrase("epoch", context="picture"),
-    "step": phrase("optimiser step", context="picture"),
+    "step": phrase("optimizer step", context="picture"),
     "s": phrase("training time (s)", context="picture"),
     "min": phrase("training time (min)", context="picture"),
     "h": phrase("training time (h)", context="picture"),

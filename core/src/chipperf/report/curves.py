@@ -294,7 +294,7 @@ def _axis_problem(axis: Axis, runs: Sequence[RunPoints]) -> str | None:
         for run in runs:
             epochs = [point.epoch for point in run.points]
             if None in epochs:
-                return f"run {run.record.run_id} does not tell how many steps an epoch has"
+                return f"run {run.record.run_id} does not state how many steps an epoch has"
             if len(set(epochs)) < len(epochs):
                 return f"run {run.record.run_id} has several points in one epoch"
         return None
@@ -302,7 +302,7 @@ def _axis_problem(axis: Axis, runs: Sequence[RunPoints]) -> str | None:
     for run in runs:
         counts.setdefault(_steps_per_epoch(run.record), run.record.run_id)
     if len(runs) > 1 and None in counts:
-        return f"run {counts[None]} does not tell how many steps an epoch has"
+        return f"run {counts[None]} does not state how many steps an epoch has"
     if len(counts) > 1:
         return "an epoch has " + ", ".join(f"{count} steps in run {run_id}" for count, run_id in counts.items())
     return None

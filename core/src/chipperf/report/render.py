@@ -131,8 +131,8 @@ def _refuse_templates_of_one_language(directory: Path, names: Iterable[str]) -> 
         template = directory / f"{name}.{language}{_SUFFIX}"
         if template.exists():
             raise UsageError(
-                f"template {template} is for one language, and a template is for all of them",
-                hint=f"rename it to {name}{_SUFFIX}, let it extend core/report{_SUFFIX}, "
+                f"template {template} is for one language, but a template is for all languages",
+                hint=f"rename it to {name}{_SUFFIX}, make it extend core/report{_SUFFIX}, "
                 "and write your own texts as {{ both('中文', 'English') }}",
             )
 

@@ -134,7 +134,7 @@ def naming_broken_templates(suffix: str, *, documented: str) -> Iterator[None]:
             yield
     except TemplateNotFound as error:
         raise PerfError(
-            f"template {error.name!r}, which {_failing_template(error, suffix)} asks for, does not exist",
+            f"template {error.name!r}, which {_failing_template(error, suffix)} names, does not exist",
             hint=f"templates of core are called core/NAME, for example core/report{suffix}",
         ) from error
     except Exception as error:

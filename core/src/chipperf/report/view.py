@@ -315,7 +315,8 @@ def _require_comparable(chosen: Sequence[Record], baseline: Sequence[Record]) ->
     shared = {record.run_id for record in chosen} & {record.run_id for record in baseline}
     if shared:
         raise UsageError(
-            f"run {min(shared)} is to be both reported and its own baseline", hint="name it once, as one of the two"
+            f"run {min(shared)} is named both as a run of the report and as its baseline",
+            hint="name it once, as one of the two",
         )
 
 

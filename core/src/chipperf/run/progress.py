@@ -34,7 +34,7 @@ class Progress:
         steps_per_epoch: Optimizer steps of an epoch; 0 if nothing is trained in epochs.
         best: Best quality so far.
         target: Quality at which training ends; ``None`` if there is none.
-        lower_is_better: Whether the smaller of two qualities is the better one; then they are no fractions.
+        lower_is_better: Whether the smaller of two qualities is the better one; then they are not fractions.
     """
 
     phase: str = "starting"
@@ -109,7 +109,7 @@ class ProgressFile:
         self._write()
 
     def evaluating(self) -> None:
-        """Report that an evaluation is running, so that it is not taken for a hang. Writes at most once a second."""
+        """Report that an evaluation is running, so that it is not mistaken for a hang. Writes at most once a second."""
         now_s = time.monotonic()
         if now_s - self._reported_s >= _INTERVAL_S:
             self._reported_s = now_s

@@ -39,7 +39,7 @@ def job_ranks(per_machine: int, *, machines: int = 1) -> list[Rank]:
 def rank_from_environment(environment: Mapping[str, str] = os.environ) -> Rank:
     """Return this process's rank from the variables of torch's launcher; without a launcher, of a job of one process.
 
-    Variables that are no numbers or contradict each other are a :class:`PluginError`.
+    Variables that are not numbers or contradict each other are a :class:`PluginError`.
     """
     if "RANK" not in environment:
         return Rank()
@@ -101,7 +101,9 @@ def require_free_cards(
     chosen = {name: environment[name] for name in info.visible_devices_env if name in environment}
     if len(set(chosen.values())) > 1:
         listed = ", ".join(f"{name}={value}" for name, value in chosen.items())
-        raise DeviceError(f"{listed} choose different cards", hint="set one of them, or all alike")
+        raise DeviceError(
+            f"{listed} choose different cards", hint="set only one of them, or set all to the same devices"
+        )
     if processes > len(devices):
         raise DeviceError(
             f"{processes} processes need one card each, and {info.name} has {len(devices)} on this machine",
@@ -132,7 +134,7 @@ def require_distinct_cards(devices: Sequence[DeviceInfo], ranks_per_node: int, d
         identity = (device.uuid,) if device.uuid else (node, device.pci_bus_id or device.index)
         if identity in owners:
             raise DeviceError(
-                f"ranks {owners[identity]} and {rank} are on one card: {describe_card(device)}",
+                f"ranks {owners[identity]} and {rank} use the same card: {describe_card(device)}",
                 hint="make a different card visible to each process, or all cards to all processes",
             )
         owners[identity] = rank

@@ -227,7 +227,7 @@ class Follower:
                 self._directory.require_no_suite()
             self._plan.require_same(run.planned for run in state.runs)
             if not any(run.planned.name in planned for run in state.select(retry_failed=retry_failed)):
-                tell("no run that needs this machine is left")
+                tell("no remaining run needs this machine")
                 return []
         tell(f"machine {self._machine.node_rank} waits for the suite of machine 0 in {self._directory.path}")
         codes: list[int] = []
@@ -263,12 +263,12 @@ class Follower:
         silence_s = self._signs.silence_s(0)
         if self._has_begun and silence_s > LOST_S:
             raise TrainingError(
-                f"machine 0's suite in {self._directory.path} has given no sign of life for {LOST_S:g} s",
-                hint="look after machine 0; start the suite with --resume on all machines to go on",
+                f"machine 0's suite in {self._directory.path} has not responded for {LOST_S:g} s",
+                hint="check machine 0; start the suite with --resume on all machines to continue",
             )
         if not self._has_begun and silence_s > BEGIN_S:
             raise TrainingError(
-                f"machine 0 began no suite in {self._directory.path} within {BEGIN_S:g} s",
+                f"machine 0 started no suite in {self._directory.path} within {BEGIN_S:g} s",
                 hint="start the same command on all machines, with an --out that all of them share",
             )
 

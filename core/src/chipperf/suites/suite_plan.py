@@ -138,8 +138,8 @@ class SuitePlan(StrictModel):
             listed = ", ".join(sorted(changes)[:_LISTED_CHANGES])
             more = f" and {len(changes) - _LISTED_CHANGES} more" if len(changes) > _LISTED_CHANGES else ""
             raise ConfigError(
-                f"the suite was begun with another plan: {listed}{more}",
-                hint="put the file back as it was, or choose another --out",
+                f"the suite was started with another plan: {listed}{more}",
+                hint="restore the file, or choose another --out",
             )
 
 
@@ -179,7 +179,7 @@ def plan_suite(path: Path) -> SuitePlan:
                 raise type(error)(f"{place}: {error.message}", hint=error.hint) from error
             if name in origins:
                 raise ConfigError(
-                    f"{place} plans {name}, as {origins[name]} does", hint="give one of the two a name of its own"
+                    f"{place} plans {name}, as {origins[name]} does", hint="give one of the two its own name"
                 )
             origins[name] = f"[[run]] {number}"
             runs += configuration
@@ -281,7 +281,7 @@ def _read_suite_file(path: Path) -> SuiteFile:
             raise ConfigError(f"{place} needs either case or case_keys", hint='for example case = "resnet50"')
         for key in ("topology", "repeats"):
             if entry.case_keys is not None and key in entry.model_fields_set:
-                raise ConfigError(f"{place} sets {key}, which its case_keys say already", hint=f"leave out {key}")
+                raise ConfigError(f"{place} sets {key}, which its case_keys already set", hint=f"leave out {key}")
     return file
 
 
@@ -354,7 +354,7 @@ def _message(fault: Mapping[str, Any]) -> str:
     if fault["loc"] == ("run",):
         return "runs are tables, each below a line [[run]] with two brackets"
     if "set" in fault["loc"] and fault["loc"][-1] != "set":
-        return f"{shown} is neither a number, a truth value nor a text"
+        return f"{shown} is not a number, boolean or string"
     if fault["type"] == "literal_error":
         known = str(fault["ctx"]["expected"]).replace("'", "")
         near = did_you_mean(value, known.replace(" or ", ", ").split(", ")) if isinstance(value, str) else ""

@@ -126,20 +126,20 @@ def _require_same(planned: Record, described: Record) -> None:
     cards, here = ([card.name for card in record.environment.cards] for record in (planned, described))
     if cards != here:
         raise UsageError(
-            f"the run was begun on {', '.join(dict.fromkeys(cards))}, and here is {', '.join(dict.fromkeys(here))}",
+            f"the run was started on {', '.join(dict.fromkeys(cards))}, and here is {', '.join(dict.fromkeys(here))}",
             hint="resume it on the same devices, or start a new run",
         )
     before, now = planned.dataset, described.dataset
     # Its name may be that of its directory, which may have moved.
     if before.model_copy(update={"name": now.name}) != now:
         raise UsageError(
-            f"the run was begun on another dataset: {describe_dataset(before)}; here is {describe_dataset(now)}",
-            hint="perf train --resume RUN --data DIR says where its data are now",
+            f"the run was started on another dataset: {describe_dataset(before)}; here is {describe_dataset(now)}",
+            hint="if its data have moved: perf train --resume RUN --data DIR",
         )
 
 
 def describe_dataset(data: Dataset) -> str:
-    """Return what tells a dataset from others."""
+    """Return what distinguishes a dataset from others."""
     told = "{0.name} with {0.train_samples} samples for training, {0.eval_samples} for evaluation, {0.fingerprint}"
     return told.format(data)
 

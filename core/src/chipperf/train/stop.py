@@ -3,7 +3,7 @@
 A signal reaches the ranks at different moments, and on an accelerator their programs are many steps apart.
 Communication before every step would distort the measurement, so a rank communicates only after it received the signal.
 It publishes the edge (between two steps) at which it noticed the signal, continues to train, and waits for its device
-after every step. From then on no rank finishes a step that another rank has not begun. So at the edge after the last
+after every step. From then on, no rank finishes a step that another rank has not begun. So at the edge after the last
 published one, every rank knows all published edges, and all ranks stop there.
 """
 

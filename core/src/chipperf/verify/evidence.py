@@ -47,14 +47,14 @@ class Examination:
 
 
 def examine(record: Record, directory: Path) -> Examination:
-    """Check a record on its own, and against the files of its run in ``directory`` as far as they are there."""
+    """Check a record on its own, and against the files of its run that exist in ``directory``."""
     found, run = Examination(), RunDirectory(directory)
     case = None
     with suppress(PerfError):
         case = find_case(record.case.name)
     if record.kind != "imported" and (case is None or case.version != record.case.version):
         what = f"case {record.case.name} {record.case.version}"
-        found.notes.append(f"without {what}, which is not installed, nothing witnesses settings and dataset")
+        found.notes.append(f"without {what}, which is not installed, nothing confirms settings and dataset")
     if absent := missing_settings(record, case):
         found.notes.append(str(absent))
     for finding in check_with_case(record, case):
@@ -84,7 +84,7 @@ def _check_files(record: Record, there: Mapping[str, str], found: Examination) -
 
 def _check_content(record: Record, run: RunDirectory, there: Mapping[str, str], found: Examination) -> None:
     if run.events.name not in there:
-        found.notes.append("without events, nothing witnesses windows, evaluations and the run's end")
+        found.notes.append("without events, nothing confirms windows, evaluations and the run's end")
     else:
         try:
             events, faults = counted_events(run.events)
@@ -97,13 +97,13 @@ def _check_content(record: Record, run: RunDirectory, there: Mapping[str, str], 
             return
         found.contradictions += map(str, first_contradictions(_events(record, events)))
         if isinstance(record.metrics.p_core, Throughput) and not any(each.event == _CORE_EVENT for each in events):
-            found.notes.append("without events of the core pass, nothing witnesses p_core")
+            found.notes.append("without events of the core pass, nothing confirms p_core")
     # Of withheld cards, no limits can be told.
     if isinstance(record.machine_limits, LimitsOfRun) and record.environment.cards:
         try:
             found.contradictions += map(str, first_contradictions(_limits(record, run.path / LIMITS_NAME)))
         except RecordError as error:
-            found.notes.append(f"nothing witnesses machine_limits: {error.message}")
+            found.notes.append(f"nothing confirms machine_limits: {error.message}")
     powers = [node.power for node in record.nodes] or [record.metrics.power]
     for node_rank, power in enumerate(powers):
         file = run.telemetry(node_rank)
@@ -114,7 +114,7 @@ def _check_content(record: Record, run: RunDirectory, there: Mapping[str, str], 
                 if isinstance(power, Power):
                     found.contradictions.append(f"{file.name} is not telemetry: {type(error).__name__}")
         elif isinstance(power, Power):
-            found.notes.append(f"without {file.name}, nothing witnesses metrics.power")
+            found.notes.append(f"without {file.name}, nothing confirms metrics.power")
 
 
 def _limits(record: Record, file: Path) -> Iterator[Relation]:

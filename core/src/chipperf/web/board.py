@@ -201,7 +201,7 @@ class Board:
         ranks: For each row its rank by compute throughput and the number of runs that have one, among the plausible
             full runs that converged on as many cards under the same :data:`CONDITIONS`; ``None`` for all others.
         omitted: The number of runs that do not fit on the page.
-        unchecked: True if the case is not installed in the runs' version, so that nothing witnesses their settings and
+        unchecked: True if the case is not installed in the runs' version, so that nothing confirms their settings and
             dataset.
     """
 

@@ -49,7 +49,7 @@ _POWER = {
     "energy_j": phrase("Energy (J)", context="page"),
     "mean_temperature_c": phrase("Mean temperature (°C)", context="page"),
     "max_temperature_c": phrase("Max temperature (°C)", context="page"),
-    "mean_utilization_percent": phrase("Mean utilisation (%%)", context="page"),
+    "mean_utilization_percent": phrase("Mean utilization (%%)", context="page"),
     "longest_gap_s": phrase("Longest gap (s)"),
 }
 _PRECISION = {

@@ -84,7 +84,7 @@ def build_site(
     for done, path in enumerate(paths):
         tell(done, len(paths))
         try:
-            # The copy has the bytes that the page shows: a run that goes on writes its record anew.
+            # The copy has the bytes that the page shows: a run that goes on writes its record again.
             content = read_content(path)[1]
             stored = parse_stored(path, content)
         except PerfError as error:

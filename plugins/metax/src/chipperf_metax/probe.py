@@ -121,7 +121,7 @@ def active_choice(environment: Mapping[str, str]) -> tuple[str, str] | None:
 def select(devices: Sequence[ProbedDevice], choice: str) -> tuple[ProbedDevice, ...]:
     """Return the devices that a variable's value leaves, numbered as torch numbers them.
 
-    As in CUDA, the value is a list of indices, UUIDs or beginnings of UUIDs, separated by commas.
+    As in CUDA, the value is a list of indices, UUIDs or prefixes of UUIDs, separated by commas.
     """
 
     def find(entry: str) -> ProbedDevice | None:

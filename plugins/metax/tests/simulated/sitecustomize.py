@@ -1,4 +1,4 @@
-"""FAKE: shows the MetaX plugin a made-up machine and puts its device on the CPU.
+"""FAKE: shows the MetaX plugin a fake machine and puts its device on the CPU.
 
 Python imports this when it starts with this folder on its path. ``FAKE_METAX_ROOT`` is a directory that stands for the
 machine's file system. What a run in such a process records is no measurement of any GPU.

@@ -74,7 +74,7 @@ def read_driver_version(root: Path) -> str | None:
 def visible_devices(gpus: Sequence[Gpu], value: str | None) -> tuple[ProbedDevice, ...]:
     """Return those of the machine's GPUs that CUDA enumerates, numbered as torch numbers them.
 
-    ``value`` is ``CUDA_VISIBLE_DEVICES``: indices, UUIDs or their unique beginnings, or MIG instances, separated by
+    ``value`` is ``CUDA_VISIBLE_DEVICES``: indices, UUIDs or unique prefixes of UUIDs, or MIG instances, separated by
     commas; ``None`` is an unset variable. The result is whole GPUs, or one MIG instance, the first that is visible,
     because a CUDA process uses no more than one and no whole GPU beside it.
     """

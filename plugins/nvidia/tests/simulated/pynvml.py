@@ -1,4 +1,4 @@
-"""FAKE: stands in for NVML on a machine without a GPU; lists one made-up H200."""
+"""FAKE: stands in for NVML on a machine without a GPU; lists one fake H200."""
 
 from __future__ import annotations
 

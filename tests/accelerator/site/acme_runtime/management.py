@@ -42,7 +42,7 @@ class Card:
 
 @dataclass(frozen=True)
 class Telemetry:
-    """Made-up readings of one card, which differ from card to card, and its use by all processes."""
+    """Fake readings of one card, which differ from card to card, and its use by all processes."""
 
     power_w: float
     temperature_c: float

@@ -39,12 +39,12 @@ def case_is_listed_without_torch(subject: PluginUnderTest) -> None:
     for preset in case.presets:
         resolve(case, preset=preset)
     loaded = [name for name in _HEAVY if name in sys.modules]
-    require(not loaded, f"{', '.join(loaded)} is imported: import it in the functions of the case that need it")
+    require(not loaded, f"{', '.join(loaded)} is imported: import it inside the functions of the case that need it")
 
 
 @check("K2", level=0, needs="entry", fault="a run changes what defines the benchmark, or a setting cannot be given")
 def hyperparameters_have_roles(subject: PluginUnderTest) -> None:
-    """Every hyperparameter has a role: only presets change what is locked, and all others are set by their text."""
+    """Every hyperparameter has a role: only presets change locked ones, and all others can be set as text."""
     case = find_case(subject.settings.case)
     base = case.base.model_dump()
     try:
@@ -64,7 +64,7 @@ def hyperparameters_have_roles(subject: PluginUnderTest) -> None:
             require(given == base[key], f"--set {key}={base[key]} sets {given!r} instead of {base[key]!r}")
 
 
-@check("K3", level=0, needs="entry", fault="a preset is missing, or is no set of values that the case can have")
+@check("K3", level=0, needs="entry", fault="a preset is missing, or has values that the case cannot have")
 def presets_resolve(subject: PluginUnderTest) -> None:
     """The preset ``full`` is the base, ``tiny`` is there for the contract, and each has values that fit."""
     case = find_case(subject.settings.case)
@@ -80,7 +80,7 @@ def presets_resolve(subject: PluginUnderTest) -> None:
 
 @check("K4", level=0, fault="a report on the case lacks a text, or its result cannot be read back")
 def report_says_what_the_case_is(subject: PluginUnderTest) -> None:
-    """In every language a report on the case has its texts, and its result is read back from it as it was."""
+    """In every language, a report on the case has its texts, and its result can be read back unchanged."""
     case = find_case(subject.settings.case)
     profile = case.report
     for name in ("task", "quality_legend", "sample_noun"):
@@ -102,19 +102,19 @@ def report_says_what_the_case_is(subject: PluginUnderTest) -> None:
         require(
             row.quality is not None and math.isclose(row.quality, value, rel_tol=1e-3),
             f"the {language} report on a result of {value} is read as {row.quality} in the column "
-            f"{profile.quality_column!r}: take a usual name of a metric, such as acc, mAP, R2, loss or ppl",
+            f"{profile.quality_column!r}: use a common name of a metric, such as acc, mAP, R2, loss or ppl",
         )
         kind = wording.quality_kind(profile.quality_column)
         require(
             wording.lower_is_better(profile.quality_column) == case.lower_is_better,
-            f"lower_is_better is {case.lower_is_better}, but readers take {profile.quality_column!r} "
+            f"lower_is_better is {case.lower_is_better}, but readers assume the opposite of {profile.quality_column!r} "
             f"({kind}) for the contrary",
         )
 
 
 @check("K5", level=0, fault="faults of data stay unseen until training, or the check raises or changes what it reads")
 def data_are_checked(subject: PluginUnderTest) -> None:
-    """The check of data accepts generated ones, changes nothing, and lists the faults of others without raising."""
+    """The data check accepts generated data, changes nothing, and lists the faults of other data without raising."""
     case = find_case(subject.settings.case)
     require(case.data.check is not None, "the case has no check of its data")
     data = few_samples(case, subject.workspace)
@@ -130,7 +130,7 @@ def data_are_checked(subject: PluginUnderTest) -> None:
     require(seen and seen[-1][0] == seen[-1][1] > 0, f"the check reports as its last progress {seen[-1:]}")
     require(_digest(data) == before, f"the check changes the directory {data}")
     other = _report_on(case, data, expected=True)
-    require(not other.ok, f"data of other sizes pass for those of {case.data.reference.name}")
+    require(not other.ok, f"data of other sizes are accepted as those of {case.data.reference.name}")
     with tempfile.TemporaryDirectory() as empty:
         require(not _report_on(case, Path(empty)).ok, "an empty directory passes the check")
         require(not _report_on(case, Path(empty) / "none").ok, "a directory that does not exist passes the check")
@@ -138,7 +138,7 @@ def data_are_checked(subject: PluginUnderTest) -> None:
 
 @check("K6", level=0, fault="two machines generate different data, so that their results cannot be compared")
 def generated_data_are_alike(subject: PluginUnderTest) -> None:
-    """The same few samples are generated twice, and say in their manifest that they are generated."""
+    """Generating twice gives the same few samples, and their manifest says that they are generated."""
     from chipperf.data.dataset_identity import read_manifest
 
     case = find_case(subject.settings.case)

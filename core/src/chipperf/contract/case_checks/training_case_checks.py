@@ -38,7 +38,7 @@ _ARITHMETIC_TOLERANCE: Final = 0.02
 
 @check("K7", level=2, fault="a throughput counts samples that were not trained on, or ranks train on the same ones")
 def batches_are_whole_and_repeatable(subject: PluginUnderTest) -> None:
-    """Over 1 to 3 ranks each batch has as many samples as it says, depends on its place only, and differs by rank."""
+    """Over 1 to 3 ranks, each batch has the stated sample count, depends only on its place, and differs by rank."""
     for world_size in range(1, _MOST_RANKS + 1):
         first = []
         for rank in range(world_size):
@@ -85,19 +85,19 @@ def _evaluation_is_exact(subject: PluginUnderTest) -> None:
 
 @check("K8", level=3, ranks=2, fault="samples are left out or count twice on two ranks")
 def two_ranks_evaluate_as_one(subject: PluginUnderTest) -> None:
-    """Two ranks together count every evaluation sample once, with the result of one, and leave the model as it was."""
+    """Two ranks together count every evaluation sample once, give one rank's result, and do not change the model."""
     _evaluation_is_exact(subject)
 
 
 @check("K9", level=3, ranks=3, fault="samples that cannot be divided among ranks are left out or count twice")
 def three_ranks_evaluate_as_one(subject: PluginUnderTest) -> None:
-    """Three ranks together count every evaluation sample once, as two do."""
+    """Three ranks together also count every evaluation sample once."""
     _evaluation_is_exact(subject)
 
 
-@check("K10", level=2, fault="a resumed run is another run: its batches, dropout or optimizer begin anew")
+@check("K10", level=2, fault="a resumed run is another run: its batches, dropout or optimizer start again")
 def resumed_training_is_the_same(subject: PluginUnderTest) -> None:
-    """Training that stops, is saved and goes on in another workload has bit for bit the weights of one that did not."""
+    """Training that stops, is saved and continues in another workload ends with the same weights, bit for bit."""
     import torch
 
     from chipperf.train.preparation import generator_states, restore_generators
@@ -117,7 +117,7 @@ def resumed_training_is_the_same(subject: PluginUnderTest) -> None:
     resumed.train(_STEPS)
     found, expected = resumed.state(), whole.state()
     for part in ("model", "optimizer"):
-        require(_content(found[part]) == _content(expected[part]), f"after a resumption the {part} has other bits")
+        require(_content(found[part]) == _content(expected[part]), f"after a resumption the {part} has different bits")
 
 
 @check("K11", level=2, fault="p_core trains on batches that a step changes, or that are copied again in every step")
@@ -148,7 +148,9 @@ def every_parameter_is_trained(subject: PluginUnderTest) -> None:
     training = _Training(subject)
     workload, model = training.workload, training.model
     loss = workload.loss(model, workload.to_device(next(workload.epoch_batches(0))))
-    require(loss.dim() == 0 and bool(torch.isfinite(loss)), f"the loss is {loss.detach()}, which is no finite number")
+    require(
+        loss.dim() == 0 and bool(torch.isfinite(loss)), f"the loss is {loss.detach()}, which is not a finite number"
+    )
     loss.backward()
     optimized = [parameter for group in training.optimizer.param_groups for parameter in group["params"]]
     for name, parameter in model.named_parameters():
@@ -164,7 +166,7 @@ def every_parameter_is_trained(subject: PluginUnderTest) -> None:
         require(fits, f"learning_rates({step}) is {rates} for {len(training.optimizer.param_groups)} groups")
 
 
-@check("K13", level=2, fault="a utilization is computed from arithmetic that the model does not have", timeout_s=900)
+@check("K13", level=2, fault="a utilization is computed from operations that the model does not have", timeout_s=900)
 def arithmetic_is_as_counted(subject: PluginUnderTest) -> None:
     """``forward_flops`` is what torch counts in a forward pass of the base, and training has three times as much."""
     import torch
@@ -210,7 +212,7 @@ def arithmetic_is_as_counted(subject: PluginUnderTest) -> None:
 
 @check("K14", level=2, fault="the model does not learn, or cannot be compared with the CPU reference", timeout_s=1800)
 def loss_falls(subject: PluginUnderTest) -> None:
-    """Over some steps on the same batches the loss falls, and a second side follows it as the certificate asks."""
+    """On the same batches, the loss falls, and a second training stays within the certificate's bounds."""
     from chipperf.contract.equivalence import FEW_STEPS, compare
 
     case = find_case(subject.settings.case)

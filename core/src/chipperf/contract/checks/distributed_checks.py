@@ -387,7 +387,7 @@ def environment_hook_sets_nothing(subject: PluginUnderTest) -> None:
 
 @_distributed_check("P11", ranks=2, fault="a failed collective counts as done, or fails long after its time limit")
 def absent_rank_fails_the_collective(subject: PluginUnderTest) -> None:
-    """A collective that a rank stays away from fails on the others, soon after the time limit of its process group."""
+    """If a rank does not join a collective, it fails on the others, soon after the time limit of its process group."""
     # The port tells a second attempt from the first.
     begun, over = (subject.workspace / f"P11-{os.environ['MASTER_PORT']}-{state}" for state in ("begun", "over"))
     # Such a failure may end the process. The time limit of the check ends this process too.

@@ -60,7 +60,7 @@ _WARMUP_STEPS: Final = 10
 
 @check("M1", level=1, fault="the plugin reports the host's memory or what is free, or uses another unit than bytes")
 def total_is_capacity_of_device(subject: PluginUnderTest) -> None:
-    """The total of every device is its capacity, as the probe reports it, not the host's memory; use leaves it."""
+    """The total of every device is its capacity, as the probe reports it, not the host's; use does not change it."""
     host_bytes = psutil.virtual_memory().total
     known = False
     for device, probed in zip(all_devices(subject), probed_devices(subject), strict=True):
@@ -245,7 +245,7 @@ def query_works_before_first_allocation(subject: PluginUnderTest) -> None:
     "M6", level=1, capability=Capability.MULTI_DEVICE, fault="a counter covers another device than the one asked for"
 )
 def memory_is_counted_per_device(subject: PluginUnderTest) -> None:
-    """A tensor on one device raises only that device's counters, whichever is current; a reset is of one device too."""
+    """A tensor on one device, and a reset of one, change only that device's counters, whichever is current."""
     devices = several_devices(subject)
     _keep = [_tensor(device, _SMALL_BYTES) for device in devices]
     before = [_query(subject, device) for device in devices]
@@ -273,7 +273,7 @@ def memory_is_counted_per_device(subject: PluginUnderTest) -> None:
 
 @check("M7", level=1, fault="a hook leaks memory, a thread or a file in every step")
 def training_does_not_leak(subject: PluginUnderTest) -> None:
-    """Between the 10th and the 50th step of a small training neither allocated nor the host's memory grows."""
+    """Between steps 10 and 50 of a small training, neither allocated memory nor the host's memory grows."""
     readings: dict[int, int] = {}
     kept: dict[str, int] = {}
 

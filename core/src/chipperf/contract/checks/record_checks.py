@@ -50,13 +50,13 @@ def record_is_valid(subject: PluginUnderTest) -> None:
     try:
         record = read_record(directory.record)
     except PerfError as error:
-        fail(f"the run's record cannot be read: {error.message}; the run's last words: {words}")
+        fail(f"the run's record cannot be read: {error.message}; the run's last output: {words}")
     failure = record.status.failure
     if failure and failure.failure_class == NotImplementedError.__name__:
         raise NotRun(f"the device lacks an operator of training, see N1: {failure.message}")
     require(
         record.status.state == "completed",
-        f"the run {record.status.state}: {failure.message if failure else 'no reason given'}; its last words: {words}",
+        f"the run {record.status.state}: {failure.message if failure else 'no reason given'}; its last output: {words}",
     )
     text = directory.record.read_text(encoding="utf-8")
     require(

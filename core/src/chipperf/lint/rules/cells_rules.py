@@ -70,7 +70,7 @@ _MOST_OF_ANY_CARD: Final = 2**40
     fix="write a number, or why there is none: not run, withheld (reason), failed (cause), / (does not apply), unknown",
 )
 def no_cell_is_blank(subject: LintedDocument) -> Iterator[Problem]:
-    """Every cell and fact says something, and one mark has one meaning."""
+    """Every cell and fact has a content, and each marker has one meaning."""
     for row in subject.rows:
         for column, cell in row.cells.items():
             header = subject.document.headers[column].text
@@ -144,11 +144,11 @@ def _row(row: DocumentRow) -> str:
 @rule(
     "L13",
     "unit",
-    why="results in different units cannot be compared, and a wrong metric says nothing",
+    why="results in different units cannot be compared, and a wrong metric has no meaning",
     fix="write the case's metric in the case's unit in every row",
 )
 def one_unit_per_metric(subject: LintedDocument) -> Iterator[Problem]:
-    """Results have one unit, that of the case, and are of a metric that suits the task."""
+    """All results have the case's unit, and a metric that suits the task."""
     written = [row for row in subject.rows if row.known("quality")]
     any_sign = any(_PERCENT.search(row.known("quality")) for row in written)
     for row in written:
@@ -288,11 +288,11 @@ def _units(subject: LintedDocument) -> Iterator[Problem]:
 @rule(
     "L15",
     "memory",
-    why="a total that is not the card's, or that is used up to the last byte, was not read from the card",
+    why="a total that is not that of the card, or that is used to the last byte, was not read from the card",
     fix="write used/total in GiB, both read from the device",
 )
 def memory_fits_the_card(subject: LintedDocument) -> Iterator[Problem]:
-    """Used memory is less than the total, and the total is the card's in every row and in one spelling."""
+    """Used memory is less than the total, and the total is that of the card, in the same spelling in every row."""
     totals: dict[str, dict[str, DocumentRow]] = defaultdict(dict)
     yield from _unlike_the_legend(subject)
     for row in subject.rows:
@@ -387,11 +387,11 @@ def _products(subject: LintedDocument, card: str) -> tuple[KnownDevice, ...]:
 @rule(
     "L25",
     "number",
-    why="a reader and a program must get the same number, with enough digits to tell values apart",
+    why="a reader and a program must get the same number, with enough digits to distinguish values",
     fix="write one decimal number with at least three significant digits",
 )
 def numbers_are_numbers(subject: LintedDocument) -> Iterator[Problem]:
-    """What stands in a column of numbers is a number or a marker, and has digits enough."""
+    """Every cell in a column of numbers has a marker, or a number with enough digits."""
     for row in subject.rows:
         for column in _NUMERIC:
             text = row.known(column)
@@ -421,9 +421,14 @@ def _is_number(row: DocumentRow, column: str) -> bool:
     return cells.number(text.removeprefix("-") if column in ("quality", "target") else text) is not None
 
 
-@rule("L30", "placeholder", why="the author meant to come back", fix="write the value, or why there is none")
+@rule(
+    "L30",
+    "placeholder",
+    why="the author meant to complete the text later",
+    fix="write the value, or the reason why it is missing",
+)
 def no_placeholder_is_left(subject: LintedDocument) -> Iterator[Problem]:
-    """No text of a template is left standing, and nothing stands twice."""
+    """No text of a template is left, and nothing is written twice."""
     document = subject.document
     if not document.is_report:
         raise NotChecked("it is not a case document")

@@ -35,7 +35,7 @@ _CASE_KEY: Final = re.compile(
     "precision",
     severity="warning",
     why="fp32 that is computed in TF32 or int16 is faster and is not fp32",
-    fix="list the precision in the legend, and say which arithmetic is in effect",
+    fix="list the precision in the legend, and state the arithmetic in effect",
 )
 def precisions_are_declared(subject: LintedDocument) -> Iterator[Problem]:
     """Every row's precision is in the legend, and a setting that changes the arithmetic is stated."""
@@ -91,11 +91,11 @@ def _reduced(subject: LintedDocument) -> Iterator[Problem]:
     "L19",
     "framework-version",
     why="the framework's version changes speed and numerics",
-    fix="write the version that ran",
+    fix="write the version with which the case ran",
     evidence="a key for the vendor's cards in FlagPerf's test_conf.py, or records",
 )
 def framework_is_that_of_the_case(subject: LintedDocument) -> Iterator[Problem]:
-    """The framework's version is that of the case's key or of the records."""
+    """The framework's version is the one in the case's key or in the records."""
     facts = [fact for key in ("framework", "dependencies", "container") if (fact := subject.document.facts.get(key))]
     recorded = [record.environment.torch for record in subject.records]
     framework, where = "torch", "the records"
@@ -169,7 +169,7 @@ def dependencies_are_those_installed(subject: LintedDocument) -> Iterator[Proble
     "L28",
     "stale-evidence",
     severity="warning",
-    why="values of before a change of the measuring code mean something else",
+    why="values from before a change of a definition mean something else",
     fix="run again with the installed version, and render the report from the new records",
     evidence="records",
 )

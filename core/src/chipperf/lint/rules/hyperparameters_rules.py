@@ -112,11 +112,11 @@ _FRAMEWORK_KEYS: Final = frozenset(
     "L07",
     "fix-hp",
     why="a reader who repeats the row with the stated hyperparameters measures something else",
-    fix="write into fix_hp what the configuration sets, or render the report from its records",
+    fix="write the configuration's values into fix_hp, or render the report from its records",
     evidence="configurations or records",
 )
 def fix_hp_is_what_ran(subject: LintedDocument) -> Iterator[Problem]:
-    """``fix_hp`` is what the configuration or the record of the row's topology sets."""
+    """``fix_hp`` agrees with the configuration or the record of the row's topology."""
     if subject.records:
         yield from _against_records(subject)
         return
@@ -426,12 +426,12 @@ def _may_be_read(subject: LintedDocument, key: str) -> bool:
 @rule(
     "L09",
     "shortened-run",
-    why="a result after 6 of 100 epochs is none, and its time is no time to train",
+    why="a result after 6 of 100 epochs is not a result, and its time is not a time to train",
     fix="run the full schedule, or declare the shortening under the additional changes",
     evidence="configurations or records",
 )
 def shortened_runs_are_declared(subject: LintedDocument) -> Iterator[Problem]:
-    """A run that was shortened is declared as such."""
+    """A shortened run is declared as such."""
     changes = subject.document.general.get("changes")
     place = changes.value.place if changes else subject.start
     if subject.records:
@@ -506,7 +506,7 @@ def _is_lower(value: float, asked: float, lower_is_better: bool) -> bool:
 @rule(
     "L27",
     "unversioned-target",
-    why="targets have changed within days, and a result that equals one was perhaps written to meet it",
+    why="targets have changed within days, and a result that equals the target was perhaps written to meet it",
     fix="name the case's version beside the target, and write the result as measured",
     evidence="a target beside the result, configurations or records",
 )
@@ -547,12 +547,12 @@ def targets_carry_a_version(subject: LintedDocument) -> Iterator[Problem]:
 @rule(
     "L29",
     "unknown-key",
-    why="the trainer ignores the key, so that another value than the stated one was in force",
+    why="the trainer ignores the key, so the stated value had no effect",
     fix="correct the key",
     evidence="configurations",
 )
 def configurations_have_no_unknown_keys(subject: LintedDocument) -> Iterator[Problem]:
-    """Every key of a configuration is one that the case reads."""
+    """The case reads every key of a configuration."""
     configs = subject.need_configs()
     places: dict[str, list[str]] = defaultdict(list)
     hints: dict[str, str] = {}
@@ -582,7 +582,7 @@ def configurations_have_no_unknown_keys(subject: LintedDocument) -> Iterator[Pro
     evidence="configurations",
 )
 def settings_are_possible(subject: LintedDocument) -> Iterator[Problem]:
-    """Peak FLOPS are those of an accelerator, and no target is out of its metric's range."""
+    """Peak FLOPS are plausible for an accelerator, and every target is within its metric's range."""
     places: dict[str, list[str]] = defaultdict(list)
     for config in subject.need_configs().configs:
         for key, least in _LEAST.items():

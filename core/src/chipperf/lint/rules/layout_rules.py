@@ -129,12 +129,12 @@ def _anchors(page: Markdown) -> frozenset[str]:
     "L34",
     "instruction",
     severity="warning",
-    why="a reader who does what the text says fails, or changes nothing",
-    fix="name the file that has the value, and give commands that run",
+    why="a reader who follows the text fails, or changes nothing",
+    fix="name the file that contains the value, and give commands that run",
     evidence="configurations",
 )
 def instructions_can_be_followed(subject: LintedDocument) -> Iterator[Problem]:
-    """The text names files that have the values, changes that are still to be made, and commands that run."""
+    """The text names files that contain the values, changes that still have to be made, and commands that run."""
     directory = subject.need_configs().path
     root = subject.case_directory.parent.parent.parent
     said: set[str] = set()
@@ -193,7 +193,7 @@ def _content(path: Path) -> str:
     "old-layout",
     severity="warning",
     why="one throughput without a definition cannot be compared with three defined ones",
-    fix="import the report and render it anew: perf report import",
+    fix="import the report and render it again: perf report import",
 )
 def layout_is_the_current_one(subject: LintedDocument) -> Iterator[Problem]:
     """The performance table has the layout's columns below a heading, and the general table explains each of them."""

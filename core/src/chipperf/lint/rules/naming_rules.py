@@ -52,7 +52,7 @@ _VENDOR_DIRECTORY: Final = re.compile(r"\btraining/(\w+)/[\w./-]*")
     "L01",
     "foreign-card",
     why="the row is read as a measurement of another vendor's card",
-    fix="write the card that ran",
+    fix="write the card on which the case ran",
     evidence="the vendor",
 )
 def cards_are_the_vendors_own(subject: LintedDocument) -> Iterator[Problem]:
@@ -88,7 +88,7 @@ def _foreign_name(subject: LintedDocument, located: Located) -> Mention | None:
     evidence="the vendor",
 )
 def card_models_agree(subject: LintedDocument) -> Iterator[Problem]:
-    """The accelerator, the short name and the rows' labels name the same card, and no server."""
+    """The accelerator, the short name and the rows' labels name the same card, not a server."""
     vendor = subject.need_vendor()
     # A report on two environments has an accelerator in each.
     further = [fact.text for key, fact in subject.document.other_facts if key == "card_title"]
@@ -169,11 +169,11 @@ def _similar_card(subject: LintedDocument, vendor: str, text: str) -> str | None
     "L31",
     "other-case",
     why="results of one model, dataset or framework are taken for those of another",
-    fix="write what the case of the directory has, or move the document",
+    fix="write the values of the directory's case, or move the document",
     evidence="a directory that is called as a case",
 )
 def document_is_of_the_directorys_case(subject: LintedDocument) -> Iterator[Problem]:
-    """The directory is called after a case and its framework, whose model, dataset and framework the document names."""
+    """The document names the model, dataset and framework of the case after which its directory is named."""
     directory = case_of_directory(subject.path)
     if directory is None:
         raise NotChecked("no directory that names the case")
@@ -266,12 +266,12 @@ def _cases_of_directories(vendor: Path) -> frozenset[str]:
     "L20",
     "foreign-environment",
     severity="warning",
-    why="a copied environment says nothing of the machine that ran",
-    fix="let `perf train` read the environment, or write that of the machine",
+    why="a copied environment says nothing about the machine on which the case ran",
+    fix="let `perf train` read the environment, or write the environment of the machine",
     evidence="the vendor",
 )
 def environment_is_the_vendors_own(subject: LintedDocument) -> Iterator[Problem]:
-    """The environment is this vendor's and of no other's report, and names the network of several machines."""
+    """The environment is only in this vendor's report, and names the network of several machines."""
     subject.need_vendor()
     facts = subject.document.facts
     for key, fact in facts.items():
@@ -330,8 +330,8 @@ def _foreign_directories(subject: LintedDocument) -> Iterator[Problem]:
     "L26",
     "copied-report",
     severity="warning",
-    why="what two vendors share to the last digit was copied, not measured",
-    fix="measure, or remove what was copied",
+    why="values that two vendors share to the last digit were copied, not measured",
+    fix="measure the values, or remove the copied ones",
     evidence="reports of other vendors",
 )
 def nothing_is_copied_from_other_vendors(subject: LintedDocument) -> Iterator[Problem]:

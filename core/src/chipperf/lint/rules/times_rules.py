@@ -44,11 +44,11 @@ _DATA_SUFFIXES: Final = (".csv", ".json", ".jsonl", ".tsv")
 @rule(
     "L02",
     "throughput-order",
-    why="what leaves out evaluation cannot be slower than what includes it: one of the numbers is wrong",
-    fix="read the numbers from the run's log again",
+    why="a rate without evaluation cannot be lower than one with it: one of the numbers is wrong",
+    fix="read the numbers from the log of the run again",
 )
 def throughputs_are_ordered(subject: LintedDocument) -> Iterator[Problem]:
-    """``p_core`` is at least ``p_train``, that at least ``p_whole``, and time and utilization agree with them."""
+    """``p_core`` is at least ``p_train``, which is at least ``p_whole``; time and utilization agree with them."""
     spreads = _spreads(subject)
     for row in subject.rows:
         for fast, slow in (("p_core", "p_train"), ("p_train", "p_whole")):
@@ -135,12 +135,12 @@ def _written(row: DocumentRow, column: str) -> tuple[float, float] | None:
 @rule(
     "L11",
     "implied-epochs",
-    why="time and throughput tell how many samples were trained on, whatever the report says",
+    why="time and throughput show on how many samples the run trained, whatever the report says",
     fix="state the epochs that ran and why they are fewer, or correct time or throughput",
     evidence="the case's base values and the size of its dataset",
 )
 def implied_epochs_are_those_of_the_case(subject: LintedDocument) -> Iterator[Problem]:
-    """End-to-end time times overall throughput is no more than the case's epochs, and no less unless it converged."""
+    """Overall throughput times end-to-end time is at most the case's epochs, and no less unless the run converged."""
     subject.need_reference_dataset()
     base, samples = subject.need_base(), _samples_per_epoch(subject)
     implied = []
@@ -182,8 +182,8 @@ def _samples_per_epoch(subject: LintedDocument) -> int:
 @rule(
     "L12",
     "below-target",
-    why="a reader takes a result for a converged run",
-    fix="say below the table which row is below the target, with its result and the target",
+    why="a reader mistakes the result for that of a converged run",
+    fix="name the row that misses the target below the table, with its result and the target",
     evidence="a target beside the result, or the case's",
 )
 def results_below_target_say_so(subject: LintedDocument) -> Iterator[Problem]:
@@ -293,7 +293,7 @@ def _figures(subject: LintedDocument) -> list[tuple[str, Place, str]]:
     "L22",
     "curve-evidence",
     severity="warning",
-    why="a picture of one run shows neither its numbers nor how much runs differ",
+    why="a picture of one run does not show its numbers or how much runs differ",
     fix="put the points beside the picture as CSV, and say how many seeds it shows",
     evidence="a figure of a curve",
     off_because="vendors' rules ask for a picture only",

@@ -52,10 +52,10 @@ _GIB: Final = 2**30
     "L05",
     "row-topology",
     why="it is not clear on how many cards the row was measured",
-    fix="let words and brackets say the same",
+    fix="make words and brackets agree",
 )
 def words_match_the_topology(subject: LintedDocument) -> Iterator[Problem]:
-    """A row's words, its topology in brackets and its parallelism say the same, in the form that the text gives."""
+    """A row's words, its topology in brackets and its parallelism agree, in the form that the text defines."""
     for row in subject.rows:
         topology = row.topology
         if topology is None:
@@ -123,11 +123,11 @@ def _may_be(count: int, topology: RowLabel) -> bool:
     "L06",
     "total-cards",
     severity="warning",
-    why="two machines with 8 cards are read as 8 cards in all",
-    fix="say how many cards there are in all, for example below the table: 2x8 are 16 cards",
+    why="readers take two machines with 8 cards for 8 cards in total",
+    fix="state the total number of cards, for example below the table: 2x8 are 16 cards",
 )
 def several_machines_say_all_cards(subject: LintedDocument) -> Iterator[Problem]:
-    """Rows on several machines say how many cards there are in all, in one phrase."""
+    """Rows on several machines state the total number of cards, in one phrase."""
     for row in subject.rows:
         topology = row.topology
         if topology is None or topology.nnodes == 1 or not topology.phrase or topology.says_each:
@@ -150,7 +150,7 @@ def several_machines_say_all_cards(subject: LintedDocument) -> Iterator[Problem]
     "L16",
     "memory-topology",
     severity="warning",
-    why="a card needs the same memory beside seven others: rows that differ have different batch sizes",
+    why="a card needs the same memory whether it is alone or one of eight: rows that differ have different batch sizes",
     fix="state the batch size of each row in fix_hp",
 )
 def memory_does_not_depend_on_topology(subject: LintedDocument) -> Iterator[Problem]:
@@ -183,11 +183,11 @@ def memory_does_not_depend_on_topology(subject: LintedDocument) -> Iterator[Prob
     "L17",
     "scaling",
     severity="warning",
-    why="throughput that falls, or grows faster than the cards, is a mistake in one of the rows",
-    fix="check both rows; state the batch size per card where it differs",
+    why="throughput that falls, or grows faster than the number of cards, is a mistake in one of the rows",
+    fix="check both rows; state the batch size per card if it differs",
 )
 def throughput_grows_with_cards(subject: LintedDocument) -> Iterator[Problem]:
-    """More cards give more throughput at equal batch size per card, and not more than in proportion."""
+    """At equal batch size per card, more cards give more throughput, but not more than in proportion."""
     for one, other in _pairs(subject):
         key = _comparable(one)
         if one.card_count == other.card_count or key is None or key != _comparable(other):
@@ -231,7 +231,7 @@ def _common_throughput(one: DocumentRow, other: DocumentRow) -> str | None:
     "L18",
     "throughput-against-time",
     severity="warning",
-    why="a tuned row that is faster per second and slower to the result is no gain",
+    why="a tuned row that processes more samples per second but takes longer to the result is no gain",
     fix="state time to target beside throughput, or tune differently",
 )
 def throughput_is_no_loss_of_time(subject: LintedDocument) -> Iterator[Problem]:

@@ -1,4 +1,4 @@
-"""FAKE: shows the Kunlunxin plugin a made-up machine instead of this one."""
+"""FAKE: shows the Kunlunxin plugin a fake machine instead of this one."""
 
 import os
 from pathlib import Path
