@@ -338,7 +338,7 @@ def test_gate_refuses_a_baseline_that_the_filter_leaves_out(invoke: Invoke, writ
     ended = invoke("compare", "base", "a", "b", "--precision", "amp", "--at-least", "p_core=0.97")
 
     assert ended.code == 2
-    assert "the baseline, base, is on another topology or precision" in ended.err
+    assert "the baseline, base, is not on the requested topology and precision" in ended.err
 
 
 def test_gate_refuses_a_run_that_its_evidence_contradicts(invoke: Invoke, write: Write) -> None:

@@ -72,7 +72,7 @@ def test_no_run_that_is_such_is_told_with_what_there_is(invoke: Invoke, three: N
     ended = invoke("runs", "runs", "--case", "detr")
 
     assert (ended.code, ended.out) == (0, "")
-    assert "of 3 runs none is such; there are: case mobilenetv2, resnet50" in ended.err
+    assert "none of 3 runs matches; there are: case mobilenetv2, resnet50" in ended.err
 
 
 def test_what_cannot_be_read_is_named_and_the_others_are_listed(invoke: Invoke, three: None) -> None:

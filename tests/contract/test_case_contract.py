@@ -109,7 +109,7 @@ def test_presets_are_required(hold: Hold, case: Case, presets: dict[str, Any], m
     ("changes", "message"),
     [
         ({"task": Title(en="A task without a translation")}, "report.task has no Chinese text"),
-        ({"quality_column": "val_loss"}, "lower_is_better is False, but readers take 'val_loss'"),
+        ({"quality_column": "val_loss"}, "lower_is_better is False, but readers assume the opposite of 'val_loss'"),
     ],
 )
 def test_texts_are_required(hold: Hold, case: Case, changes: dict[str, Any], message: str) -> None:
@@ -206,7 +206,7 @@ def test_resumption_is_required(hold: Hold) -> None:
         self.asked = getattr(self, "asked", 0) + 1
         return [0.1 / self.asked]
 
-    with pytest.raises(Failed, match="after a resumption the model has other bits"):
+    with pytest.raises(Failed, match="after a resumption the model has different bits"):
         hold("K10", {"learning_rates": rates})
 
 

@@ -387,10 +387,10 @@ def test_complete_run_is_left_alone(stopped: RunDirectory) -> None:
 def test_run_is_resumed_as_it_was_begun(stopped: RunDirectory) -> None:
     with pytest.raises(UsageError, match="is one of mobilenetv2, not of resnet50"):
         plan_resumed_job(stopped.path, case="resnet50", data=stopped.path, launcher=None, started_s=0.0)
-    with pytest.raises(UsageError, match="was begun as 1x2, and this is 2x1"):
+    with pytest.raises(UsageError, match="was started as 1x2, and this is 2x1"):
         plan_resumed_job(
             stopped.path, case=None, data=stopped.path, launcher=from_options(2, 1, 0, "node0:1"), started_s=0.0
         )
     stopped.write_plan(read_plan(stopped.plan).model_copy(update={"case_version": "0"}))
-    with pytest.raises(UsageError, match="was begun with case mobilenetv2 0"):
+    with pytest.raises(UsageError, match="was started with case mobilenetv2 0"):
         plan_resumed_job(stopped.path, case=None, data=stopped.path, launcher=None, started_s=0.0)

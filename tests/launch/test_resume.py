@@ -386,9 +386,9 @@ def test_other_software_is_refused(make_plan: MakePlan, planned: Record, changes
     session = bind(installed.find_vendor("cpu"))
     require_same_software(make_plan(), planned, CASE, session)
 
-    with pytest.raises(UsageError, match=f"begun with {what}, and this is"):
+    with pytest.raises(UsageError, match=f"started with {what}, and this is"):
         require_same_software(make_plan(), planned.model_copy(update=changes), CASE, session)
-    with pytest.raises(UsageError, match="begun with case mobilenetv2 0.9"):
+    with pytest.raises(UsageError, match="started with case mobilenetv2 0.9"):
         require_same_software(make_plan(case_version="0.9"), planned, CASE, session)
 
 
@@ -419,7 +419,7 @@ def test_plan_that_was_changed_after_its_record_is_refused(
 def test_other_torch_is_refused(stopped: RunDirectory) -> None:
     before = stopped.record.read_bytes()
 
-    with pytest.raises(UsageError, match="begun with torch .*, and this is 1.0"):
+    with pytest.raises(UsageError, match="started with torch .*, and this is 1.0"):
         resume(stopped, "1.0", started_s=50.0, data_root=HERE)
     assert stopped.record.read_bytes() == before
     resume(stopped, torch.__version__, started_s=50.0, data_root=HERE)

@@ -85,7 +85,7 @@ def test_without_a_row_there_is_a_note(file: Path, case: str, rank: Rank) -> Non
         (FILE[FILE.index("[[config]]") :], "config = 3", "'config' is not a list of tables", "[[config]]"),
         ('case = "resnet50"', "", "[[config]] 1: case is not a text", "case ="),
         ('topology = "1x8"', 'topology = "8"', "[[config]] 1: topology is '8'", "nodes x devices"),
-        ("256, reason", "[256], reason", "1 (resnet50 on 1x8): batch_size: the value is neither", "write KEY"),
+        ("256, reason", "[256], reason", "1 (resnet50 on 1x8): batch_size: the value is not a number", "write KEY"),
         ('"27 GiB of 40 in use"', '" "', "1 (resnet50 on 1x8): batch_size: the reason is not a text", "why"),
         ('{ value = 0.8, reason = "8 times the base lr" }', "0.8", "2 (resnet50 on 1x8): lr is not a value", "reason"),
         ('["ACME A2", "ACME A2 Max"]', "[2]", "2 (resnet50 on 1x8): card: not every entry is a text", "list of texts"),

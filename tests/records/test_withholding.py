@@ -68,7 +68,7 @@ def test_nothing_public_tells_the_value(public):
 
 def test_what_tells_a_value_is_withheld_with_it_and_named(run, tmp_path):
     result = perf("withhold", run, "--field", "metrics.p_core", "--reason", "nda", "--out", tmp_path / "p")
-    assert "also withheld $.metrics.data_stall, which tells of $.metrics.p_core" in result.output
+    assert "also withheld $.metrics.data_stall, which reveals $.metrics.p_core" in result.output
     record = read_record(tmp_path / "p")
     assert isinstance(record.metrics.data_stall, Missing)
     assert record.metrics.p_train == read_record(run).metrics.p_train
@@ -76,14 +76,14 @@ def test_what_tells_a_value_is_withheld_with_it_and_named(run, tmp_path):
 
 def test_what_only_estimates_a_value_is_named(run, tmp_path):
     result = perf("withhold", run, "--field", "metrics.p_train", "--reason", "nda", "--out", tmp_path / "p")
-    assert "still has $.metrics.p_whole, which tells of $.metrics.p_train" in result.output
+    assert "still has $.metrics.p_whole, which reveals $.metrics.p_train" in result.output
     assert read_record(tmp_path / "p").metrics.p_whole == read_record(run).metrics.p_whole
 
 
 def test_what_tells_a_value_can_be_kept(run, tmp_path):
     options = ("--field", "metrics.p_core", "--keep", "metrics.data_stall", "--reason", "nda")
     result = perf("withhold", run, *options, "--out", tmp_path / "p")
-    assert "note: the record still has $.metrics.data_stall, which tells of $.metrics.p_core" in result.output
+    assert "note: the record still has $.metrics.data_stall, which reveals $.metrics.p_core" in result.output
     assert read_record(tmp_path / "p").metrics.data_stall == read_record(run).metrics.data_stall
 
 
@@ -154,7 +154,7 @@ def test_other_versions_and_digits_are_not_the_value():
 )
 def test_a_value_that_is_told_by_what_every_record_needs_is_refused(field, changes, by):
     record = make_record(**changes)
-    with pytest.raises(UsageError, match=rf"\.{field} cannot be withheld: \$\..*{by} tells it") as refused:
+    with pytest.raises(UsageError, match=rf"\.{field} cannot be withheld: \$\..*{by} reveals it") as refused:
         withhold(record, [field], "nda")
     kept = refused.value.hint.split()[-1]
     assert (f"$.{kept}", f"$.{field}") in withhold(record, [field], "nda", keep=[kept]).still_told

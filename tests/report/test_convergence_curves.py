@@ -174,7 +174,7 @@ def test_hyperparameters_that_are_free_are_no_difference():
         ({"metrics_version": 7}, RecordError, "metrics version 7"),
         ({"metrics__curve": []}, UsageError, "a convergence curve takes a completed run with two evaluations"),
         ({"status": {"state": "killed"}}, UsageError, "a convergence curve takes"),
-        ({"run_id": make_record().run_id}, UsageError, "both reported and its own baseline"),
+        ({"run_id": make_record().run_id}, UsageError, "is named both as a run of the report and as its baseline"),
     ],
 )
 def test_a_baseline_that_cannot_be_compared_is_refused(changes, error, message):

@@ -118,7 +118,7 @@ def test_an_axis_that_runs_cannot_share_is_refused(axis, quantity, message):
 def test_runs_that_fit_on_no_axis_are_refused_with_both_reasons():
     unknown = {"metrics__steps": UNKNOWN}
     records = [make_record(run_id=name, **losses([2.0, 1.0]) | unknown) for name in "ab"]
-    with pytest.raises(UsageError, match="no step axis: run a does not tell.*; no epoch axis: run a does not tell"):
+    with pytest.raises(UsageError, match="no step axis: run a does not state.*; no epoch axis: run a does not state"):
         build_curves([group(record, quantity="loss") for record in records], "loss")
 
 

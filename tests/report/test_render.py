@@ -220,9 +220,9 @@ def test_an_effective_precision_other_than_the_requested_one_is_noted():
 def test_a_measured_precision_other_than_the_declared_one_is_noted():
     products = {"3x3 convolution, forward": "bf16"}
     found = {"precision__measured_convolution": "bf16", "precision__measured_products": products}
-    assert noted(rendered(make_record(**found)), "fp32", "实测的乘积精度为 bf16")
+    assert noted(rendered(make_record(**found)), "fp32", "实测的计算精度为 bf16")
     absent = {**found, "precision__measured_convolution": NOT_APPLICABLE}
-    assert not noted(rendered(make_record(**absent)), "实测的乘积精度")
+    assert not noted(rendered(make_record(**absent)), "实测的计算精度")
 
 
 def test_skipped_steps_are_evidence():

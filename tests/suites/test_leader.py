@@ -117,7 +117,7 @@ def test_suite_that_vanished_leaves_its_attempt_alone(
         monkeypatch.setattr(execution, "LOST_S", -1.0)
 
         assert other.is_at(joint)
-        with pytest.raises(TrainingError, match="has given no sign of life"):
+        with pytest.raises(TrainingError, match="has not responded"):
             other.listen()
 
 

@@ -125,7 +125,7 @@ RUN = '[[run]]\ncase = "resnet50"\n'
         (f"{RUN}topology = '8'\n", "[[run]] 1: topology: '8' is not machines x devices, for example 1x8"),
         (f"{RUN}repeats = '3'\n", "[[run]] 1: repeats: '3': Input should be a valid integer"),
         (f"{RUN}repeats = 0\n", "[[run]] 1: repeats: 0: Input should be greater"),
-        (f"{RUN}set = {{ lr = [1] }}\n", "[[run]] 1: set.lr: [1] is neither a number"),
+        (f"{RUN}set = {{ lr = [1] }}\n", "[[run]] 1: set.lr: [1] is not a number"),
         (f"{RUN}set = {{ lrr = 1 }}\n", "[[run]] 1: the command line sets unknown hyperparameter 'lrr'"),
         (f"{RUN}set = {{ lr = 'fast' }}\n", "[[run]] 1: the command line: hyperparameter 'lr' cannot be 'fast'"),
         (f"{RUN}name = '../up'\n", "[[run]] 1: name: '../up'"),

@@ -168,7 +168,7 @@ def test_first_machine_that_is_killed_is_missed(
     assert "perf: error: machine 0's suite in out has not responded for 5 s" in complaints
     # What it left behind says for ever that it goes on.
     assert suite.state()["going_on"]
-    assert "began no suite" in ended(begin(1, "--resume", FAKE_BEGIN_S="3"))[1]
+    assert "started no suite" in ended(begin(1, "--resume", FAKE_BEGIN_S="3"))[1]
 
 
 def test_signal_ends_what_a_machine_has_joined(

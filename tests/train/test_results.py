@@ -57,7 +57,10 @@ def on(record, card="A1", **dataset):
     [
         ({"card": "A2"}, "the run was started on A1, and here is A2"),
         ({"fingerprint": "ff"}, "the run was started on another dataset: .*ee; here is .*ff"),
-        ({"train_samples": 144}, "begun on another dataset: .* 3000 samples for training, .*; here is .* 144 samples"),
+        (
+            {"train_samples": 144},
+            "started on another dataset: .* 3000 samples for training, .*; here is .* 144 samples",
+        ),
     ],
 )
 def test_other_devices_and_data_are_refused(planned, other, message):

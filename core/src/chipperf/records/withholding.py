@@ -155,7 +155,7 @@ def withhold(
             except UsageError as error:
                 raise UsageError(
                     f"{path} cannot be withheld: {by} reveals it, and every record needs that field",
-                    hint=f"publish both, or accept with --keep {by.removeprefix('$.')} that it is revealed",
+                    hint=f"publish both, or accept that it is revealed: --keep {by.removeprefix('$.')}",
                 ) from error
             also.append((by, path))
     made = [Secret(field=path, value=value, salt=secrets.token_hex(_SALT_BYTES)) for path, value in values.items()]
