@@ -1,4 +1,6 @@
-"""What earlier versions of chipperf wrote, kept as they wrote it: ``tests/kept`` has a directory for each of them."""
+"""What earlier versions of chipperf wrote, kept as they wrote it: ``tests/kept`` has a directory for each of them, and for a
+layout of reports between two versions.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 V010 = Path(__file__).parent / "kept" / "v0.1.0"
+LAYOUT_2 = Path(__file__).parent / "kept" / "layout-2"
 
 
 def written_in(file: Path) -> Any:

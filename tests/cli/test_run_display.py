@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING
 import pytest
 from chipperf.cli import live
 from chipperf.cli.live import RunPicture
-from chipperf.cli.train import _why_ended
+from chipperf.cli.train import _print_summary, _why_ended
 from chipperf.records.schema import Missing, TimeToTarget
 from chipperf.run.progress import Progress
-from factory import make_record
+from factory import make_record, throughput
 from rich.console import Console
 
 if TYPE_CHECKING:
@@ -197,3 +197,12 @@ def test_real_terminal_of_60_columns_is_redrawn(tmp_path: Path) -> None:
     assert "resnet50: epoch 1: top1 15.50%, best 15.50%, target 75.70%" in lines
     assert lines[-1] == "over"
     assert max(map(len, lines)) <= 60
+
+
+@pytest.mark.parametrize(("p_core", "warned"), [(9844.0, False), (98.0, True)])
+def test_a_run_ends_with_what_cannot_be_true_of_it(
+    capsys: pytest.CaptureFixture[str], p_core: float, warned: bool
+) -> None:
+    _print_summary(make_record(metrics__p_core=throughput(p_core)))
+
+    assert ("warning: implausible: p_core 98 is less than p_train" in capsys.readouterr().err) == warned

@@ -484,7 +484,7 @@ MANY = [{"key": f"key{number}", "base": 1, "value": number, "origin": "vendor", 
 
 @pytest.mark.parametrize(
     ("language", "cell", "note"),
-    [("zh", "见注 1", "注 1，fix_hp：key2=2,key3=3,"), ("en", "see note 1", "Note 1, fix_hp: key2=2,key3=3,")],
+    [("zh", "见注 1", "注 1，fix_hp：key2=2, key3=3, "), ("en", "see note 1", "Note 1, fix_hp: key2=2, key3=3, ")],
 )
 def test_many_changes_are_in_a_note(language, cell, note):
     records = [
@@ -495,7 +495,7 @@ def test_many_changes_are_in_a_note(language, cell, note):
     document = rendered(*records, language=language)
 
     assert [row[2] for row in performance(document)] == [cell, cell, "key2=2,key3=3,key4=4,key5=5"]
-    assert notes(document, language).count(f"{note}key4=4,key5=5,key6=6,key7=7") == 1
+    assert notes(document, language).count(f"{note}key4=4, key5=5, key6=6, key7=7") == 1
 
 
 def test_digits_follow_the_spread_of_the_windows():
@@ -559,3 +559,24 @@ def test_dataset_that_nobody_names_has_no_target_since_layout_2(layout, judged):
 
     assert f"- 1x8 fp32: acc 90.0%, {judged}" in text
     assert ("converged" in text) is (layout == 1)
+
+
+def test_rows_that_differ_in_many_changes_are_named_by_their_notes():
+    records = [
+        make_record(run_id="many", hyperparameters__changes=MANY),
+        make_record(run_id="more", hyperparameters__changes=[*MANY, {**MANY[0], "key": "key9"}]),
+        make_record(run_id="few", hyperparameters__changes=MANY[:1]),
+    ]
+    text = render_report(records, language="en")
+
+    for name in ("A1 1x8 fp32 fix_hp 1", "A1 1x8 fp32 fix_hp 2", "A1 1x8 fp32 key2=2"):
+        assert f"- {name}: acc " in text, name
+
+
+def test_a_measured_run_without_evidence_says_so():
+    witnessed = make_record(evidence={"events.jsonl": "0" * 64})
+    said = "nothing else confirms its values"
+
+    assert said in render_report([make_record()], language="en")
+    assert said not in render_report([witnessed], language="en")
+    assert said not in render_report([make_record(kind="simulated")], language="en")

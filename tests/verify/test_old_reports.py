@@ -12,7 +12,8 @@ import pytest
 from chipperf.cli.main import app
 from chipperf.documents.format import number
 from chipperf.records.store import find_records
-from kept_files import V010, written_in
+from chipperf.report.view import LAYOUT
+from kept_files import LAYOUT_2, V010, written_in
 from typer.testing import CliRunner, Result
 
 REPORTS = tuple(sorted((V010 / "reports").iterdir()))
@@ -54,6 +55,16 @@ def test_old_report_equals_its_records(report: Path) -> None:
     assert found == digests
 
 
+def test_report_of_an_earlier_layout_equals_its_record() -> None:
+    page = LAYOUT_2 / "report.en.md"
+
+    [verified] = json.loads(perf("verify", page, "--runs", LAYOUT_2, "--json").stdout)
+
+    assert "<!-- chipperf report template 2 -->" in page.read_text(encoding="utf-8")
+    assert "initialisation" in page.read_text(encoding="utf-8")
+    assert (verified["equal"], verified["differences"]) == (True, [])
+
+
 def test_old_report_with_a_changed_digit_differs(tmp_path: Path) -> None:
     text = (V010 / "reports" / "resnet50" / "README.md").read_text(encoding="utf-8")
     [line] = [line for line in text.splitlines() if line.startswith("| AMD EPYC")]
@@ -84,7 +95,7 @@ def test_old_record_is_reported(run: Path, language: str) -> None:
 
     assert written["run_id"] in page
     assert hashlib.sha256(file.read_bytes()).hexdigest()[:12] in page
-    assert "<!-- chipperf report template 2 -->" in page
+    assert f"<!-- chipperf report template {LAYOUT} -->" in page
     p_core = written["metrics"]["p_core"]
     if "median" in p_core:
         assert f"| {number(p_core['median'], spread=p_core['iqr'])} |" in page

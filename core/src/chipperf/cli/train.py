@@ -279,7 +279,9 @@ def _print_failure(result: JobResult, failure: Failure) -> None:
 
 
 def _print_summary(record: Record) -> None:
+    from chipperf.cases.recorded_settings import check_with_case
     from chipperf.cli.values import shown_unit
+    from chipperf.documents.document_identity import installed_cases
 
     typer.echo(f"{'ended':>12}  {_why_ended(record)}")
     for column in columns_of("summary"):
@@ -296,6 +298,8 @@ def _print_summary(record: Record) -> None:
         typer.echo(f"{name:>12}  {text}")
     for warning in record.warnings:
         typer.echo(f"warning: {warning}", err=True)
+    for finding in check_with_case(record, installed_cases().get(record.case.name)):
+        typer.echo(f"warning: implausible: {finding.text}", err=True)
 
 
 def _why_ended(record: Record) -> str:

@@ -282,7 +282,7 @@ class _Reader:
             if reference and (note := self._notes_of_changes.get(reference[reference.lastindex or 0])):
                 block, text = note
                 column = block.place.column + block.text.rindex(text)
-                row.cells["fix_hp"] = Located(text, Place(block.place.line, column))
+                row.cells["fix_hp"] = Located(text.replace(", ", ","), Place(block.place.line, column))
 
     def _heading(self, heading: Block) -> None:
         document, kind = self._document, wording.heading_kind(heading.text)

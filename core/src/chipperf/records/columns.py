@@ -157,7 +157,7 @@ COLUMNS: Final = (
         field="metrics.e2e_time_s",
         shown=("report", "leaderboard", "comparison", "repeats", "suite", "summary"),
         legend=phrase("End-to-end time"),
-        remark=phrase("total time, initialisation included"),
+        remark=phrase("total time, initialization included"),
         aliases=("运行时长",),
     ),
     Column(

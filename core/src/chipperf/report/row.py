@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 from datetime import timezone
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from chipperf.cases.base import Role
 from chipperf.documents.format import NOT_APPLICABLE, REASON_IN_MARKER, setting, text_or_marker
@@ -19,6 +19,7 @@ from chipperf.report.tracing import record_digest
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable, Mapping, Sequence
     from datetime import datetime
+    from typing import TypeGuard
 
     from chipperf.cases.base import Case, ReportProfile
     from chipperf.records.columns import Column
@@ -29,6 +30,10 @@ SHORT_KEYS = {"batch_size": "bs"}
 """Short names of keys in ``fix_hp``."""
 
 _FIRST_KEYS = ("batch_size", "lr")
+_MOST_CHANGES: Final = 4
+_LONGEST_CHANGES: Final = 36
+"""Largest number of hyperparameter changes in a cell, and of their characters. No line breaks within them, so that
+more would push the columns behind them out of the page."""
 _BY_FIELD = {column.field.removeprefix("metrics."): column for column in columns_of("report")}
 
 
@@ -71,6 +76,7 @@ class Row:
     record: Record
     case: Case
     short_name_is_unique: bool
+    numbers_of_changes: Mapping[str, int]
     layout: int
 
     @property
@@ -87,6 +93,8 @@ class Row:
         label = self.record.environment.row_label
         card = "" if isinstance(label, Missing) else f"{label} "
         changes = self.fix_hp
+        if self.layout > 2 and self.note_of_changes:
+            return f"{card}{name} fix_hp {self.note_of_changes}"
         return f"{card}{name}" if isinstance(changes, Missing) else f"{card}{name} {changes}"
 
     @property
@@ -98,6 +106,12 @@ class Row:
     def fix_hp(self) -> str | Missing:
         """Differences from the case's base, ``/`` without differences; missing if an imported document lacks it."""
         return fix_hp(self.record, self.case)
+
+    @property
+    def note_of_changes(self) -> int | None:
+        """Number of the note with ``fix_hp``, or ``None`` if its cell has room for it."""
+        changes = self.fix_hp
+        return None if isinstance(changes, Missing) else self.numbers_of_changes.get(changes)
 
     def value(self, column: Column) -> float | Missing:
         """Return the value of a column as the row shows it."""
@@ -171,6 +185,13 @@ class Row:
             and value.reason
             and value.missing not in REASON_IN_MARKER
         )
+
+
+def is_long(changes: str | Missing) -> TypeGuard[str]:
+    """Return whether the text of ``fix_hp`` is too long for its cell."""
+    if isinstance(changes, Missing):
+        return False
+    return changes.count(",") >= _MOST_CHANGES or len(changes) > _LONGEST_CHANGES
 
 
 def column_header(column: Column, profile: ReportProfile) -> str:

@@ -12,6 +12,7 @@ from chipperf.cases.registry import find_case
 from chipperf.documents.format import gib
 from chipperf.durations import format_duration
 from chipperf.errors import UnusableRecord, UsageError
+from chipperf.languages import phrase
 from chipperf.precisions import PRECISIONS
 from chipperf.records.columns import columns_of
 from chipperf.records.convergence import lower_is_better
@@ -25,6 +26,8 @@ from chipperf.report.row import (
     choose_rows,
     column_header,
     curve_names,
+    fix_hp,
+    is_long,
     is_on_reference_dataset,
     not_blank,
     preference,
@@ -63,11 +66,8 @@ _REQUIRED_FACTS = (
     *("machine", "card_title", "network"),
     *("os", "kernel", "driver", "container", "framework", "dependencies"),
 )
-_MOST_CHANGES, _LONGEST_CHANGES = 4, 36
-"""Largest number of hyperparameter changes in a cell, and of their characters. No line breaks within them, so that
-more would push the columns behind them out of the page."""
 _MORE_FACTS = ("compiler", "cpu", "python", "torch", "sdk", "collectives")
-LAYOUT = 2
+LAYOUT = 3
 """Version of the report's layout. It changes with headings, columns, rows of the general table, and what a cell says. A
 page of an earlier version is verified in its own."""
 
@@ -168,13 +168,6 @@ class ReportView:
     beside: tuple[RunBeside, ...] = ()
     layout: int = LAYOUT
 
-    def note_of_changes(self, row: Row) -> int | None:
-        """Return the number of the note with the row's ``fix_hp``, or ``None`` if its cell has room for it."""
-        changes = row.fix_hp
-        # A note's value would name the records of all its rows as sources of this cell.
-        numbers = (number for number, note in enumerate(self.long_changes, start=1) if note.computed == changes)
-        return next(numbers, None)
-
     def header(self, column: Column) -> str:
         """Return the header of a column of the performance table."""
         return column_header(column, self.profile)
@@ -183,6 +176,8 @@ class ReportView:
         """Return the general table's remark on a column."""
         if column.remark is None:
             return self.profile.quality_legend
+        if self.layout < 3 and column.name == "e2e_time":
+            return phrase("total time, initialisation included")
         return replace(column.remark, values=(("samples", self.profile.sample_noun),))
 
 
@@ -208,8 +203,16 @@ def build_view(records: Sequence[Record], *, baseline: Sequence[Record] = (), la
     case = find_case(records[0].case.name, guarded=True)
     chosen, superseded = choose_rows(records, case)
     names = Counter(map(short_name, chosen))
+    long_changes = dict.fromkeys(changes for record in chosen if is_long(changes := fix_hp(record, case)))
+    numbers = {changes: number for number, changes in enumerate(long_changes, start=1)} if layout > 1 else {}
     rows = tuple(
-        Row(record=record, case=case, short_name_is_unique=names[short_name(record)] == 1, layout=layout)
+        Row(
+            record=record,
+            case=case,
+            short_name_is_unique=names[short_name(record)] == 1,
+            numbers_of_changes=numbers,
+            layout=layout,
+        )
         for record in chosen
     )
     first = chosen[0]
@@ -327,9 +330,7 @@ def _changes(record: Record) -> Sequence[HyperparameterChange]:
 
 def _long_changes(row: Row) -> list[str]:
     changes = row.fix_hp
-    if isinstance(changes, Missing):
-        return []
-    return [changes] if changes.count(",") >= _MOST_CHANGES or len(changes) > _LONGEST_CHANGES else []
+    return [changes] if is_long(changes) else []
 
 
 def _shortenings(record: Record) -> list[Shortening]:
