@@ -57,3 +57,8 @@ def test_report_is_verified_with_its_provenance(page):
     result = verify_report(page, RecordFinder([page.parent]), Templates(user=None, of_vendor=lambda records: None))
 
     assert (result.with_provenance, result.differences) == (True, []), "run: make docs"
+
+
+@pytest.mark.parametrize(("language", "name"), generate_examples.READMES.items())
+def test_readme_shows_the_report_of_the_demo(language, name):
+    assert (ROOT / name).read_text(encoding="utf-8") == generate_examples.readme(language), "run: make docs"
