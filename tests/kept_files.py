@@ -1,5 +1,6 @@
-"""What earlier versions of chipperf wrote, kept as they wrote it: ``tests/kept`` has a directory for each of them, and for a
-layout of reports between two versions.
+"""What earlier versions of chipperf wrote, kept as they wrote it: ``tests/kept`` has a directory for each of them.
+
+Another is of a layout of reports between two versions.
 """
 
 from __future__ import annotations
