@@ -322,7 +322,6 @@ def prepared_model_keeps_its_structure(subject: PluginUnderTest) -> None:
     import torch
 
     from chipperf.contract.equivalence import build_workload, hyperparameters_of
-    from chipperf.train.model_changes import changes_of_model, describe_model
 
     requested = subject.settings.precision
     policy = _policy(subject, requested)
@@ -333,18 +332,25 @@ def prepared_model_keeps_its_structure(subject: PluginUnderTest) -> None:
         if data is None:
             continue
         workload = build_workload(case, hyperparameters_of(case, "tiny"), data, torch.device("cpu"))
-        model = workload.build_model().to(subject.device)
-        # A case may train a part of its model only.
-        next(model.parameters()).requires_grad_(False)
-        next(model.children()).eval()
-        before = describe_model(model, PRECISIONS[requested].parameter_type)
-        prepared = subject.session.prepare_model(model, policy, subject.device)
-        changes = changes_of_model(before, describe_model(prepared))
-        require(
-            not changes,
-            f"perf_prepare_model changes the structure of {case.name} in {requested}: {changes}: it may change "
-            "layouts only",
-        )
+        require_model_kept(subject, policy, workload.build_model(), case.name)
+
+
+def require_model_kept(subject: PluginUnderTest, policy: PrecisionPolicy, model: torch.nn.Module, which: str) -> None:
+    """Check that ``perf_prepare_model`` changes nothing but layouts of a model."""
+    from chipperf.train.model_changes import changes_of_model, describe_model
+
+    model.to(subject.device)
+    # A case may train a part of its model only.
+    next(model.parameters()).requires_grad_(False)
+    next(model.children()).eval()
+    before = describe_model(model, PRECISIONS[policy.requested].parameter_type)
+    prepared = subject.session.prepare_model(model, policy, subject.device)
+    changes = changes_of_model(before, describe_model(prepared))
+    require(
+        not changes,
+        f"perf_prepare_model changes the structure of {which} in {policy.requested}: {changes}: it may change "
+        "layouts only",
+    )
 
 
 def _policy(subject: PluginUnderTest, requested: Precision) -> PrecisionPolicy | None:

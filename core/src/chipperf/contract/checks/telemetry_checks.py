@@ -60,9 +60,19 @@ _PAUSE_S: Final = 0.02
 _TURN_BYTES: Final = 48 * _MIB
 """What each turn of rest and work adds to the memory in use."""
 
-_PAUSES: Final = (0.1, 0.2, 0.3, 0.4)
-"""Between the few readings of a device that rests, as fractions of the time that it may take. A mean over the last
-readings is still that of the many under load."""
+_SILENCES: Final = (0.1, 1.0, 1.0)
+"""Before the first reading after a change, as fractions of the time that it may take. A mean over the last readings is
+then still that of before."""
+
+_BURST: Final = range(4, 20)
+"""Least and most readings in a row, in which a mean over readings changes and the device does not."""
+
+_BURST_S: Final = 0.2
+_LEFT: Final = 0.25
+"""Part of a change that may be left then."""
+
+_LEAST_RISE: Final = 0.2
+"""Of a device's power at rest: what it has to draw more under load to be compared."""
 
 _MEASURED: Final = ("power_w", "temperature_c", "utilization_percent", "memory_used_bytes", "clock_mhz")
 _FOLLOWING: Final = ("power_w", "utilization_percent", "memory_used_bytes")
@@ -190,9 +200,11 @@ def call_telemetry(arguments: Mapping[str, Any]) -> dict[str, Any]:
             time.sleep(_PAUSE_S)
         if _show_load(samples):
             uses.append(_use(session, other))
-            fault = _fault_at_rest(session, device, samples, turns, settle_s)
+            rest, busy = samples[0], replace(samples[-1], utilization_percent=_utilization(samples))
+            fault = _fault_after_turn(session, device, busy, rest, turns, settle_s)
             uses.append(_use(session, other))
             fault = fault or _fault_of_other_device(device, other, uses)
+            fault = fault or _fault_after_turn(session, device, rest, busy, turns, settle_s)
             fault = fault or _fault_of_repetition(session, device, turns, settle_s)
     elif arguments["calls"]:
         for _ in range(_FIRST_CALLS):
@@ -248,24 +260,46 @@ def _next_turn(turns: Path) -> None:
     (turns / str(len(os.listdir(turns)) + 1)).touch()
 
 
-def _fault_at_rest(
-    session: Session, device: DeviceInfo, samples: Sequence[TelemetrySample], turns: Path, settle_s: float
+def _fault_after_turn(
+    session: Session, device: DeviceInfo, before: TelemetrySample, after: TelemetrySample, turns: Path, settle_s: float
 ) -> str | None:
-    """Say what is wrong with the utilization of a device whose work has ended; ``samples`` show how it began."""
-    rest, busy = samples[0].utilization_percent, _utilization(samples)
-    _next_turn(turns)
-    # Others may keep the device busy.
-    if rest is None or busy - rest < tolerances.BUSY_PERCENT:
-        return None
-    for pause in _PAUSES:
-        time.sleep(pause * settle_s)
-        found = session.telemetry(device).utilization_percent
-        if found is None or found < (rest + busy) / 2:
+    """Let the device end or begin to work, and say what is wrong with the first readings after that.
+
+    The first one is of now if it differs from that of before, and not from those that are taken at once after it.
+    """
+    fault = None
+    for number, silence in enumerate(_SILENCES):
+        if number:
+            _next_turn(turns)
+            time.sleep(settle_s)
+            _burst(session, device)
+        _next_turn(turns)
+        time.sleep(silence * settle_s)
+        fault = next(_stale(before, after, *_burst(session, device)), None)
+        if fault is None:
             return None
-    return (
-        f"utilization_percent by perf_telemetry was {busy:g} under load, and {settle_s:g} s after it is {found:g}: "
-        "return the device's own reading, not a mean over earlier ones"
-    )
+    return f"{fault}, {settle_s:g} s after the load changed: return the device's own reading, not a mean over others"
+
+
+def _burst(session: Session, device: DeviceInfo) -> list[TelemetrySample]:
+    found, end_s = [session.telemetry(device)], time.monotonic() + _BURST_S
+    while len(found) <= _BURST.start or (len(found) < _BURST.stop and time.monotonic() < end_s):
+        found.append(session.telemetry(device))
+    return found
+
+
+def _stale(before: TelemetrySample, after: TelemetrySample, *readings: TelemetrySample) -> Iterator[str]:
+    """Yield what is still, at least in part, as ``before`` a change in the first of the ``readings`` after it."""
+    later = readings[-len(readings) // 2 :]
+    for name, least in (("utilization_percent", tolerances.BUSY_PERCENT), ("power_w", 0.0)):
+        old, new, found, *others = (getattr(each, name) for each in (before, after, readings[0], *later))
+        # Others may keep the device busy.
+        if None in (old, new, found, *others) or abs(new - old) <= max(least, _LEAST_RISE * min(old, new)):
+            continue
+        left, follows = _LEFT * abs(new - old), statistics.median(others)
+        # The power falls slowly.
+        if abs(found - follows) > left or (name == "utilization_percent" and abs(found - new) > left):
+            yield f"{name} by perf_telemetry was {old:g}, then {found:g}, and {follows:g} in the next calls"
 
 
 def _fault_of_repetition(session: Session, device: DeviceInfo, turns: Path, settle_s: float) -> str | None:
