@@ -242,4 +242,26 @@ MUTANTS = [
         kills=("R1",),
         changes=(Change(old=_POWER, new="        power_w=110.0,\n"),),
     ),
+    Mutant(
+        name="second_card_is_never_busy",
+        kills=("R1",),
+        changes=(
+            Change(
+                old=_UTILIZATION,
+                new=_UTILIZATION.replace("=", "=0.0 if device.uuid == acme_runtime.cards()[1].uuid else "),
+            ),
+        ),
+    ),
+    Mutant(
+        name="telemetry_gives_up_after_an_error",
+        kills=("R1",),
+        changes=(
+            _KEEPING,
+            Change(old=_READ, new=f"        if _kept:\n            return TelemetrySample(source='acme')\n{_READ}"),
+            Change(
+                old="    except acme_runtime.CardNotFound as error:\n",
+                new="    except acme_runtime.CardNotFound as error:\n        _kept[device.uuid] = 1\n",
+            ),
+        ),
+    ),
 ]

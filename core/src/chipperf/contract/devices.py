@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 SEED: Final = 7
 """Seed of runs that need no other."""
 
+UNTRAINED_STEPS: Final = 300
+"""Steps of which only the hooks after them are called, one of which may act in one step of several, or keep little."""
+
 TRAINED_CASE: Final = "mobilenetv2"
 """The case that the checks of whole runs train."""
 

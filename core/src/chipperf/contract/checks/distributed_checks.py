@@ -37,6 +37,7 @@ from chipperf.contract.checks.timing_checks import idle_synchronize_is_cheap, re
 from chipperf.contract.collective_trial import CollectiveTrial, numbers_of, require_equal
 from chipperf.contract.devices import (
     SEED,
+    UNTRAINED_STEPS,
     call_between_steps,
     probed_devices,
     ranks_share_device,
@@ -91,7 +92,6 @@ _GROUPS: Final = 3
 _ITEM_S: Final = 300.0
 _TURN_S: Final = 120.0
 _DRAWN: Final = 1000
-_STEPS: Final = 200
 _OF_EACH_PRECISION: Final = (precision_is_honored, overflow_skips_step)
 _OF_EACH_RANK: Final = (
     *(fp32_is_fp32, seed_controls_host, idle_synchronize_is_cheap),
@@ -514,8 +514,8 @@ def _call_hooks(subject: PluginUnderTest) -> str:
                 each.function(subject)
         require_waits_for_work(subject)
         kept = resources()
-        call_between_steps(subject, device, _STEPS)
-        require_kept(kept, f"the hooks after {_STEPS} steps", "no hook may keep anything of a step")
+        call_between_steps(subject, device, UNTRAINED_STEPS)
+        require_kept(kept, f"the hooks after {UNTRAINED_STEPS} steps", "no hook may keep anything of a step")
     except Failed as fault:
         fail(f"in a job of two ranks: {fault}")
     return drawn

@@ -133,6 +133,8 @@ def precision_is_honored(subject: PluginUnderTest) -> None:
     for other in PRECISIONS:
         _policy(subject, other)
     policy = _policy(subject, requested)
+    # As every rank but the first does after its model is prepared.
+    subject.session.seed(_SEED, subject.device, False)
     if policy is None:
         require(requested != "fp32", "fp32 is refused: every vendor runs it, because results are compared in it")
     else:
@@ -321,15 +323,16 @@ def prepared_model_keeps_its_structure(subject: PluginUnderTest) -> None:
     """``perf_prepare_model`` keeps modules, parameters, buffers and values of every case with generated data."""
     import torch
 
-    from chipperf.contract.equivalence import build_workload, hyperparameters_of
+    from chipperf.contract.equivalence import build_workload, covering_case, hyperparameters_of, sample_data
 
     requested = subject.settings.precision
     policy = _policy(subject, requested)
     if policy is None:
         return
     for case in map(find_case, case_names()):
-        data = _sample(subject, case)
-        if data is None:
+        data = sample_data(case, "tiny", subject.workspace) if case.data.ensure_few_samples else None
+        # A precision treats kinds of layers alike, whatever model they are in.
+        if data is None or (requested != "fp32" and covering_case(case, subject.workspace)):
             continue
         workload = build_workload(case, hyperparameters_of(case, "tiny"), data, torch.device("cpu"))
         require_model_kept(subject, policy, workload.build_model(), case.name)

@@ -25,16 +25,19 @@ from chipperf.contract.check import (
 )
 from chipperf.contract.devices import (
     SEED,
+    UNTRAINED_STEPS,
     begin_run,
     call_between_steps,
     probed_devices,
     read_global_state,
     set_other_switches,
+    small_network,
     train,
 )
 from chipperf.contract.isolation import call_in_fork
 from chipperf.errors import PerfError, PluginError, UnsupportedPrecision
 from chipperf.plugin.types import Capability, Rank
+from chipperf.precisions import PRECISIONS
 from chipperf.run.ranks import job_ranks, rank_variables
 from chipperf.run.rendezvous import LOOPBACK
 from chipperf.train.preparation import autocast, generator_states, seed_everything, seed_host
@@ -50,9 +53,6 @@ if TYPE_CHECKING:
 
 _SAMPLES: Final = 4096
 _STEPS: Final = 3
-_UNTRAINED_STEPS: Final = 50
-"""Steps of which only the hooks after them are called, one of which may act in one step of several."""
-
 _REPEATS: Final = 4
 _LARGEST_SEED: Final = 2**32 - 1
 """Of those that a run may have."""
@@ -112,10 +112,15 @@ def seed_controls_host(subject: PluginUnderTest) -> None:
             seeded = _host_generators()
             subject.session.seed(seed, device, wanted)
             _require_unchanged(seeded, f"perf_seed({seed}, deterministic={wanted})")
+    model = small_network().to(device)
     seed_host(SEED)
     seeded = _host_generators()
     begin_run(subject, device)
-    call_between_steps(subject, device, _UNTRAINED_STEPS)
+    call_between_steps(subject, device, UNTRAINED_STEPS)
+    for precision in PRECISIONS:
+        with suppress(UnsupportedPrecision):
+            policy = subject.session.precision(precision, device)
+            subject.session.prepare_model(model, policy, device)
     _require_unchanged(seeded, "perf_seed, perf_precision, perf_prepare_model or a hook between steps")
 
 
@@ -267,7 +272,7 @@ def _draw(
     seed(1)
     again = draw()
     require(torch.equal(first, again), f"seeding twice with 1 gave different random numbers by {name} on {device}")
-    call_between_steps(subject, device, _UNTRAINED_STEPS if name == "rand" else 1)
+    call_between_steps(subject, device, UNTRAINED_STEPS if name == "rand" else 1)
     require(
         torch.equal(second, draw()),
         f"the hooks between two steps change the next random numbers by {name} on {device}: only perf_seed may",

@@ -124,7 +124,7 @@ def _require_readings(subject: PluginUnderTest, *, follow_use: bool) -> None:
         reader = _Reader(server, subject, asked)
         reader.read(0, calls=_CALLS)
         if follow_use:
-            _require_load_shown(subject, reader, devices[0])
+            _require_load_shown(subject, reader, len(devices) - 1, devices[-1])
             for number in {0, len(devices) - 1}:
                 _require_memory_followed(subject, reader, number, devices[number])
 
@@ -147,7 +147,7 @@ class _Reader:
         device = self.devices[number]
         arguments = {"entry": asdict(self.subject.entry), "device": asdict(device), "calls": calls}
         arguments |= {"turns": turns and str(turns), "settle_s": patient(_SETTLE_S)}
-        arguments["other"] = asdict(self.devices[-1]) if len(self.devices) - 1 > number else None
+        arguments["other"] = asdict(self.devices[0]) if number else None
         target = f"{__name__}:{call_telemetry.__name__}"
         outcome = self.server.call(target, arguments, timeout_s=patient(_READ_S))
         require(
@@ -347,6 +347,7 @@ def _fault_of_unknown_device(session: Session, device: DeviceInfo) -> str | None
     """Say what is wrong with the reading of a device with another UUID, which no device has."""
     if device.uuid is None:
         return None
+    earlier = session.telemetry(device)
     start, end = device.uuid[:-_CHANGED_DIGITS], device.uuid[-_CHANGED_DIGITS:]
     unknown = replace(device, uuid=start + end.translate(_OTHER_DIGITS), pci_bus_id=None)
     with suppress(Exception):
@@ -356,7 +357,9 @@ def _fault_of_unknown_device(session: Session, device: DeviceInfo) -> str | None
                 f"perf_telemetry gives {sample} for {unknown}, which does not exist, after it was asked for "
                 f"{device.uuid}: raise an error, or return None for each value"
             )
-    return None
+    later = session.telemetry(device)
+    lost = [name for name in _MEASURED if getattr(later, name) is None is not getattr(earlier, name)]
+    return f"after a call for {unknown}, perf_telemetry has no {', '.join(lost)} for {device}" if lost else None
 
 
 def _show_load(samples: Sequence[TelemetrySample]) -> bool:
@@ -450,14 +453,14 @@ def _require_memory_followed(subject: PluginUnderTest, reader: _Reader, number: 
     )
 
 
-def _require_load_shown(subject: PluginUnderTest, reader: _Reader, device: torch.device) -> None:
+def _require_load_shown(subject: PluginUnderTest, reader: _Reader, number: int, device: torch.device) -> None:
     """Check that the readings of one process change when the device gets work and memory, and are of a busy device."""
     import torch
 
     operand = torch.ones(_WIDTH, _WIDTH, device=device)
     held: list[torch.Tensor] = []
     with TemporaryDirectory(dir=subject.workspace) as turns, ThreadPoolExecutor(1) as pool:
-        reading = pool.submit(reader.read, 0, calls=_CALLS_UNDER_LOAD, turns=Path(turns))
+        reading = pool.submit(reader.read, number, calls=_CALLS_UNDER_LOAD, turns=Path(turns))
         while not reading.done():
             if len(held) < len(os.listdir(turns)):
                 held.append(torch.full((_TURN_BYTES // 4,), 1.0, device=device))
