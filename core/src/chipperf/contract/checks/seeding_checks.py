@@ -63,7 +63,7 @@ _SEEDS: Final = 2000
 _COMPARED_SAMPLES: Final = 8
 
 _APART_S: Final = 1.1
-"""Time between two processes that draw with the same seed: a clock in whole seconds goes on."""
+"""Time between the starts of two processes that draw with the same seed: a clock in whole seconds goes on."""
 
 _SECOND_RANK: Final = rank_variables(job_ranks(2)[1], LOOPBACK, 1)
 """What the environment of a job's second rank has."""
@@ -77,9 +77,11 @@ def seed_controls_device(subject: PluginUnderTest) -> None:
     """On every device the same seed gives the same random numbers in any process, and another seed different ones."""
     cards = [device.name for device in probed_devices(subject)]
     count = len(cards) if Capability.MULTI_DEVICE in subject.info.capabilities else 1
-    drawn = []
-    for pause_s, variables in ((0, {}), (_APART_S, _SECOND_RANK)):
-        time.sleep(pause_s)
+    drawn: list[dict[str, Any]] = []
+    begun_s = time.monotonic()
+    for variables in ({}, _SECOND_RANK):
+        if drawn:
+            time.sleep(max(0.0, begun_s + _APART_S - time.monotonic()))
         # The time limit of the check ends this process too.
         outcome = call_in_fork(_draw_everything, (subject, count), timeout_s=math.inf, environment=variables)
         fault = outcome.fault or outcome.value.get("fault")
