@@ -32,9 +32,4 @@ MUTANTS = [
         kills=("R6",),
         changes=(Change(old=_FRAMEWORK, new='        framework="built by " + __import__("getpass").getuser(),\n'),),
     ),
-    Mutant(
-        name="loader_asks_for_a_negative_number_of_processes",
-        kills=("R5",),
-        changes=(Change(old="    return LoaderOptions()\n", new="    return LoaderOptions(workers_per_rank=-1)\n"),),
-    ),
 ]

@@ -177,7 +177,7 @@ MUTANTS = [
         for name, field, calls, summary in (
             ("utilization_is_the_mean_of_60_calls", "utilization_percent", 60, "sum(last) / len(last)"),
             ("utilization_is_the_mean_of_two_calls", "utilization_percent", 2, "sum(last) / len(last)"),
-            ("utilization_is_the_least_of_ten_calls", "utilization_percent", 10, "min(last)"),
+            ("utilization_is_the_highest_of_ten_calls", "utilization_percent", 10, "max(last)"),
             ("power_is_the_mean_of_five_calls", "power_w", 5, "sum(last) / len(last)"),
         )
     ),

@@ -165,9 +165,6 @@ BUSY_PERCENT: Final = 10.0
 """Ten times what a fraction instead of a percentage can be; a device that always computes is busy nearly all the
 time, and nothing smaller is an average over its time."""
 
-LOADER_PROCESSES: Final = 128.0
-"""For each rank: the hosts of accelerators have up to some hundred cores for eight of them."""
-
 SAMPLER_COST: Final = 0.02
 """Fraction of the throughput; two measurements of the same run may differ by as much."""
 

@@ -61,15 +61,15 @@ _TURN_BYTES: Final = 48 * _MIB
 """What each turn of rest and work adds to the memory in use."""
 
 _SILENCES: Final = (0.1, 1.0, 1.0)
-"""Before the first reading after a change, as fractions of the time that it may take. A mean over the last readings is
-then still that of before."""
+"""Before the first reading of a device at rest, as fractions of the time that it may take. A mean over the last
+readings is then still that of the load."""
 
 _BURST: Final = range(4, 20)
-"""Least and most readings in a row, in which a mean over readings changes and the device does not."""
+"""Least and most further readings at once, in which a mean over readings changes and the device does not."""
 
 _BURST_S: Final = 0.2
 _LEFT: Final = 0.25
-"""Part of a change that may be left then."""
+"""Part of the rise under load that may be left then."""
 
 _LEAST_RISE: Final = 0.2
 """Of a device's power at rest: what it has to draw more under load to be compared."""
@@ -200,11 +200,9 @@ def call_telemetry(arguments: Mapping[str, Any]) -> dict[str, Any]:
             time.sleep(_PAUSE_S)
         if _show_load(samples):
             uses.append(_use(session, other))
-            rest, busy = samples[0], replace(samples[-1], utilization_percent=_utilization(samples))
-            fault = _fault_after_turn(session, device, busy, rest, turns, settle_s)
+            fault = _fault_at_rest(session, device, samples, turns, settle_s)
             uses.append(_use(session, other))
             fault = fault or _fault_of_other_device(device, other, uses)
-            fault = fault or _fault_after_turn(session, device, rest, busy, turns, settle_s)
             fault = fault or _fault_of_repetition(session, device, turns, settle_s)
     elif arguments["calls"]:
         for _ in range(_FIRST_CALLS):
@@ -260,13 +258,14 @@ def _next_turn(turns: Path) -> None:
     (turns / str(len(os.listdir(turns)) + 1)).touch()
 
 
-def _fault_after_turn(
-    session: Session, device: DeviceInfo, before: TelemetrySample, after: TelemetrySample, turns: Path, settle_s: float
+def _fault_at_rest(
+    session: Session, device: DeviceInfo, samples: Sequence[TelemetrySample], turns: Path, settle_s: float
 ) -> str | None:
-    """Let the device end or begin to work, and say what is wrong with the first readings after that.
+    """Say what is wrong with readings of a device whose work has ended; ``samples`` show how it began.
 
-    The first one is of now if it differs from that of before, and not from those that are taken at once after it.
+    The first one is of now if it has left that under load, and if those that are taken at once after it are alike.
     """
+    busy = replace(samples[-1], utilization_percent=_utilization(samples))
     fault = None
     for number, silence in enumerate(_SILENCES):
         if number:
@@ -275,10 +274,10 @@ def _fault_after_turn(
             _burst(session, device)
         _next_turn(turns)
         time.sleep(silence * settle_s)
-        fault = next(_stale(before, after, *_burst(session, device)), None)
+        fault = next(_stale(busy, samples[0], *_burst(session, device)), None)
         if fault is None:
             return None
-    return f"{fault}, {settle_s:g} s after the load changed: return the device's own reading, not a mean over others"
+    return f"{fault}, {settle_s:g} s after its work had ended: return the device's own reading, not a mean over others"
 
 
 def _burst(session: Session, device: DeviceInfo) -> list[TelemetrySample]:
@@ -288,18 +287,18 @@ def _burst(session: Session, device: DeviceInfo) -> list[TelemetrySample]:
     return found
 
 
-def _stale(before: TelemetrySample, after: TelemetrySample, *readings: TelemetrySample) -> Iterator[str]:
-    """Yield what is still, at least in part, as ``before`` a change in the first of the ``readings`` after it."""
+def _stale(busy: TelemetrySample, rest: TelemetrySample, *readings: TelemetrySample) -> Iterator[str]:
+    """Yield what is still, in part, that of a ``busy`` device in the first of the ``readings`` after its work."""
     later = readings[-len(readings) // 2 :]
     for name, least in (("utilization_percent", tolerances.BUSY_PERCENT), ("power_w", 0.0)):
-        old, new, found, *others = (getattr(each, name) for each in (before, after, readings[0], *later))
+        high, low, found, *others = (getattr(each, name) for each in (busy, rest, readings[0], *later))
         # Others may keep the device busy.
-        if None in (old, new, found, *others) or abs(new - old) <= max(least, _LEAST_RISE * min(old, new)):
+        if None in (high, low, found, *others) or high - low <= max(least, _LEAST_RISE * low):
             continue
-        left, follows = _LEFT * abs(new - old), statistics.median(others)
+        follows = statistics.median(others)
         # The power falls slowly.
-        if abs(found - follows) > left or (name == "utilization_percent" and abs(found - new) > left):
-            yield f"{name} by perf_telemetry was {old:g}, then {found:g}, and {follows:g} in the next calls"
+        if max(found - follows, found - low if name == "utilization_percent" else 0) > _LEFT * (high - low):
+            yield f"{name} by perf_telemetry was {high:g} under load, then {found:g}, and {follows:g} in the next calls"
 
 
 def _fault_of_repetition(session: Session, device: DeviceInfo, turns: Path, settle_s: float) -> str | None:
