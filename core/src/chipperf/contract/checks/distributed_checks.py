@@ -95,11 +95,10 @@ _TURN_S: Final = 240.0
 
 _DRAWN: Final = 1000
 _OF_EACH_PRECISION: Final = (precision_is_honored, overflow_skips_step)
-_OF_EACH_RANK: Final = (
-    *(fp32_is_fp32, seed_controls_host, idle_synchronize_is_cheap),
-    *(peak_is_highest_since_reset, query_changes_nothing, unknown_is_none),
-)
-"""Checks of hooks whose result may depend on a process group, without those that fork."""
+_OF_EACH_RANK: Final = (fp32_is_fp32, seed_controls_host, idle_synchronize_is_cheap)
+_OF_DEVICE_MEMORY: Final = (peak_is_highest_since_reset, query_changes_nothing, unknown_is_none)
+"""Checks of hooks whose result may depend on a process group, without those that fork. What a process of the host
+holds depends on the checks before too."""
 
 _POLL_S: Final = 0.1
 _TRAINING_BEFORE_DEATH_S: Final = 2.0
@@ -514,10 +513,12 @@ def _call_hooks(subject: PluginUnderTest) -> str:
                 with suppress(NotApplicable):
                     each.function(subject)
         subject.settings = settings
-        for each in _OF_EACH_RANK:
+        has_memory = Capability.UNIFIED_MEMORY not in subject.info.capabilities
+        for each in (*_OF_EACH_RANK, *(_OF_DEVICE_MEMORY if has_memory else ())):
             with suppress(NotApplicable):
                 each.function(subject)
         require_waits_for_work(subject)
+        call_between_steps(subject, device)
         kept = resources()
         call_between_steps(subject, device, UNTRAINED_STEPS)
         require_kept(kept, f"the hooks after {UNTRAINED_STEPS} steps", "no hook may keep anything of a step")
