@@ -33,6 +33,7 @@ RULES = (
     "An unknown value is `None`, never 0 [M8, R1].",
     "Field names include the unit: `total_bytes`, `power_w`, `timeout_s` [A10].",
     "A plugin trains as the CPU reference does [N5, N6], also after an error [D9, M9] and in several ranks [P6, P8].",
+    "In a job, a hook does on each rank what it does in a single process, and waits for no other rank [P12].",
     "What it trains can be used elsewhere: checkpoints [N7], records [R5] and reports [R6].",
 )
 """What is said about plugins as a whole."""

@@ -361,4 +361,15 @@ MUTANTS = [
             ),
         ),
     ),
+    Mutant(
+        name="hundredth_step_switches_tf32_on",
+        kills=("D10",),
+        changes=(
+            Change(
+                old=_STEP_END,
+                new=f"{_STEP_END}    calls = perf_vendor_info.__dict__.setdefault('calls', [])\n    calls.append(1)\n"
+                "    if len(calls) % 100 == 0:\n        _torch_acme().set_allow_tf32(True)\n",
+            ),
+        ),
+    ),
 ]

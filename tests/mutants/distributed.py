@@ -12,9 +12,19 @@ _ENVIRONMENT = '    """Keep every card on one core of the host, which computes f
 # Only where there are several ranks: that a single one reports another card is found earlier.
 _CARD_0 = Change(
     old="get_device_properties(device)",
-    new='get_device_properties(0 if "LOCAL_RANK" in __import__("os").environ else device)',
+    new='get_device_properties(0 if __import__("os").environ.get("WORLD_SIZE") == "2" else device)',
 )
 
+
+_PREPARED = "    return model.to(memory_format=torch.channels_last)\n"
+_ALLOW_TF32 = '    set_switch("acme.allow_tf32", requested == "tf32", switch=tf32)\n'
+_SEED = "    _torch_acme().manual_seed_all(seed)\n"
+_SYNCHRONIZE = "    _torch_acme().synchronize(device)\n"
+_QUERY = "    free_bytes, total_bytes = _torch_acme().mem_get_info(device)\n"
+_TEARDOWN = "    restore_switches()\n"
+_KEEP = 'perf_vendor_info.__dict__.setdefault("kept", []).append(b"1" * 2**17)'
+
+_JOB = "    import torch.distributed as dist\n\n    in_job = dist.is_initialized()\n"
 
 _CONFIG = 'DistributedConfig(backend=f"cpu:gloo,{_DEVICE_TYPE}:{_COLLECTIVES}", timeout_s=600.0)'
 _VARIABLE = 'name="OMP_NUM_THREADS", value="1"'
@@ -210,7 +220,7 @@ MUTANTS = [
         changes=(
             Change(
                 old=_INIT,
-                new='    if rank.rank == 1 and "LOCAL_RANK" in __import__("os").environ:\n'
+                new='    if rank.rank == 1 and __import__("os").environ.get("WORLD_SIZE") == "2":\n'
                 f'        raise DeviceError("card 1 is held by a service; stop it")\n{_INIT}',
             ),
         ),
@@ -375,10 +385,11 @@ MUTANTS = [
         changes=(
             Change(
                 old=_STEP_END,
-                new=f"{_STEP_END}    import os\n    import signal\n    import time\n\n"
+                new=f"{_STEP_END}    import os\n    import signal\n    import sys\n    import time\n\n"
                 '    os.environ["CALLS"] = os.environ.get("CALLS", "") + "I"\n'
+                '    trains = any("train.worker" in argument for argument in sys.orig_argv)\n'
                 # The first call comes before training.
-                '    if os.environ.get("RANK") == "0" and os.environ["CALLS"] == "III":\n'
+                '    if trains and os.environ["RANK"] == "0" and os.environ["CALLS"] == "III":\n'
                 "        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])\n"
                 "        time.sleep(600)\n",
             ),
@@ -446,6 +457,47 @@ MUTANTS = [
             ),
         )
         for name, timeout in (("multiplied", "4 * timeout"), ("ignored", "type(timeout)(hours=1)"))
+    ),
+    *(
+        Mutant(name=name, kills=("P12",), changes=(Change(old=old, new=f"{_JOB}{new}"),))
+        for name, old, new in (
+            (
+                "model_has_another_momentum_in_a_job",
+                _PREPARED,
+                (
+                    "    for layer in model.modules() if in_job else ():\n        if hasattr(layer, 'momentum'):\n"
+                    f"            layer.momentum = 0.5\n{_PREPARED}"
+                ),
+            ),
+            (
+                "model_is_frozen_on_the_second_rank",
+                _PREPARED,
+                f"    if in_job and dist.get_rank():\n        model.requires_grad_(False)\n{_PREPARED}",
+            ),
+            (
+                "tf32_in_jobs",
+                _ALLOW_TF32,
+                _ALLOW_TF32.replace('== "tf32"', 'in ("tf32", "fp32") if in_job else requested == "tf32"'),
+            ),
+            ("seed_mixed_with_the_rank", _SEED, _SEED.replace("(seed)", "(seed + (dist.get_rank() if in_job else 0))")),
+            (
+                "queue_is_left_to_the_barrier_in_jobs",
+                _SYNCHRONIZE,
+                _SYNCHRONIZE.replace("    _torch", "    in_job or _torch"),
+            ),
+            (
+                "synchronize_waits_for_all_ranks",
+                _SYNCHRONIZE,
+                f"{_SYNCHRONIZE}    if in_job:\n        dist.barrier()\n",
+            ),
+            ("query_resets_peak_in_jobs", _QUERY, f"    if in_job:\n        perf_memory_reset_peak(device)\n{_QUERY}"),
+            ("step_keeps_host_memory_in_jobs", _STEP_END, f"{_STEP_END}    if in_job:\n        {_KEEP}\n"),
+            (
+                "teardown_destroys_the_group",
+                _TEARDOWN,
+                f"    if in_job:\n        dist.destroy_process_group()\n{_TEARDOWN}",
+            ),
+        )
     ),
     Mutant(
         name="setup_needs_a_launcher",

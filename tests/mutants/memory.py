@@ -275,4 +275,31 @@ MUTANTS = [
         kills=("M4",),
         changes=(Change(old=_QUERY, new=f"    _torch_acme().empty_cache()\n{_QUERY}"),),
     ),
+    Mutant(
+        name="every_hundredth_step_resets_the_peaks",
+        kills=("M3",),
+        changes=(
+            Change(
+                old=_STEP_END,
+                new=f"{_STEP_END}    calls = perf_vendor_info.__dict__.setdefault('calls', [])\n    calls.append(1)\n"
+                "    if len(calls) % 100 == 0:\n        perf_memory_reset_peak(device)\n",
+            ),
+        ),
+    ),
+    Mutant(
+        name="allocated_in_32_bits",
+        kills=("M2",),
+        changes=(Change(old=_ALLOCATED, new=_ALLOCATED.replace("(device)", "(device) % 2**32")),),
+        environment={"ACME_MEMORY_BYTES": str(2**34)},
+    ),
+    Mutant(
+        name="step_leaves_a_little_host_memory_behind",
+        kills=("M7",),
+        changes=(
+            Change(
+                old=_STEP_END,
+                new=f"{_STEP_END}    perf_vendor_info.__dict__.setdefault('kept', []).append(b'1' * 10_000)\n",
+            ),
+        ),
+    ),
 ]

@@ -9,6 +9,7 @@ _PRECISION = '    """Run every precision; fp32 without TF32."""\n'
 _SET_TF32 = 'set_switch("acme.allow_tf32", requested == "tf32", switch=tf32)'
 _POLICY = "    return precision_policy(requested, knobs=(knob,))\n"
 _CONVERTED = "    convert_parameters(model, precision.requested)\n"
+_SEED = "    _torch_acme().manual_seed_all(seed)\n"
 _PREPARED = "    return model.to(memory_format=torch.channels_last)\n"
 _TEARDOWN = '    """Put the switches back and free cached memory."""\n'
 
@@ -566,5 +567,22 @@ torch.nn.utils.clip_grad_norm_ = clip_grad_norm_
         name="frozen_statistics_are_trained",
         kills=("N8",),
         changes=(Change(old=_PREPARED, new=f"    model.train()\n{_PREPARED}"),),
+    ),
+    Mutant(
+        name="seed_switches_tf32_on",
+        kills=("N3",),
+        changes=(Change(old=_SEED, new=f"{_SEED}    _torch_acme().set_allow_tf32(True)\n"),),
+    ),
+    Mutant(
+        name="residual_networks_have_another_momentum",
+        kills=("N8",),
+        changes=(
+            Change(
+                old=_PREPARED,
+                new="    for layer in model.modules() if type(model).__name__ == 'ResNet' else ():\n"
+                "        if hasattr(layer, 'momentum'):\n            layer.momentum = 0.2\n"
+                f"{_PREPARED}",
+            ),
+        ),
     ),
 ]

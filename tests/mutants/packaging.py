@@ -413,4 +413,24 @@ MUTANTS = [
         kills=("A14",),
         changes=_at_import('_SUMMARY = "summary.md.j2"\n'),
     ),
+    Mutant(
+        name="private_pattern_is_malformed",
+        kills=("A10",),
+        changes=(
+            Change(
+                old="    return ()\n",
+                new='    return (ToolCommand(name="smi", argv=("acme-smi", "-q"), private_patterns=("SN[0-9",)),)\n',
+            ),
+        ),
+    ),
+    Mutant(
+        name="product_is_known_twice",
+        kills=("A10",),
+        changes=(
+            Change(
+                old='KnownDevice(name=_PRODUCT, short_name="A1"),',
+                new='KnownDevice(name=_PRODUCT, short_name="A1"), KnownDevice(name="ACME A1", short_name="A1 OAM"),',
+            ),
+        ),
+    ),
 ]

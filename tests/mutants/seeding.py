@@ -204,4 +204,25 @@ MUTANTS = [
         kills=("S1",),
         changes=(Change(old=_SEED, new="    _torch_acme().manual_seed_all(seed + device.index)\n"),),
     ),
+    Mutant(
+        name="setting_amp_up_draws_on_the_host",
+        kills=("S2",),
+        changes=(
+            Change(
+                old=_SET_TF32,
+                new=f"{_SET_TF32}    if requested == 'amp':\n        __import__('torch').rand(1)\n",
+            ),
+        ),
+    ),
+    Mutant(
+        name="every_hundredth_step_reseeds",
+        kills=("S1",),
+        changes=(
+            Change(
+                old=_STEP_END,
+                new=f"{_STEP_END}    calls = perf_vendor_info.__dict__.setdefault('calls', [])\n    calls.append(1)\n"
+                "    if len(calls) % 100 == 0:\n        _torch_acme().manual_seed_all(0)\n",
+            ),
+        ),
+    ),
 ]

@@ -26,7 +26,7 @@ _COUNTERS: Final = """        allocated_bytes=_torch_acme().memory_allocated(dev
 """
 
 _BESIDE_ANOTHER: Final = ("M6", "T5")
-_OF_TWO_RANKS: Final = ("P2", "P3", "P4", "P5", "P7", "P8", "P11", "S5")
+_OF_TWO_RANKS: Final = ("P2", "P3", "P4", "P5", "P7", "P8", "P11", "P12", "S5")
 """Checks that one card is not enough for."""
 
 _TOTALS: Final = (

@@ -160,17 +160,39 @@ MUTANTS = [
             Change(old=_UTILIZATION, new=_UTILIZATION.replace("readings.utilization_percent", "sum(last) / len(last)")),
         ),
     ),
+    *(
+        Mutant(
+            name=name,
+            kills=("R1",),
+            changes=(
+                _KEEPING,
+                Change(
+                    old="    return TelemetrySample(\n",
+                    new="    last = _kept.setdefault(device.uuid, [])\n"
+                    f"    last[:] = [*last[-{calls - 1}:], readings.{field}]\n    return TelemetrySample(\n",
+                ),
+                Change(old=f"=readings.{field}", new=f"={summary}"),
+            ),
+        )
+        for name, field, calls, summary in (
+            ("utilization_is_the_mean_of_60_calls", "utilization_percent", 60, "sum(last) / len(last)"),
+            ("utilization_is_the_mean_of_two_calls", "utilization_percent", 2, "sum(last) / len(last)"),
+            ("utilization_is_the_highest_of_ten_calls", "utilization_percent", 10, "max(last)"),
+            ("power_is_the_mean_of_five_calls", "power_w", 5, "sum(last) / len(last)"),
+        )
+    ),
     Mutant(
-        name="utilization_is_the_mean_of_60_calls",
+        name="telemetry_by_variable_of_the_launcher",
         kills=("R1",),
         changes=(
-            _KEEPING,
             Change(
-                old="    return TelemetrySample(\n",
-                new="    last = _kept.setdefault(device.uuid, [])\n"
-                "    last[:] = [*last[-59:], readings.utilization_percent]\n    return TelemetrySample(\n",
+                old=_READ,
+                new=_READ.replace(
+                    "device.uuid",
+                    'acme_runtime.cards()[int(rank)].uuid if (rank := __import__("os").environ.get("LOCAL_RANK")) else '
+                    "device.uuid",
+                ),
             ),
-            Change(old=_UTILIZATION, new=_UTILIZATION.replace("readings.utilization_percent", "sum(last) / len(last)")),
         ),
     ),
     Mutant(
@@ -219,5 +241,27 @@ MUTANTS = [
         name="power_is_the_limit_of_the_board",
         kills=("R1",),
         changes=(Change(old=_POWER, new="        power_w=110.0,\n"),),
+    ),
+    Mutant(
+        name="second_card_is_never_busy",
+        kills=("R1",),
+        changes=(
+            Change(
+                old=_UTILIZATION,
+                new=_UTILIZATION.replace("=", "=0.0 if device.uuid == acme_runtime.cards()[1].uuid else "),
+            ),
+        ),
+    ),
+    Mutant(
+        name="telemetry_gives_up_after_an_error",
+        kills=("R1",),
+        changes=(
+            _KEEPING,
+            Change(old=_READ, new=f"        if _kept:\n            return TelemetrySample(source='acme')\n{_READ}"),
+            Change(
+                old="    except acme_runtime.CardNotFound as error:\n",
+                new="    except acme_runtime.CardNotFound as error:\n        _kept[device.uuid] = 1\n",
+            ),
+        ),
     ),
 ]

@@ -36,6 +36,7 @@ def preparations():
     yield "module 0", lambda model: model[0].register_forward_pre_hook(lambda *_: None)
     yield "module 1", lambda model: model[1].register_forward_hook(lambda *_: None)
     yield "module 4", lambda model: model[4].register_full_backward_hook(lambda *_: None)
+    yield "module 1", lambda model: model[1]._register_state_dict_hook(lambda *_: None)
     yield "module 4", lambda model: setattr(model[4], "forward", lambda x: in_fp32(nn.Linear.forward(model[4], x)))
     yield "module (root)", lambda model: setattr(model, "eval", lambda: nn.Sequential.eval(model.bfloat16()))
     yield "module 0", lambda model: setattr(model[0], "__class__", Conv2d)

@@ -9,7 +9,7 @@ import pytest
 from chipperf.errors import UsageError
 from chipperf.plugin.types import Knob, RuntimeInfo
 from chipperf.records.schema import Dataset
-from chipperf.train.rank_training import compare_ranks
+from chipperf.train.rank_training import compare_ranks, of_another_model
 
 DATA = Dataset(
     name="images", fingerprint="0a1b", fingerprint_method="", train_samples=9, eval_samples=3, is_sample=False
@@ -64,3 +64,15 @@ def test_other_settings_on_a_machine_are_a_warning(monkeypatch: pytest.MonkeyPat
     [warning] = compare(rank(knobs=()))
 
     assert warning == "rank 1 had other settings than rank 0, and this record: NCCL_ALGO None instead of Ring"
+
+
+@pytest.mark.parametrize(
+    ("changes", "where"), [(["", "a momentum", ""], " on rank 1"), (["a momentum"] * 2, ""), (["", ""], None)]
+)
+def test_another_model_is_told_whichever_rank_has_it(changes: list[str], where: str | None) -> None:
+    context: Any = SimpleNamespace(collectives=SimpleNamespace(gather=lambda _: changes))
+
+    warnings = of_another_model(context, "a hook changed it", changes[0])
+
+    told = f"the results are of another model: a hook changed it{where}: a momentum"
+    assert warnings == ([] if where is None else [told])

@@ -211,7 +211,8 @@ class Runner:
             port = listener.getsockname()[1]
 
         def carry_out(rank: Rank, server: ForkServer) -> CheckResult:
-            variables = rank_variables(rank, LOOPBACK, port) if check.ranks > 1 else {}
+            # As in a run, of a single process too.
+            variables = rank_variables(rank, LOOPBACK, port) if check.level else {}
             timeout_s = check.timeout_s
             outcome = self._call(server, "carry_out", rank, settings, timeout_s, check=check.id, environment=variables)
             report = outcome.value or {"status": "failed", "message": outcome.fault, "detail": outcome.output}

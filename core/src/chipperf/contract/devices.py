@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 SEED: Final = 7
 """Seed of runs that need no other."""
 
+UNTRAINED_STEPS: Final = 300
+"""Steps of which only the hooks after them are called, one of which may act in one step of several, or keep little."""
+
 TRAINED_CASE: Final = "mobilenetv2"
 """The case that the checks of whole runs train."""
 
@@ -223,22 +226,29 @@ def train(subject: PluginUnderTest, steps: int, after_step: Callable[[int], None
         raise NotRun(f"the device lacks an operator of training, see N1: {error}") from error
 
 
+def small_network() -> torch.nn.Module:
+    """Return a network of a few convolutions, with normalization and dropout."""
+    from torch import nn
+
+    return nn.Sequential(
+        nn.Conv2d(3, _CHANNELS, 3, padding=1),
+        nn.BatchNorm2d(_CHANNELS),
+        nn.ReLU(),
+        nn.Conv2d(_CHANNELS, _CHANNELS, 3, padding=1),
+        nn.Dropout(0.5),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(_CHANNELS, _CLASSES),
+    )
+
+
 def _train(subject: PluginUnderTest, steps: int, after_step: Callable[[int], None] | None) -> list[torch.Tensor]:
     import torch
 
     session, device = subject.session, subject.device
     images = torch.rand(_BATCH, 3, _IMAGE, _IMAGE).to(device)
     labels = torch.randint(_CLASSES, (_BATCH,)).to(device)
-    model = torch.nn.Sequential(
-        torch.nn.Conv2d(3, _CHANNELS, 3, padding=1),
-        torch.nn.BatchNorm2d(_CHANNELS),
-        torch.nn.ReLU(),
-        torch.nn.Conv2d(_CHANNELS, _CHANNELS, 3, padding=1),
-        torch.nn.Dropout(0.5),
-        torch.nn.AdaptiveAvgPool2d(1),
-        torch.nn.Flatten(),
-        torch.nn.Linear(_CHANNELS, _CLASSES),
-    ).to(device)
+    model = small_network().to(device)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
     for step in range(1, steps + 1):
         optimizer.zero_grad(set_to_none=True)

@@ -225,7 +225,9 @@ class TrainingSpecs:
     def perf_distributed_setup(self, rank: Rank, device: torch.device) -> DistributedConfig:
         """Return how to initialize the process group; required if ``distributed`` is declared [A12].
 
-        Core initializes and destroys the group. After that, a new one works [P7]. All ranks need the same options [P1].
+        Core initializes the group, and lets it end with the process. No hook destroys it [P12]. Another one can be made
+        beside it, and after it [P7]. All ranks need the same options [P1].
+
         A collective fails within the group's time limit if a rank stays away [P11].
 
         Example:
@@ -407,7 +409,7 @@ class VendorSpecs(MachineSpecs, DeviceSpecs, TrainingSpecs, MonitoringSpecs):
     def perf_device_teardown(self, device: torch.device) -> None:
         """Undo what the hooks of the run allocated, and set the switches that they changed to what they were [D5, S4].
 
-        It can be repeated [D5, S4].
+        It can be repeated [D5, S4]. It leaves the process group as it is [P12].
 
         Core also calls it after a failure. Default: empties the cache of torch's module for the device type.
 

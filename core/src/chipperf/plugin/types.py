@@ -28,7 +28,7 @@ class Capability(str, Enum):
     """A feature that a vendor plugin declares [A12]. Core does without a feature that is not declared.
 
     Attributes:
-        DISTRIBUTED: Several ranks train together [P1, P2, P3, P4, P7, P8, P11].
+        DISTRIBUTED: Several ranks train together [P1, P2, P3, P4, P7, P8, P11, P12].
         TELEMETRY: ``perf_telemetry`` reads the device while it trains [R1].
         BF16: Training with autocast to bf16, and in bf16, works [N3].
         FP16: Training with autocast to fp16 and scaled gradients, and in fp16, works [N3, N4].

@@ -15,7 +15,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_HOOKS: Final = ("forward_pre_hooks", "forward_hooks", "backward_pre_hooks", "backward_hooks")
+_HOOKS: Final = (
+    *("forward_pre_hooks", "forward_hooks", "backward_pre_hooks", "backward_hooks"),
+    *("state_dict_pre_hooks", "state_dict_hooks", "load_state_dict_pre_hooks", "load_state_dict_post_hooks"),
+)
 _HOOKS_OF_TENSORS: Final = ("_backward_hooks", "_post_accumulate_grad_hooks")
 
 

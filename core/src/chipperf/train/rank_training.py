@@ -140,10 +140,9 @@ def prepare_loop(context: RunContext, runtime: RuntimeInfo) -> TrainingLoop:
         checkpoint = context.directory.checkpoints / context.plan.checkpoint
         # This comes last: after it, nothing may draw a random number that the previous session did not draw.
         loop.restore(*read_checkpoint(checkpoint, context.rank.rank))
+    changes = of_another_model(context, "perf_prepare_model changed it", replica.changes)
     if context.rank.is_main:
-        warnings = differing + write_description(context, runtime, replica.products, replica.knobs)
-        if replica.changes:
-            warnings.append(f"the results are of another model: perf_prepare_model changed it: {replica.changes}")
+        warnings = differing + write_description(context, runtime, replica.products, replica.knobs) + changes
         loop.state.warnings += [warning for warning in warnings if warning not in loop.state.warnings]
     return loop
 
@@ -181,6 +180,22 @@ def compare_ranks(context: RunContext, runtime: RuntimeInfo) -> list[str]:
 def _differing(told: dict[str, Any], expected: dict[str, Any]) -> str:
     names = [name for name in {**expected, **told} if told.get(name) != expected.get(name)]
     return "; ".join(f"{name} {told.get(name)} instead of {expected.get(name)}" for name in names)
+
+
+def of_another_model(context: RunContext, what: str, own_changes: str) -> list[str]:
+    """Return a warning for each change of the model, with the ranks that have it if others have not."""
+    by_change: dict[str, list[int]] = {}
+    for rank, changes in enumerate(context.collectives.gather(own_changes)):
+        by_change.setdefault(changes, []).append(rank)
+    return [
+        f"the results are of another model: {what}{_on(ranks) if len(by_change) > 1 else ''}: {changes}"
+        for changes, ranks in by_change.items()
+        if changes
+    ]
+
+
+def _on(ranks: list[int]) -> str:
+    return f" on rank{'s' * (len(ranks) > 1)} {', '.join(map(str, ranks))}"
 
 
 def _measure_products(context: RunContext, replica: Replica) -> dict[str, Rounding]:
@@ -247,11 +262,10 @@ def train(context: RunContext, loop: TrainingLoop, sampler: TelemetrySampler) ->
                 raise TrainingStopped
         context.progress.phase("measuring")
         # Observers, the plugin's hooks and the first steps may have changed switches and the model since.
-        measured, changes = _measure_products(context, loop.replica), loop.replica.later_changes()
+        measured = _measure_products(context, loop.replica)
+        changes = of_another_model(context, "it changed during training", loop.replica.later_changes())
         if rank.is_main:
-            loop.state.warnings += add_measured(context, loop.replica.products, measured)
-            if changes:
-                loop.state.warnings.append(f"the results are of another model: it changed during training: {changes}")
+            loop.state.warnings += add_measured(context, loop.replica.products, measured) + changes
         measure_core(context, loop.replica, loop.state)
     except BaseException as error:
         failure = describe(error, rank.rank)

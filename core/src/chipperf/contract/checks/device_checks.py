@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 from chipperf.contract import tolerances
 from chipperf.contract.check import Failed, NotApplicable, check, fail, not_run_on, require
 from chipperf.contract.devices import (
+    UNTRAINED_STEPS,
     all_devices,
     begin_run,
     call_between_steps,
@@ -24,6 +25,7 @@ from chipperf.contract.devices import (
     require_computes,
     require_kept,
     resources,
+    small_network,
 )
 from chipperf.contract.isolation import patient, reason_of
 from chipperf.contract.plugin_side_effects import watched
@@ -307,7 +309,8 @@ def process_is_left_to_core(subject: PluginUnderTest) -> None:
         with look("a hook of the device") as found:
             for precision in (*PRECISIONS, "fp32"):
                 with suppress(UnsupportedPrecision):
-                    session.precision(precision, device)
+                    policy = session.precision(precision, device)
+                    session.prepare_model(small_network().to(device), policy, device)
             # As no hook leaves it that seeds.
             torch.rand(1)
             drawn, switches = torch.get_rng_state(), read_switches(device.type)
@@ -319,7 +322,7 @@ def process_is_left_to_core(subject: PluginUnderTest) -> None:
             with suppress(PerfError):
                 session.telemetry(info)
             session.memory_reset_peak(device)
-            call_between_steps(subject, device)
+            call_between_steps(subject, device, UNTRAINED_STEPS)
             is_random_left = torch.equal(torch.get_rng_state(), drawn)
             switched = [name for name, value in read_switches(device.type).items() if value != switches.get(name)]
             begin_run(subject, device)

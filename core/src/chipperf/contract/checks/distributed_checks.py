@@ -13,20 +13,41 @@ import subprocess
 import tempfile
 import time
 from contextlib import nullcontext, suppress
+from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
+from unittest.mock import patch
 
 import psutil
 
 from chipperf.cases.registry import case_names
 from chipperf.contract import tolerances
-from chipperf.contract.check import NotApplicable, NotRun, check, fail, not_run_on, require
+from chipperf.contract.check import Failed, NotApplicable, NotRun, check, fail, not_run_on, require
+from chipperf.contract.checks.memory_checks import peak_is_highest_since_reset, query_changes_nothing, unknown_is_none
+from chipperf.contract.checks.numerics_checks import (
+    fp32_is_fp32,
+    overflow_skips_step,
+    precision_is_honored,
+    require_model_kept,
+)
+from chipperf.contract.checks.seeding_checks import seed_controls_host
+from chipperf.contract.checks.timing_checks import idle_synchronize_is_cheap, require_waits_for_work
 from chipperf.contract.collective_trial import CollectiveTrial, numbers_of, require_equal
-from chipperf.contract.devices import probed_devices, ranks_share_device, training_command
+from chipperf.contract.devices import (
+    SEED,
+    UNTRAINED_STEPS,
+    call_between_steps,
+    probed_devices,
+    ranks_share_device,
+    require_kept,
+    resources,
+    small_network,
+    training_command,
+)
 from chipperf.contract.isolation import call_in_fork, innermost_call, patient, reason_of
-from chipperf.errors import DeviceError, PluginError
+from chipperf.errors import DeviceError, PerfError, PluginError, UnsupportedPrecision
 from chipperf.launch.rank_processes import GRACE_S
 from chipperf.plugin.types import Capability, DistributedConfig, EnvironmentSettings, Rank
 from chipperf.precisions import PRECISIONS
@@ -35,7 +56,7 @@ from chipperf.run.failure import DUMP_SIGNAL
 from chipperf.run.programs import is_program
 from chipperf.run.ranks import job_ranks, rank_from_environment, rank_variables, require_distinct_cards
 from chipperf.run.rendezvous import LOOPBACK, require_store
-from chipperf.train.preparation import data_parallel, join_process_group
+from chipperf.train.preparation import data_parallel, join_process_group, seed_everything
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -68,6 +89,17 @@ _BATCHES: Final = (2, 1)
 """Batches of each step: the first one accumulates. After it, DDP divides the gradients into other buckets."""
 
 _GROUPS: Final = 3
+_ITEM_S: Final = 300.0
+_TURN_S: Final = 240.0
+"""Some stacks compile kernels for minutes."""
+
+_DRAWN: Final = 1000
+_OF_EACH_PRECISION: Final = (precision_is_honored, overflow_skips_step)
+_OF_EACH_RANK: Final = (fp32_is_fp32, seed_controls_host, idle_synchronize_is_cheap)
+_OF_DEVICE_MEMORY: Final = (peak_is_highest_since_reset, query_changes_nothing, unknown_is_none)
+"""Checks of hooks whose result may depend on a process group, without those that fork. What a process of the host
+holds depends on the checks before too."""
+
 _POLL_S: Final = 0.1
 _TRAINING_BEFORE_DEATH_S: Final = 2.0
 _RUN_START_TIMEOUT_S: Final = 180.0
@@ -411,6 +443,90 @@ def absent_rank_fails_the_collective(subject: PluginUnderTest) -> None:
     )
 
 
+@_distributed_check(
+    "P12",
+    ranks=2,
+    fault="in jobs, or on some ranks, a hook does something else, or waits for its peers",
+    timeout_s=600,
+)
+def hooks_do_the_same_in_a_job(subject: PluginUnderTest) -> None:
+    """In a job, each rank's hooks do what they do in a single process, wait for no rank, and leave the group alone.
+
+    The hooks of one rank are called while the other one waits. Most of them are those that other checks call alone.
+    """
+    import torch.distributed as dist
+
+    with not_run_on(PerfError, "a rank cannot use its device, see P2"):
+        device, session = subject.device, subject.session
+        alone = session.device_info(device)
+    _join(subject)
+    drawn = ""
+    for turn in range(2):
+        if turn == subject.rank.rank:
+            # Some of these checks stand for other ranks.
+            with patch.dict(os.environ):
+                drawn = _call_hooks(subject)
+            require(
+                session.device_info(device) == alone,
+                f"perf_device_info gives {session.device_info(device)} in a job, and {alone} before the ranks met",
+            )
+            for _ in range(2):
+                session.device_teardown(device)
+            require(
+                dist.is_initialized(),
+                "a hook destroyed the process group, perhaps perf_device_teardown: other ranks may still use it, so it "
+                "ends with the process",
+            )
+            session.device_init(subject.rank)
+        try:
+            others = _of_other_rank(subject, f"P12-{turn}", drawn, limit_s=_TURN_S)
+        except RuntimeError as error:
+            fail(
+                f"the hooks of rank {turn} have not returned within {patient(_TURN_S):g} s while the other one called "
+                f"none: let no hook wait for another rank ({reason_of(error)})"
+            )
+    require(
+        others == drawn,
+        f"after perf_seed with the same seed, the ranks' devices draw different numbers: {drawn} and {others}, as "
+        "digests: the rank may not take part",
+    )
+    _require_highest(subject, "the group after perf_device_teardown")
+
+
+def _call_hooks(subject: PluginUnderTest) -> str:
+    """Call the hooks of this rank in a job, as other checks do, and return a digest of its device's random numbers."""
+    import torch
+
+    from chipperf.train.model_changes import digest
+
+    session, device = subject.session, subject.device
+    settings = subject.settings
+    seed_everything(session, SEED, device, False)
+    drawn = digest(torch.rand(_DRAWN, device=device))
+    try:
+        for precision in PRECISIONS:
+            subject.settings = replace(settings, precision=precision)
+            with suppress(UnsupportedPrecision):
+                policy = session.precision(precision, device)
+                require_model_kept(subject, policy, small_network(), "a network")
+            for each in _OF_EACH_PRECISION:
+                with suppress(NotApplicable):
+                    each.function(subject)
+        subject.settings = settings
+        has_memory = Capability.UNIFIED_MEMORY not in subject.info.capabilities
+        for each in (*_OF_EACH_RANK, *(_OF_DEVICE_MEMORY if has_memory else ())):
+            with suppress(NotApplicable):
+                each.function(subject)
+        require_waits_for_work(subject)
+        call_between_steps(subject, device)
+        kept = resources()
+        call_between_steps(subject, device, UNTRAINED_STEPS)
+        require_kept(kept, f"the hooks after {UNTRAINED_STEPS} steps", "no hook may keep anything of a step")
+    except Failed as fault:
+        fail(f"in a job of two ranks: {fault}")
+    return drawn
+
+
 def _await_absent_rank(arguments: tuple[PluginUnderTest, Path, Path]) -> str:
     """Wait on rank 0 for a collective without rank 1. Return how it counts as done in spite of that, or nothing."""
     import torch
@@ -545,11 +661,15 @@ def _elements_beyond_a_bucket(config: DistributedConfig) -> int:
     return int(bucket_bytes + _BEYOND_A_BUCKET_BYTES) // 4 + 3
 
 
-def _of_other_rank(subject: PluginUnderTest, check: str, item: Any) -> Any:
-    """Return what the other rank has, as JSON, through a file: without the collectives that are under test."""
+def _of_other_rank(subject: PluginUnderTest, check: str, item: Any, *, limit_s: float = _ITEM_S) -> Any:
+    """Return what the other rank has, as JSON, through a file: without the collectives that are under test.
+
+    If it has nothing within the limit, torch raises a RuntimeError.
+    """
     from torch.distributed import FileStore  # type: ignore[attr-defined]
 
     store = FileStore(str(subject.workspace / f"{check}-{os.environ['MASTER_PORT']}-of-ranks"), 2)
+    store.set_timeout(timedelta(seconds=patient(limit_s)))
     store.set(str(subject.rank.rank), json.dumps(item))
     return json.loads(store.get(str(1 - subject.rank.rank)))
 

@@ -319,13 +319,29 @@ def _value_of(outcome: CallOutcome) -> Any:
 
 def _require_sound_answers(session: Session) -> None:
     """Check what the types of the data hooks' results do not say."""
-    for known in session.vendor_info().known_devices:
+    products, commands = session.vendor_info().known_devices, session.tool_commands()
+    for what, names in (
+        ("known_devices", [each.name for each in products]),
+        ("perf_tool_commands", [each.name for each in commands]),
+    ):
+        require(
+            len({name.casefold() for name in names}) == len(names), f"{what} has a name twice, of {', '.join(names)}"
+        )
+    for known in products:
         _require_plausible_memory(known.memory_bytes, f"VendorInfo.known_devices: {known.name}")
     for situation, variables in environments(session):
         names = [variable.name for variable in variables]
         wrong = sorted({name for name in names if names.count(name) > 1 or not _VARIABLE.fullmatch(name)})
         require(not wrong, f"perf_environment of {situation} returns {wrong}: no name, or there twice")
-    for command in session.tool_commands():
+    for command in commands:
+        for pattern in command.private_patterns:
+            try:
+                matches_nothing = re.search(pattern, "")
+            except re.error as error:
+                fail(f"perf_tool_commands has the private pattern {pattern!r}, which is no regular expression: {error}")
+            require(
+                not matches_nothing, f"perf_tool_commands has the private pattern {pattern!r}, which matches anywhere"
+            )
         changing = list(_changing_words(command.argv))
         require(
             not changing,

@@ -25,16 +25,19 @@ from chipperf.contract.check import (
 )
 from chipperf.contract.devices import (
     SEED,
+    UNTRAINED_STEPS,
     begin_run,
     call_between_steps,
     probed_devices,
     read_global_state,
     set_other_switches,
+    small_network,
     train,
 )
 from chipperf.contract.isolation import call_in_fork
 from chipperf.errors import PerfError, PluginError, UnsupportedPrecision
 from chipperf.plugin.types import Capability, Rank
+from chipperf.precisions import PRECISIONS
 from chipperf.run.ranks import job_ranks, rank_variables
 from chipperf.run.rendezvous import LOOPBACK
 from chipperf.train.preparation import autocast, generator_states, seed_everything, seed_host
@@ -50,9 +53,6 @@ if TYPE_CHECKING:
 
 _SAMPLES: Final = 4096
 _STEPS: Final = 3
-_UNTRAINED_STEPS: Final = 50
-"""Steps of which only the hooks after them are called, one of which may act in one step of several."""
-
 _REPEATS: Final = 4
 _LARGEST_SEED: Final = 2**32 - 1
 """Of those that a run may have."""
@@ -63,7 +63,7 @@ _SEEDS: Final = 2000
 _COMPARED_SAMPLES: Final = 8
 
 _APART_S: Final = 1.1
-"""Time between two processes that draw with the same seed: a clock in whole seconds goes on."""
+"""Time between the starts of two processes that draw with the same seed: a clock in whole seconds goes on."""
 
 _SECOND_RANK: Final = rank_variables(job_ranks(2)[1], LOOPBACK, 1)
 """What the environment of a job's second rank has."""
@@ -77,9 +77,11 @@ def seed_controls_device(subject: PluginUnderTest) -> None:
     """On every device the same seed gives the same random numbers in any process, and another seed different ones."""
     cards = [device.name for device in probed_devices(subject)]
     count = len(cards) if Capability.MULTI_DEVICE in subject.info.capabilities else 1
-    drawn = []
-    for pause_s, variables in ((0, {}), (_APART_S, _SECOND_RANK)):
-        time.sleep(pause_s)
+    drawn: list[dict[str, Any]] = []
+    begun_s = time.monotonic()
+    for variables in ({}, _SECOND_RANK):
+        if drawn:
+            time.sleep(max(0.0, begun_s + _APART_S - time.monotonic()))
         # The time limit of the check ends this process too.
         outcome = call_in_fork(_draw_everything, (subject, count), timeout_s=math.inf, environment=variables)
         fault = outcome.fault or outcome.value.get("fault")
@@ -112,10 +114,15 @@ def seed_controls_host(subject: PluginUnderTest) -> None:
             seeded = _host_generators()
             subject.session.seed(seed, device, wanted)
             _require_unchanged(seeded, f"perf_seed({seed}, deterministic={wanted})")
+    model = small_network().to(device)
     seed_host(SEED)
     seeded = _host_generators()
     begin_run(subject, device)
-    call_between_steps(subject, device, _UNTRAINED_STEPS)
+    call_between_steps(subject, device, UNTRAINED_STEPS)
+    for precision in PRECISIONS:
+        with suppress(UnsupportedPrecision):
+            policy = subject.session.precision(precision, device)
+            subject.session.prepare_model(model, policy, device)
     _require_unchanged(seeded, "perf_seed, perf_precision, perf_prepare_model or a hook between steps")
 
 
@@ -267,7 +274,7 @@ def _draw(
     seed(1)
     again = draw()
     require(torch.equal(first, again), f"seeding twice with 1 gave different random numbers by {name} on {device}")
-    call_between_steps(subject, device, _UNTRAINED_STEPS if name == "rand" else 1)
+    call_between_steps(subject, device, UNTRAINED_STEPS if name == "rand" else 1)
     require(
         torch.equal(second, draw()),
         f"the hooks between two steps change the next random numbers by {name} on {device}: only perf_seed may",

@@ -60,9 +60,19 @@ _PAUSE_S: Final = 0.02
 _TURN_BYTES: Final = 48 * _MIB
 """What each turn of rest and work adds to the memory in use."""
 
-_PAUSES: Final = (0.1, 0.2, 0.3, 0.4)
-"""Between the few readings of a device that rests, as fractions of the time that it may take. A mean over the last
-readings is still that of the many under load."""
+_SILENCES: Final = (0.1, 1.0, 1.0)
+"""Before the first reading of a device at rest, as fractions of the time that it may take. A mean over the last
+readings is then still that of the load."""
+
+_BURST: Final = range(4, 20)
+"""Least and most further readings at once, in which a mean over readings changes and the device does not."""
+
+_BURST_S: Final = 0.2
+_LEFT: Final = 0.25
+"""Part of the rise under load that may be left then."""
+
+_LEAST_RISE: Final = 0.2
+"""Of a device's power at rest: what it has to draw more under load to be compared."""
 
 _MEASURED: Final = ("power_w", "temperature_c", "utilization_percent", "memory_used_bytes", "clock_mhz")
 _FOLLOWING: Final = ("power_w", "utilization_percent", "memory_used_bytes")
@@ -114,7 +124,7 @@ def _require_readings(subject: PluginUnderTest, *, follow_use: bool) -> None:
         reader = _Reader(server, subject, asked)
         reader.read(0, calls=_CALLS)
         if follow_use:
-            _require_load_shown(subject, reader, devices[0])
+            _require_load_shown(subject, reader, len(devices) - 1, devices[-1])
             for number in {0, len(devices) - 1}:
                 _require_memory_followed(subject, reader, number, devices[number])
 
@@ -137,7 +147,7 @@ class _Reader:
         device = self.devices[number]
         arguments = {"entry": asdict(self.subject.entry), "device": asdict(device), "calls": calls}
         arguments |= {"turns": turns and str(turns), "settle_s": patient(_SETTLE_S)}
-        arguments["other"] = asdict(self.devices[-1]) if len(self.devices) - 1 > number else None
+        arguments["other"] = asdict(self.devices[0]) if number else None
         target = f"{__name__}:{call_telemetry.__name__}"
         outcome = self.server.call(target, arguments, timeout_s=patient(_READ_S))
         require(
@@ -251,21 +261,44 @@ def _next_turn(turns: Path) -> None:
 def _fault_at_rest(
     session: Session, device: DeviceInfo, samples: Sequence[TelemetrySample], turns: Path, settle_s: float
 ) -> str | None:
-    """Say what is wrong with the utilization of a device whose work has ended; ``samples`` show how it began."""
-    rest, busy = samples[0].utilization_percent, _utilization(samples)
-    _next_turn(turns)
-    # Others may keep the device busy.
-    if rest is None or busy - rest < tolerances.BUSY_PERCENT:
-        return None
-    for pause in _PAUSES:
-        time.sleep(pause * settle_s)
-        found = session.telemetry(device).utilization_percent
-        if found is None or found < (rest + busy) / 2:
+    """Say what is wrong with readings of a device whose work has ended; ``samples`` show how it began.
+
+    The first one is of now if it has left that under load, and if those that are taken at once after it are alike.
+    """
+    busy = replace(samples[-1], utilization_percent=_utilization(samples))
+    fault = None
+    for number, silence in enumerate(_SILENCES):
+        if number:
+            _next_turn(turns)
+            time.sleep(settle_s)
+            _burst(session, device)
+        _next_turn(turns)
+        time.sleep(silence * settle_s)
+        fault = next(_stale(busy, samples[0], *_burst(session, device)), None)
+        if fault is None:
             return None
-    return (
-        f"utilization_percent by perf_telemetry was {busy:g} under load, and {settle_s:g} s after it is {found:g}: "
-        "return the device's own reading, not a mean over earlier ones"
-    )
+    return f"{fault}, {settle_s:g} s after its work had ended: return the device's own reading, not a mean over others"
+
+
+def _burst(session: Session, device: DeviceInfo) -> list[TelemetrySample]:
+    found, end_s = [session.telemetry(device)], time.monotonic() + _BURST_S
+    while len(found) <= _BURST.start or (len(found) < _BURST.stop and time.monotonic() < end_s):
+        found.append(session.telemetry(device))
+    return found
+
+
+def _stale(busy: TelemetrySample, rest: TelemetrySample, *readings: TelemetrySample) -> Iterator[str]:
+    """Yield what is still, in part, that of a ``busy`` device in the first of the ``readings`` after its work."""
+    later = readings[-len(readings) // 2 :]
+    for name, least in (("utilization_percent", tolerances.BUSY_PERCENT), ("power_w", 0.0)):
+        high, low, found, *others = (getattr(each, name) for each in (busy, rest, readings[0], *later))
+        # Others may keep the device busy.
+        if None in (high, low, found, *others) or high - low <= max(least, _LEAST_RISE * low):
+            continue
+        follows = statistics.median(others)
+        # The power falls slowly.
+        if max(found - follows, found - low if name == "utilization_percent" else 0) > _LEFT * (high - low):
+            yield f"{name} by perf_telemetry was {high:g} under load, then {found:g}, and {follows:g} in the next calls"
 
 
 def _fault_of_repetition(session: Session, device: DeviceInfo, turns: Path, settle_s: float) -> str | None:
@@ -313,6 +346,7 @@ def _fault_of_unknown_device(session: Session, device: DeviceInfo) -> str | None
     """Say what is wrong with the reading of a device with another UUID, which no device has."""
     if device.uuid is None:
         return None
+    earlier = session.telemetry(device)
     start, end = device.uuid[:-_CHANGED_DIGITS], device.uuid[-_CHANGED_DIGITS:]
     unknown = replace(device, uuid=start + end.translate(_OTHER_DIGITS), pci_bus_id=None)
     with suppress(Exception):
@@ -322,7 +356,9 @@ def _fault_of_unknown_device(session: Session, device: DeviceInfo) -> str | None
                 f"perf_telemetry gives {sample} for {unknown}, which does not exist, after it was asked for "
                 f"{device.uuid}: raise an error, or return None for each value"
             )
-    return None
+    later = session.telemetry(device)
+    lost = [name for name in _MEASURED if getattr(later, name) is None is not getattr(earlier, name)]
+    return f"after a call for {unknown}, perf_telemetry has no {', '.join(lost)} for {device}" if lost else None
 
 
 def _show_load(samples: Sequence[TelemetrySample]) -> bool:
@@ -416,14 +452,14 @@ def _require_memory_followed(subject: PluginUnderTest, reader: _Reader, number: 
     )
 
 
-def _require_load_shown(subject: PluginUnderTest, reader: _Reader, device: torch.device) -> None:
+def _require_load_shown(subject: PluginUnderTest, reader: _Reader, number: int, device: torch.device) -> None:
     """Check that the readings of one process change when the device gets work and memory, and are of a busy device."""
     import torch
 
     operand = torch.ones(_WIDTH, _WIDTH, device=device)
     held: list[torch.Tensor] = []
     with TemporaryDirectory(dir=subject.workspace) as turns, ThreadPoolExecutor(1) as pool:
-        reading = pool.submit(reader.read, 0, calls=_CALLS_UNDER_LOAD, turns=Path(turns))
+        reading = pool.submit(reader.read, number, calls=_CALLS_UNDER_LOAD, turns=Path(turns))
         while not reading.done():
             if len(held) < len(os.listdir(turns)):
                 held.append(torch.full((_TURN_BYTES // 4,), 1.0, device=device))

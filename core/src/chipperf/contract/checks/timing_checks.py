@@ -13,6 +13,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from chipperf.contract import tolerances
@@ -197,21 +198,14 @@ def synchronize_waits_for_queued_work(subject: PluginUnderTest) -> None:
     device, session = subject.device, subject.session
     work = _work_of_run(subject, device, _SHORT_S)
 
-    def require_complete(situation: str, work: Work = work, launch: _Launch = _directly, calls: int = 1) -> None:
-        timing = work.best_timing(launch, calls)
-        require(
-            timing.is_complete,
-            f"perf_synchronize returned after {timing.synchronize_s:.3f} s, and reading the result of {situation} "
-            f"took another {timing.read_s:.3f} s: wait for all queued work of the device",
-        )
-
+    require_complete = partial(_require_complete, work=work)
     for name, stream in _streams(device).items():
         require_complete(f"work on {name}", launch=stream, calls=_STREAM_CALLS)
     require_complete("one of several pieces of work", calls=_TRIES)
     with ThreadPoolExecutor(1) as thread:
         require_complete("work that another thread launched", launch=lambda function: thread.submit(function).result())
-    require_complete("many small products", Work(subject, device, _SMALL_WIDTH, _MANY_LAUNCHES, _SMALL_WIDTH))
-    require_complete(f"{_LONG_S:g} s of work", work.repeated(math.ceil(_LONG_S / _SHORT_S)))
+    require_complete("many small products", work=Work(subject, device, _SMALL_WIDTH, _MANY_LAUNCHES, _SMALL_WIDTH))
+    require_complete(f"{_LONG_S:g} s of work", work=work.repeated(math.ceil(_LONG_S / _SHORT_S)))
     for mode in (torch.no_grad, torch.inference_mode):
         with mode():
             require_complete(f"work under torch.{mode.__name__}")
@@ -231,6 +225,20 @@ def synchronize_waits_for_queued_work(subject: PluginUnderTest) -> None:
     with not_run_on(PerfError, "the device cannot be initialized after a teardown, see D5"):
         session.device_init(subject.rank)
     require_complete("work after a teardown and another initialization")
+
+
+def require_waits_for_work(subject: PluginUnderTest) -> None:
+    """Check that ``perf_synchronize`` waits for work on the default stream."""
+    _require_complete("work", work=_work_of_run(subject, subject.device, _SHORT_S))
+
+
+def _require_complete(situation: str, *, work: Work, launch: _Launch = _directly, calls: int = 1) -> None:
+    timing = work.best_timing(launch, calls)
+    require(
+        timing.is_complete,
+        f"perf_synchronize returned after {timing.synchronize_s:.3f} s, and reading the result of {situation} "
+        f"took another {timing.read_s:.3f} s: wait for all queued work of the device",
+    )
 
 
 def _require_every_call_waits(subject: PluginUnderTest, work: Work) -> None:
