@@ -54,8 +54,8 @@ format: $(INSTALLED) ## put style right
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(INSTALLED) ## measure speed against plain loops, side by side
-	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
+bench: $(INSTALLED) ## measure speed beside plain loops and limits, into build/benchmarks.md; BENCH_ARGS="limits start_up"
+	OMP_WAIT_POLICY=passive $(BIN)/python benchmarks/run_all.py $(BENCH_ARGS)
 
 card: $(INSTALLED) ## show on an accelerator what cannot be shown without one, in 9 minutes; CARD_ARGS="--vendor NAME"
 	$(BIN)/python card/card.py $(CARD_ARGS)
