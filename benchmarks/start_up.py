@@ -27,7 +27,7 @@ from report_tools import case_document
 from side_by_side import Line, benchmark_parser, compared, in_turn, parse, print_table
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 PERF = (sys.executable, "-m", "chipperf")
 _POLL_S = 0.02
@@ -54,12 +54,13 @@ def lines(vendor: str, rounds: int) -> Iterator[Line]:
             return to_first_step(training, next(places))
 
         others = (["--help"], ["cases"], ["lint", str(document), "--exit-zero"])
-        for what, measure, limit in (
-            ("train to its first step", trained, "import torch"),
-            *((options[0], partial(cost, [*PERF, *options]), "import typer") for options in others),
-        ):
+        commands: dict[str, Callable[[], tuple[float, float]]] = {"train to its first step": trained}
+        commands |= {options[0]: partial(cost, [*PERF, *options]) for options in others}
+        for what, measure in commands.items():
+            limit = "import torch" if measure is trained else "import typer"
             least = partial(cost, [sys.executable, "-c", limit])
-            found = in_turn({"perf": measure, "least": least}, rounds)
+            ways: dict[str, Callable[[], tuple[float, float]]] = {"perf": measure, "least": least}
+            found = in_turn(ways, rounds)
             for kind, unit in enumerate(("s", "CPU s")):
                 taken, needed = ([each[kind] for each in found[name]] for name in found)
                 yield compared(f"perf {what}", taken, limit, needed, unit)
