@@ -20,6 +20,7 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from chipperf.data.sample import SampleOptions, ensure_sample_dataset
 from chipperf.records.schema import Throughput
 from chipperf.records.store import read_record
 from side_by_side import benchmark_parser, compared, in_turn, parse, print_table
@@ -35,7 +36,7 @@ def main() -> None:
     parser = benchmark_parser(__doc__, rounds=5)
     parser.add_argument("--steps", type=int, default=30)
     parser.add_argument("--global-batch-size", type=int, default=32)
-    arguments = parse(parser, steps=10, global_batch_size=16)
+    arguments = parse(parser, steps=10, global_batch_size=8)
 
     batch_size, steps = arguments.global_batch_size, arguments.steps
     cores = sorted(os.sched_getaffinity(0))
@@ -45,9 +46,11 @@ def main() -> None:
         "two ranks": [(2, batch_size // 2, cores)],
         "two runs": [(1, batch_size // 2, half) for half in halves],
     }
+    # Few images to evaluate, which counts in neither figure.
+    data = ensure_sample_dataset(SampleOptions(classes=10, train_per_class=100, val_per_class=2))
     with tempfile.TemporaryDirectory(prefix="chipperf-bench-") as scratch:
         places = (Path(scratch) / str(number) for number in count())
-        trained = {way: partial(train, places, runs, steps) for way, runs in ways.items()}
+        trained = {way: partial(train, places, runs, data, steps) for way, runs in ways.items()}
         found = in_turn(trained, arguments.rounds)
     rates = {(way, name): [each[name] for each in rounds] for way, rounds in found.items() for name in FIGURES}
     print_table(
@@ -57,12 +60,14 @@ def main() -> None:
     )
 
 
-def train(places: Iterator[Path], runs: Sequence[tuple[int, int, Sequence[int]]], steps: int) -> dict[str, float]:
+def train(
+    places: Iterator[Path], runs: Sequence[tuple[int, int, Sequence[int]]], data: Path, steps: int
+) -> dict[str, float]:
     """Train runs beside each other and return the sum of their samples per second by the metric's name."""
     out = next(places)
     started = [
         subprocess.Popen(
-            command(out / str(number), ranks, batch_size, steps),
+            command(out / str(number), ranks, batch_size, data, steps),
             stdout=subprocess.DEVNULL,
             preexec_fn=partial(os.sched_setaffinity, 0, cores),
         )
@@ -73,7 +78,7 @@ def train(places: Iterator[Path], runs: Sequence[tuple[int, int, Sequence[int]]]
     return {name: sum(rate(out / str(number), name) for number in range(len(runs))) for name in FIGURES}
 
 
-def command(out: Path, ranks: int, batch_size: int, steps: int) -> list[str]:
+def command(out: Path, ranks: int, batch_size: int, data: Path, steps: int) -> list[str]:
     """Return the command of a run."""
     settings = {
         "batch_size": batch_size,
@@ -81,13 +86,13 @@ def command(out: Path, ranks: int, batch_size: int, steps: int) -> list[str]:
         "lr": 1e-4,
         "workers": 0,
         "measure_warmup_steps": 4,
-        "measure_core_steps": 5,
+        "measure_core_steps": max(1, steps // 6),
         "checkpoint_every_epochs": 0,
     }
     options = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
-    limits = ["--quiet", "--max-steps", str(steps), "--nproc", str(ranks), "--out", str(out)]
+    limits = ["--quiet", "--max-steps", str(steps), "--nproc", str(ranks), "--data", str(data)]
     program = [sys.executable, "-m", "chipperf", "train", "mobilenetv2", "--vendor", "cpu", "--preset", "tiny"]
-    return [*program, *options, *limits]
+    return [*program, *options, *limits, "--out", str(out)]
 
 
 def rate(out: Path, name: str) -> float:
