@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).resolve().parent
 LIMIT_S = 600
-"""A benchmark ends in three minutes on two quiet cores; one that takes longer than this hangs."""
+"""A benchmark is meant to end in three minutes on two quiet cores; one that takes longer than this is ended."""
 
 
 def benchmarks() -> list[Path]:
