@@ -55,8 +55,8 @@ format: $(INSTALLED) ## correct style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(INSTALLED) ## measure speed against plain loops, side by side
-	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
+bench: $(INSTALLED) ## measure speed beside plain loops and limits, into build/benchmarks.md; BENCH_ARGS="limits start_up"
+	OMP_WAIT_POLICY=passive $(BIN)/python benchmarks/run_all.py $(BENCH_ARGS)
 
 card: $(INSTALLED) ## make the checks that need an accelerator, in 9 minutes; CARD_ARGS="--vendor NAME"
 	$(BIN)/python card/card.py $(CARD_ARGS)

@@ -9,11 +9,9 @@ Run: python benchmarks/detr_evaluation.py --images 1000 --rounds 5
 
 from __future__ import annotations
 
-import argparse
 import io
 import json
 import tempfile
-import time
 from contextlib import redirect_stdout
 from functools import partial
 from pathlib import Path
@@ -27,10 +25,10 @@ from chipperf.data.coco import EVAL_SPLIT, instances_name, read_instances
 from chipperf.plugin.types import Rank
 from chipperf.run.collectives import Collectives
 from pycocotools.cocoeval import COCOeval
-from training_fixture import compare_in_turn
+from side_by_side import Line, benchmark_parser, compare, cpu_s, parse, print_table
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 Batch = tuple[list[int], Detections]
 
@@ -41,14 +39,18 @@ QUERIES = 100
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=5000, help="images of the split; COCO's has 5000")
+    parser = benchmark_parser(__doc__, rounds=5)
+    parser.add_argument("--images", type=int, default=1000, help="images of the split; COCO's has 5000")
     parser.add_argument("--batch-size", type=int, default=8)
-    parser.add_argument("--rounds", type=int, default=5)
-    arguments = parser.parse_args()
+    arguments = parse(parser, images=16)
+    print_table(lines(arguments.images, arguments.batch_size, arguments.rounds))
+
+
+def lines(images: int, batch_size: int, rounds: int) -> Iterator[Line]:
+    """Generate objects and detections, evaluate them in each way, and compare figures and times."""
     rng = np.random.RandomState(0)
-    truth = generate_truth(arguments.images, rng)
-    batches = generate_batches(truth, arguments.batch_size, rng)
+    truth = generate_truth(images, rng)
+    batches = generate_batches(truth, batch_size, rng)
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / instances_name(EVAL_SPLIT)
         path.parent.mkdir()
@@ -56,12 +58,11 @@ def main() -> None:
         evaluator = DetectionEvaluator(read_instances(Path(directory), EVAL_SPLIT, masks=False)[0])
         ours = evaluated_once(evaluator, batches)
         others = {"batch by batch": evaluated_per_batch(truth, batches), "collected once": plain_once(truth, batches)}
-        print(f"{arguments.images} images in batches of {arguments.batch_size}, {arguments.rounds} rounds")
         for name, other in others.items():
             if not np.allclose(ours(), other(), rtol=0, atol=1e-9):
                 raise SystemExit(f"{name}: other figures")
-            cost = compare_in_turn(partial(cpu_s, other), partial(cpu_s, ours), arguments.rounds)
-            print(f"plain pycocotools, {name}: costs {cost} over chipperf's evaluation")
+            what, peer = f"evaluation of {images} images in batches of {batch_size}", f"pycocotools, {name}"
+            yield compare(what, partial(cpu_s, ours), peer, partial(cpu_s, other), rounds, "CPU s")
 
 
 def generate_truth(images: int, rng: np.random.RandomState) -> dict[str, Any]:
@@ -181,12 +182,6 @@ def results_of(ids: list[int], detections: Detections) -> list[dict[str, Any]]:
             detections.labels[number].tolist(), boxes[number].tolist(), detections.scores[number].tolist(), strict=True
         )
     ]
-
-
-def cpu_s(run: Callable[[], list[float]]) -> float:
-    start_s = time.process_time()
-    run()
-    return time.process_time() - start_s
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Overhead of a measured window over a bare loop with identical settings, as a share of a step.
+"""Time of a step in a measured window over that in a bare loop with identical settings.
 
 Both loops run in one process on the same model, optimizer and device-resident batches, in turn, round after round.
 The process restarts itself with the environment the vendor asks for.
@@ -8,21 +8,20 @@ Run: python benchmarks/harness_overhead.py --rounds 15
 
 from __future__ import annotations
 
-import argparse
 import time
 from typing import Any
 
-from training_fixture import apply_environment, build_training, compare_in_turn
+from side_by_side import benchmark_parser, compare, parse, print_table
+from training_fixture import apply_environment, build_training
 
 STEPS = 4
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=15)
+    parser = benchmark_parser(__doc__, rounds=15)
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--vendor", default="cpu")
-    arguments = parser.parse_args()
+    arguments = parse(parser, batch_size=2)
     apply_environment(arguments.vendor)
 
     context, replica, batches = build_training(arguments.batch_size, arguments.vendor)
@@ -30,13 +29,10 @@ def main() -> None:
     from chipperf.train.core_pass import core_window
 
     def measured() -> float:
-        return core_window(context, replica, batches, 0, STEPS).nanoseconds / 1e9
+        return core_window(context, replica, batches, 0, STEPS).nanoseconds / 1e9 / STEPS
 
-    bare = _bare_loop(context, replica, batches)
-    measured()
-    bare()
-    overhead = compare_in_turn(measured, bare, arguments.rounds)
-    print(f"overhead of a window over a bare loop, of a step: {overhead}, {arguments.rounds} rounds of {STEPS} steps")
+    what = f"step of MobileNetV2, {arguments.batch_size} images, in a window of {STEPS} steps"
+    print_table([compare(what, measured, "bare loop", _bare_loop(context, replica, batches), arguments.rounds)])
 
 
 def _bare_loop(context: Any, replica: Any, batches: Any) -> Any:
@@ -54,7 +50,7 @@ def _bare_loop(context: Any, replica: Any, batches: Any) -> Any:
             loss.backward()
             optimizer.step()
         context.session.synchronize(context.device)
-        return time.perf_counter() - start_s
+        return (time.perf_counter() - start_s) / STEPS
 
     return run
 

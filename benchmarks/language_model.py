@@ -8,22 +8,21 @@ Run: python benchmarks/language_model.py --rounds 15
 
 from __future__ import annotations
 
-import argparse
 import time
 from itertools import chain, count
 from typing import Any
 
-from training_fixture import apply_environment, build_replica, compare_in_turn
+from side_by_side import benchmark_parser, compare, parse, print_table
+from training_fixture import apply_environment, build_replica
 
 STEPS = 4
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=15)
+    parser = benchmark_parser(__doc__, rounds=15)
     parser.add_argument("--preset", default="demo")
     parser.add_argument("--vendor", default="cpu")
-    arguments = parser.parse_args()
+    arguments = parse(parser, preset="tiny")
     apply_environment(arguments.vendor)
 
     from chipperf.cases.config import resolve
@@ -31,7 +30,7 @@ def main() -> None:
     from chipperf.train.core_pass import core_window
 
     case = find_case("gpt2")
-    h = resolve(case, preset=arguments.preset).values
+    h: Any = resolve(case, preset=arguments.preset).values
     if case.data.ensure_few_samples is None:
         raise SystemExit("the case generates no data")
     data = case.data.ensure_few_samples(16 * h.batch_size, "tiny" if arguments.preset == "tiny" else "real")
@@ -40,17 +39,17 @@ def main() -> None:
         context.workload.to_device(each) for each in chain.from_iterable(map(context.workload.epoch_batches, count()))
     )
 
+    tokens: int = STEPS * h.accumulate_steps * h.batch_size * h.sequence_length
+
     def measured() -> float:
-        return core_window(context, replica, batches, 0, STEPS).nanoseconds / 1e9
+        return tokens / (core_window(context, replica, batches, 0, STEPS).nanoseconds / 1e9)
 
-    bare = _bare_loop(context, h, data)
-    measured()
-    bare()
-    overhead = compare_in_turn(measured, bare, arguments.rounds)
-    print(f"time of a step over a bare loop: {overhead}, {arguments.rounds} rounds of {STEPS} steps")
+    bare, rounds = _bare_loop(context, h, data, tokens), arguments.rounds
+    what = f"gpt2, {arguments.preset}, windows of {STEPS} steps"
+    print_table([compare(what, measured, "bare loop of torch", bare, rounds, "tokens/s")])
 
 
-def _bare_loop(context: Any, h: Any, data: Any) -> Any:
+def _bare_loop(context: Any, h: Any, data: Any, count_tokens: int) -> Any:
     import numpy as np
     import torch
     from chipperf_lm.model import Gpt
@@ -82,7 +81,7 @@ def _bare_loop(context: Any, h: Any, data: Any) -> Any:
                 group["lr"] = h.lr
             optimizer.step()
         context.session.synchronize(device)
-        return time.perf_counter() - start_s
+        return count_tokens / (time.perf_counter() - start_s)
 
     return run
 

@@ -10,49 +10,65 @@ Run: python benchmarks/limits.py --rounds 12
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import asdict
+from functools import partial
 from typing import TYPE_CHECKING
 
-from training_fixture import apply_environment, compare_in_turn
+from side_by_side import Line, benchmark_parser, compare, parse, print_table
+from training_fixture import apply_environment
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
-PARTS = 7
 PART_S = 0.1
-ARRAY_BYTES = 2**28
 REDUCED_BYTES = 2**24
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=12)
+    parser = benchmark_parser(__doc__, rounds=12)
+    parser.add_argument("--parts", type=int, default=7, help="parts whose median is a plain loop's figure")
+    parser.add_argument("--array-mib", type=int, default=256)
     parser.add_argument("--rank", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--store", help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
+    arguments = parse(parser, parts=1, array_mib=8)
     apply_environment()
-    if arguments.rank is not None:
-        compare_all_reduce(arguments.rank, arguments.store, arguments.rounds)
-        return
-    compare_products(arguments.rounds)
-    compare_memory(arguments.rounds)
+    if arguments.rank is None:
+        print_table(all_lines(arguments.rounds, arguments.parts, arguments.array_mib * 2**20))
+    else:
+        compare_all_reduce(arguments.rank, arguments.store, arguments.rounds, arguments.parts)
+
+
+def all_lines(rounds: int, parts: int, array_bytes: int) -> Iterator[Line]:
+    """Compare products and memory in this process, and an all-reduce in two others."""
+    yield compare_products(rounds, parts)
+    yield from compare_memory(rounds, parts, array_bytes)
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, __file__, f"--rounds={arguments.rounds}", f"--store={folder}/store"]
+        options = [f"--rounds={rounds}", f"--parts={parts}", f"--store={folder}/store"]
         variables = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
-        ranks = [subprocess.Popen([*command, f"--rank={rank}"], env=variables) for rank in range(2)]
-        sys.exit(max(rank.wait() for rank in ranks))
+        ranks = [
+            subprocess.Popen(
+                [sys.executable, __file__, *options, f"--rank={rank}"], env=variables, stdout=subprocess.PIPE, text=True
+            )
+            for rank in range(2)
+        ]
+        told = [rank.communicate()[0] for rank in ranks]
+        if any(rank.returncode for rank in ranks):
+            raise SystemExit("a rank of the all-reduce failed")
+        yield Line(**json.loads(told[0]))
 
 
-def plain_seconds(operation: Callable[[], object]) -> float:
+def plain_seconds(operation: Callable[[], object], parts: int) -> float:
     """Return the seconds of one call: the median of parts, each with as many calls as fit into its time."""
     operation()
     found = []
-    for _ in range(PARTS):
+    for _ in range(parts):
         calls, start_s = 0, time.perf_counter()
         while time.perf_counter() - start_s < PART_S:
             operation()
@@ -61,7 +77,7 @@ def plain_seconds(operation: Callable[[], object]) -> float:
     return statistics.median(found)
 
 
-def compare_products(rounds: int) -> None:
+def compare_products(rounds: int, parts: int) -> Line:
     import torch
     from chipperf.limits.measurement import Clock, best_product
     from chipperf.plugin.installed import find_vendor
@@ -78,34 +94,38 @@ def compare_products(rounds: int) -> None:
         best = 0.0
         for side in (256, 512, 1024, 2048):
             x, w = torch.randn(side, side), torch.randn(side, side)
-            best = max(best, 2 * side**3 / plain_seconds(lambda: x @ w.t()))  # noqa: B023
-        return 1 / best
+            best = max(best, 2 * side**3 / plain_seconds(lambda: x @ w.t(), parts))  # noqa: B023
+        return best / 1e9
 
     total_bytes = session.device_info(device).total_bytes
-    cost = compare_in_turn(lambda: 1 / best_product(device, policy, total_bytes, clock).rate.median, plain, rounds)
-    print(f"fp32 products, time for an operation against the best of a plain sweep: {cost}")
+
+    def limit() -> float:
+        return best_product(device, policy, total_bytes, clock).rate.median / 1e9
+
+    return compare("fp32 products", limit, "best of a plain sweep", plain, rounds, "GFLOP/s")
 
 
-def compare_memory(rounds: int) -> None:
+def compare_memory(rounds: int, parts: int, array_bytes: int) -> Iterator[Line]:
     import torch
     from chipperf.limits.measurement import Clock, memory_rates
 
     device, clock = torch.device("cpu"), Clock(lambda: None)
-    a, b, c = (torch.ones(ARRAY_BYTES // 4) for _ in range(3))
+    a, b, c = (torch.ones(array_bytes // 4) for _ in range(3))
+
+    def memory_rate(name: str) -> float:
+        return memory_rates(device, 32 * array_bytes, clock)[name].median / 1e9
+
     plain = {
-        "copy": lambda: plain_seconds(lambda: c.copy_(a)) / (2 * ARRAY_BYTES),
-        "add": lambda: plain_seconds(lambda: torch.add(a, b, out=c)) / (3 * ARRAY_BYTES),
+        "copy": lambda: 2e-9 * array_bytes / plain_seconds(lambda: c.copy_(a), parts),
+        "add": lambda: 3e-9 * array_bytes / plain_seconds(lambda: torch.add(a, b, out=c), parts),
     }
     for name, loop in plain.items():
-        cost = compare_in_turn(
-            lambda: 1 / memory_rates(device, 32 * ARRAY_BYTES, clock)[name].median,  # noqa: B023
-            loop,
-            rounds,
-        )
-        print(f"memory {name}, time for a byte against a plain loop: {cost}")
+        limit = partial(memory_rate, name)
+        yield compare(f"memory, {name}", limit, "plain loop", loop, rounds, "GB/s")
 
 
-def compare_all_reduce(rank: int, store: str, rounds: int) -> None:
+def compare_all_reduce(rank: int, store: str, rounds: int, parts: int) -> None:
+    """Print the line as JSON on rank 0; 2 (n - 1) / n, the share of the bytes on the bus, is 1 for two ranks."""
     import torch
     import torch.distributed as dist
     from chipperf.limits import measurement
@@ -120,22 +140,21 @@ def compare_all_reduce(rank: int, store: str, rounds: int) -> None:
 
     def limit() -> float:
         found = measurement.all_reduce_rates(device, collectives, 2, measurement.Clock(lambda: None), (REDUCED_BYTES,))
-        return 1 / found.best.rate.median
+        return found.best.rate.median / 1e9
 
     def plain() -> float:
         found = []
-        for _ in range(PARTS):
+        for _ in range(parts):
             dist.barrier()
             start_s = time.perf_counter()
             for _ in range(calls):
                 dist.all_reduce(values)
             found.append((time.perf_counter() - start_s) / calls)
-        # 2 (n - 1) / n is 1 for two ranks.
-        return statistics.median(found) / REDUCED_BYTES
+        return REDUCED_BYTES / 1e9 / statistics.median(found)
 
-    cost = compare_in_turn(limit, plain, rounds)
+    line = compare(f"all-reduce of {REDUCED_BYTES} bytes, 2 ranks", limit, "plain loop", plain, rounds, "GB/s")
     if rank == 0:
-        print(f"all-reduce of {REDUCED_BYTES} bytes over 2 ranks, time for a byte against a plain loop: {cost}")
+        print(json.dumps(asdict(line)))
     dist.destroy_process_group()
 
 

@@ -1,78 +1,97 @@
 """Time of `perf lint` on a tree of case documents, of rendering and importing reports, and of web pages; no device.
 
 The numbers of the documents are drawn. Two thirds of those that are linted are rendered reports, the others are written
-as people do, with blank cells. Seconds of the processor stand beside those of the clock: machines are shared.
+as people do, with blank cells. Beside each stands what it cannot do without, by the library that does it: parsing of
+the documents' Markdown by markdown-it, and reading of the records' JSON by pydantic. Seconds are those of the
+processor: machines are shared.
 
-Run: python benchmarks/report_tools.py --documents 1000
+Run: python benchmarks/report_tools.py --documents 100 --rounds 3
 """
 
 from __future__ import annotations
 
-import argparse
 import random
 import tempfile
-import time
+from functools import partial
+from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from chipperf.documents.card_names import read_card_names
 from chipperf.importing.document_import import import_document
 from chipperf.lint.lint_run import lint
 from chipperf.lint.rule import all_rules
+from chipperf.records.schema import Record
 from chipperf.records.store import record_text
 from chipperf.report.render import render_report
 from chipperf.web.site_files import build_site
+from markdown_it import MarkdownIt
+from side_by_side import Line, benchmark_parser, compare, cpu_s, parse, print_table
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-T = TypeVar("T")
+    from collections.abc import Iterator, Sequence
 
 ROWS = 6
 _HEADER = "| 配置 | precision | fix_hp | e2e_time | p_whole | p_train | p_core | acc | mem |"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--documents", type=int, default=1000)
-    parser.add_argument("--seed", type=int, default=0)
-    arguments = parser.parse_args()
-    draw = random.Random(arguments.seed)
+    parser = benchmark_parser(__doc__, rounds=3)
+    parser.add_argument("--documents", type=int, default=100)
+    arguments = parse(parser, documents=3)
+    with tempfile.TemporaryDirectory() as directory:
+        print_table(lines(arguments.documents, arguments.rounds, Path(directory)))
+
+
+def lines(documents: int, rounds: int, scratch: Path) -> Iterator[Line]:
+    """Import, render, lint and show documents, each beside its limit."""
+    draw = random.Random(0)
     names = read_card_names()
-    texts = [case_document(draw) for _ in range(arguments.documents)]
+    texts = [case_document(draw) for _ in range(documents)]
 
-    imports = _timed(
-        "import", lambda: [import_document(text, "README.md", names=names, vendor="acme") for text in texts]
-    )
-    pages = _timed("render", lambda: [render_report([each.record for each in one.records]) for one in imports])
-    with tempfile.TemporaryDirectory() as directory:
-        for index, text in enumerate(pages[: 2 * len(pages) // 3] + texts[2 * len(texts) // 3 :]):
-            path = Path(directory) / f"vendor{index % 9}" / f"resnet50-{index}" / "README.md"
-            path.parent.mkdir(parents=True)
-            path.write_text(text, encoding="utf-8")
-        result = _timed("lint", lambda: lint([Path(directory)], all_rules(), names=names, vendor="acme"))
-    print(f"{len(result.files)} documents, {len(result.findings)} findings of {len(all_rules())} rules")
-    records = [each.record for one in imports for each in one.records]
-    table = [
+    def imported() -> list[list[Record]]:
+        results = [import_document(text, "README.md", names=names, vendor="acme") for text in texts]
+        return [[each.record for each in one.records] for one in results]
+
+    groups = imported()
+    records = [
         record.model_copy(update={"environment": record.environment.model_copy(update={"row_label": f"A{index}"})})
-        for index, record in enumerate(records[:1000])
+        for index, record in enumerate(record for group in groups for record in group)
     ]
-    _timed(f"one report of {len(table)} records", lambda: render_report(table))
-    with tempfile.TemporaryDirectory() as directory:
-        for index, record in enumerate(table):
-            path = Path(directory) / "runs" / str(index) / "record.json"
-            path.parent.mkdir(parents=True)
-            path.write_text(record_text(record), encoding="utf-8")
-        runs, out = Path(directory) / "runs", Path(directory) / "site"
-        made = _timed(f"web pages of {len(table)} records", lambda: build_site(runs, out, language="en"))
-        print(f"leaderboard: {made.index.stat().st_size / 1e6:.2f} MB, {made.uncharted} pages without charts")
+    stored = [record_text(record) for record in records]
+    pages = [render_report(group) for group in groups]
+    tree, runs, sites = scratch / "tree", scratch / "runs", (scratch / f"site{number}" for number in count())
+    for index, text in enumerate(pages[: 2 * len(pages) // 3] + texts[2 * len(texts) // 3 :]):
+        write(tree / f"vendor{index % 9}" / f"resnet50-{index}" / "README.md", text)
+    for index, text in enumerate(stored):
+        write(runs / str(index) / "record.json", text)
+
+    def parsed(markdown: Sequence[str]) -> list[object]:
+        return [MarkdownIt("commonmark").enable("table").parse(text) for text in markdown]
+
+    def read() -> list[Record]:
+        return [Record.model_validate_json(text) for text in stored]
+
+    linted = [path.read_text(encoding="utf-8") for path in tree.rglob("*.md")]
+    markdown, json = "markdown-it alone", "reading the records alone"
+    for what, ours, beside, limit in (
+        (f"import of {documents} documents", imported, markdown, partial(parsed, texts)),
+        (
+            f"lint of {documents} documents",
+            lambda: lint([tree], all_rules(), names=names, vendor="acme"),
+            markdown,
+            partial(parsed, linted),
+        ),
+        (f"{documents} reports of {ROWS} records", lambda: [render_report(group) for group in groups], json, read),
+        (f"one report of {len(records)} records", lambda: render_report(records), json, read),
+        (f"web pages of {len(records)} records", lambda: build_site(runs, next(sites), language="en"), json, read),
+    ):
+        yield compare(what, partial(cpu_s, ours), beside, partial(cpu_s, limit), rounds, "CPU s")
 
 
-def _timed(what: str, function: Callable[[], T]) -> T:
-    started, started_cpu = time.perf_counter(), time.process_time()
-    result = function()
-    print(f"{what}: {time.perf_counter() - started:.2f} s, processor {time.process_time() - started_cpu:.2f} s")
-    return result
+def write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True)
+    path.write_text(text, encoding="utf-8")
 
 
 def case_document(draw: random.Random) -> str:

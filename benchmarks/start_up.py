@@ -9,62 +9,68 @@ Run: python benchmarks/start_up.py --rounds 5
 
 from __future__ import annotations
 
-import argparse
 import os
 import random
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from contextlib import suppress
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil
+from chipperf.cases.registry import find_case
 from report_tools import case_document
+from side_by_side import Line, benchmark_parser, compared, in_turn, parse, print_table
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 PERF = (sys.executable, "-m", "chipperf")
 _POLL_S = 0.02
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser = benchmark_parser(__doc__, rounds=5)
     parser.add_argument("--vendor", default="cpu")
-    arguments = parser.parse_args()
-    training = ("--vendor", arguments.vendor, "--preset", "tiny", "--max-steps", "1")
+    arguments = parse(parser)
+    print_table(lines(arguments.vendor, arguments.rounds))
+
+
+def lines(vendor: str, rounds: int) -> Iterator[Line]:
+    """Start each command beside its limit, in turn."""
+    training = ("--vendor", vendor, "--preset", "tiny", "--max-steps", "1")
     with tempfile.TemporaryDirectory() as scratch:
-        # The sample dataset is made once a machine.
-        to_first_step(training, Path(scratch) / "first")
-        places = iter(range(arguments.rounds))
-
-        def trained() -> tuple[float, float]:
-            return to_first_step(training, Path(scratch) / str(next(places)))
-
-        compare("perf train to its first step", trained, "import torch", arguments.rounds)
+        places = (Path(scratch) / str(number) for number in count())
         document = Path(scratch) / "acme" / "resnet50-pytorch" / "README.md"
         document.parent.mkdir(parents=True)
         document.write_text(case_document(random.Random(0)), encoding="utf-8")
-        for options in (["--help"], ["cases"], ["lint", str(document), "--exit-zero"]):
-            compare(f"perf {options[0]}", partial(cost, [*PERF, *options]), "import typer", arguments.rounds)
+        make_sample()
+
+        def trained() -> tuple[float, float]:
+            return to_first_step(training, next(places))
+
+        others = (["--help"], ["cases"], ["lint", str(document), "--exit-zero"])
+        commands: dict[str, Callable[[], tuple[float, float]]] = {"train to its first step": trained}
+        commands |= {options[0]: partial(cost, [*PERF, *options]) for options in others}
+        for what, measure in commands.items():
+            limit = "import torch" if measure is trained else "import typer"
+            least = partial(cost, [sys.executable, "-c", limit])
+            ways: dict[str, Callable[[], tuple[float, float]]] = {"perf": measure, "least": least}
+            found = in_turn(ways, rounds)
+            for kind, unit in enumerate(("s", "CPU s")):
+                taken, needed = ([each[kind] for each in found[name]] for name in found)
+                yield compared(f"perf {what}", taken, limit, needed, unit)
 
 
-def compare(what: str, measure: Callable[[], tuple[float, float]], limit: str, rounds: int) -> None:
-    """Print the medians of wall and processor time, and those over the limit's, measured in turn."""
-    pairs = [(measure(), cost([sys.executable, "-c", limit])) for _ in range(rounds)]
-    for index, kind in enumerate(("wall", "processor")):
-        taken_s = [taken[index] for taken, _ in pairs]
-        ratios = sorted(taken[index] / least[index] for taken, least in pairs)
-        quarter = len(ratios) // 4
-        print(
-            f"{what}: {statistics.median(taken_s):.2f} s {kind} time, {statistics.median(ratios):.2f} "
-            f"[{ratios[quarter]:.2f}, {ratios[-1 - quarter]:.2f}] times {limit}"
-        )
+def make_sample() -> None:
+    """Generate the dataset, as the first run on a machine would."""
+    ensure_sample = find_case("mobilenetv2").data.ensure_sample
+    if ensure_sample is not None:
+        ensure_sample(lambda done, total: None)
 
 
 def cost(command: Sequence[str]) -> tuple[float, float]:

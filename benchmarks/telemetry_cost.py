@@ -1,4 +1,4 @@
-"""Cost of telemetry: throughput of the same training steps with the sampling process beside them and without.
+"""Cost of telemetry: time of the same training steps with the sampling process beside them and without.
 
 The steps run in one process on device-resident batches; the sampling process is started and stopped around every other
 round. The process restarts itself with the environment the CPU reference asks for.
@@ -8,22 +8,22 @@ Run: python benchmarks/telemetry_cost.py --rounds 12
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 import time
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 
-from training_fixture import apply_environment, build_training, compare_in_turn
-
-STEPS = 12
+from side_by_side import benchmark_parser, compare, parse, print_table
+from training_fixture import apply_environment, build_training
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=12)
+    parser = benchmark_parser(__doc__, rounds=12)
     parser.add_argument("--batch-size", type=int, default=16)
-    arguments = parser.parse_args()
+    parser.add_argument("--steps", type=int, default=12)
+    arguments = parse(parser, batch_size=2, steps=2)
+    steps: int = arguments.steps
     apply_environment()
 
     from chipperf.run.telemetry_process import TelemetrySampler
@@ -39,13 +39,13 @@ def main() -> None:
             # The sampling process's start is paid once a run; what is timed is its work.
             while sampled and _size_bytes(path) == before:
                 time.sleep(0.05)
-            window = core_window(context, replica, batches, 0, STEPS)
-        return window.nanoseconds / 1e9
+            window = core_window(context, replica, batches, 0, steps)
+        return window.nanoseconds / 1e9 / steps
 
-    seconds(sampled=False)
-    cost = compare_in_turn(lambda: seconds(sampled=True), lambda: seconds(sampled=False), arguments.rounds)
-    readings = len(path.read_text(encoding="utf-8").splitlines())
-    print(f"cost of telemetry, of the time: {cost}, {arguments.rounds} rounds of {STEPS} steps, {readings} readings")
+    sampled, alone = (partial(seconds, sampled=each) for each in (True, False))
+    what = f"step of MobileNetV2, {arguments.batch_size} images, with telemetry"
+    print_table([compare(what, sampled, "without", alone, arguments.rounds)])
+    print(f"{len(path.read_text(encoding='utf-8').splitlines())} readings.")
 
 
 def _size_bytes(path: Path) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import statistics
 import sys
 import tempfile
 import time
@@ -13,9 +12,10 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from chipperf.cases.base import Case, Hyperparameters
+    from chipperf.precisions import Precision
     from chipperf.run.plan import RunPlan
     from chipperf.train.context import RunContext
     from chipperf.train.replica import Replica
@@ -37,43 +37,24 @@ def apply_environment(vendor: str = "cpu") -> None:
     os.execve(sys.executable, [sys.executable, *sys.argv], environment)
 
 
-def compare_in_turn(changed: Callable[[], float], plain: Callable[[], float], rounds: int) -> str:
-    """Time two ways in turn and return what the first costs over the second, summed up over rounds.
-
-    Args:
-        changed: Runs the first way and returns its seconds.
-        plain: Runs the second way and returns its seconds.
-        rounds: How often each is run; the order alternates, so that a drift of the machine's speed favors neither.
-    """
-    costs = []
-    for index in range(rounds):
-        if index % 2:
-            plain_s, changed_s = plain(), changed()
-        else:
-            changed_s, plain_s = changed(), plain()
-        costs.append(changed_s / plain_s - 1)
-    ordered = sorted(costs)
-    quarter = len(ordered) // 4
-    middle_half = f"middle half [{ordered[quarter]:+.2%}, {ordered[-1 - quarter]:+.2%}]"
-    return f"median {statistics.median(costs):+.2%}, {middle_half}"
-
-
-def build_training(batch_size: int, vendor: str = "cpu") -> tuple[RunContext, Replica, Iterator[Any]]:
-    """Return what a rank trains MobileNetV2 with, the model, and an endless iterator over device-resident batches."""
+def build_training(
+    batch_size: int, vendor: str = "cpu", name: str = "mobilenetv2", precision: Precision = "fp32"
+) -> tuple[RunContext, Replica, Iterator[Any]]:
+    """Return what a rank trains a classifier with, the model, and an endless iterator over device-resident batches."""
     from chipperf.cases.registry import find_case
     from chipperf.data.sample import SampleOptions, ensure_sample_dataset
     from chipperf.train.core_pass import POOL_BATCHES
 
-    case = find_case("mobilenetv2")
+    case = find_case(name)
     data = ensure_sample_dataset(SampleOptions(classes=10, train_per_class=100, val_per_class=2))
     hyperparameters = case.base.model_copy(update={"batch_size": batch_size})
-    context, replica = build_replica(case, hyperparameters, data, vendor)
+    context, replica = build_replica(case, hyperparameters, data, vendor, precision)
     loader = context.workload.epoch_batches(0)
     return context, replica, cycle([context.workload.to_device(next(loader)) for _ in range(POOL_BATCHES)])
 
 
 def build_replica(
-    case: Case, hyperparameters: Hyperparameters, data: Path, vendor: str = "cpu"
+    case: Case, hyperparameters: Hyperparameters, data: Path, vendor: str = "cpu", precision: Precision = "fp32"
 ) -> tuple[RunContext, Replica]:
     """Return what one rank trains a case with on a dataset, and its model."""
     import torch
@@ -113,7 +94,7 @@ def build_replica(
         hyperparameters=hyperparameters,
         target=None,
         metric=case.metric,
-        precision=session.precision("fp32", device),
+        precision=session.precision(precision, device),
         distributed=None,
         device=device,
         rank=rank,

@@ -30,6 +30,7 @@ import sys
 import tempfile
 import threading
 import traceback
+import weakref
 from contextlib import suppress
 from functools import cache, partial
 from pathlib import Path
@@ -52,6 +53,7 @@ _MESSAGE_BYTES = 2**20
 _START_TIMEOUT_S = 120
 _CLONE_NEWNET = 0x40000000
 _TESTS = Path(__file__).parent
+_BENCHMARKS = _TESTS.parent / "benchmarks"
 
 
 def stands_in(command: Sequence[str], environment: Mapping[str, str]) -> bool:
@@ -314,13 +316,15 @@ class _ForkingPopen(subprocess.Popen):  # type: ignore[type-arg]
 
 
 def _can_be(command: Any) -> bool:
-    """Return True for ``python -m chipperf...``, programs of the tests, and servers of checks that use torch."""
+    """Return True for ``python -m chipperf...``, programs of tests, benchmarks, and servers that use torch."""
     if isinstance(command, str) or len(command) < 2 or command[0] != sys.executable:
         return False
     option, *words = [word for word in command[1:] if word != "-P"]
     if option == "-X":
         return words[1] == "-c" and '"torch"' in words[3]
-    return words[0].startswith("chipperf") if option == "-m" else Path(option).is_relative_to(_TESTS)
+    if option == "-m":
+        return words[0].startswith("chipperf")
+    return any(Path(option).is_relative_to(programs) for programs in (_TESTS, _BENCHMARKS))
 
 
 def _become_other_program(path: str, command: Sequence[str], environment: Mapping[str, str]) -> NoReturn:
@@ -354,6 +358,8 @@ def _be(
             )
             for number in (1, 2)
         )
+        # Temporary directories of the command that this is forked from are its own to remove.
+        weakref.finalize._registry.clear()  # type: ignore[attr-defined]
         for name in set(sys.modules).difference(_PRELOADED):
             del sys.modules[name]
         if directory is not None:

@@ -295,3 +295,21 @@ def test_temperature_is_the_packages(
     monkeypatch.setattr(psutil, "sensors_temperatures", lambda: found, raising=False)
 
     assert cpu._package_temperature_c() == temperature_c
+
+
+@pytest.mark.parametrize(
+    ("key", "listed", "told"),
+    [
+        ("flags", "fpu avx512f avx512_bf16 amx_bf16", "bf16 by amx_bf16 and avx512_bf16"),
+        ("flags", "fpu avx512_bf16", "bf16 by avx512_bf16"),
+        ("Features", "fp asimd bf16", "bf16 by bf16"),
+        ("flags", "fpu avx2 avx512bw", "no known instructions for bf16, so that it is emulated"),
+        ("flags", "", "no known instructions for bf16, so that it is emulated"),
+    ],
+)
+def test_probe_says_how_the_processor_multiplies_bf16(
+    monkeypatch: pytest.MonkeyPatch, key: str, listed: str, told: str
+) -> None:
+    monkeypatch.setattr(cpu, "_proc_value", lambda file, name: listed if name == key else "")
+
+    assert cpu.perf_probe().reason.endswith(f" physical cores, {told}")

@@ -28,6 +28,7 @@ from chipperf.plugin.selection import select_vendor
 from chipperf.plugin.session import bind
 from chipperf.plugin.torch_helpers import require_precision
 from chipperf.plugin.types import Rank
+from chipperf.precisions import PRECISIONS
 from chipperf.records.checkpoints import newest_complete_step
 from chipperf.records.schema import HyperparametersRecord, Topology
 from chipperf.records.store import read_record
@@ -119,6 +120,9 @@ def plan_job(options: TrainOptions, *, started_s: float, observer: JobObserver) 
     observer.vendor_selected(selection)
     session = bind(selection.entry)
     require_precision(options.precision, session.vendor_info().capabilities, who=str(selection.entry))
+    if PRECISIONS[options.precision].autocast_type and session.vendor_info().device_type == "cpu":
+        what = f"{options.precision} on a CPU can be slower than fp32"
+        observer.notice(f"{what}: compare short runs ({selection.probe.reason})")
     topology = options.topology
     # A vendor's tuning is for the full benchmark; a preset has its own values for a smaller task.
     overrides = None

@@ -68,7 +68,7 @@ def perf_vendor_info() -> VendorInfo:
 def perf_probe() -> ProbeResult:
     """Report the host's processor, which is always present."""
     device = ProbedDevice(index=0, name=_cpu_name(), total_bytes=_memory_limit()[0])
-    return ProbeResult(available=True, reason=f"{_physical_cores()} physical cores", devices=(device,))
+    return ProbeResult(available=True, reason=f"{_physical_cores()} physical cores, {_bf16()}", devices=(device,))
 
 
 @hookimpl
@@ -200,6 +200,13 @@ def _physical_cores() -> int:
     """Return the physical cores that this process may run on. SMT siblings do not add floating-point units."""
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (psutil.cpu_count() or 1)
     return max(1, min(usable, psutil.cpu_count(logical=False) or usable))
+
+
+def _bf16() -> str:
+    """Return how the processor multiplies bf16, as the kernel lists its instructions."""
+    listed = (_proc_value("cpuinfo", "flags") or _proc_value("cpuinfo", "Features")).split()
+    found = [name for name in ("amx_bf16", "avx512_bf16", "bf16") if name in listed]
+    return f"bf16 by {' and '.join(found)}" if found else "no known instructions for bf16, so that it is emulated"
 
 
 def _memory_limit() -> tuple[int, str]:
