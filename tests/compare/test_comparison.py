@@ -267,7 +267,7 @@ def test_repeats_that_did_not_complete_are_a_footnote():
 def test_runs_that_differ_in_more_than_their_seed_are_no_repeats():
     records = (make_record(seed=1), make_record(run_id="b", seed=2, precision__requested="amp"))
 
-    with pytest.raises(UsageError, match="the runs in x are no repeats"):
+    with pytest.raises(UsageError, match="the runs in x are not repeats"):
         compare_columns([Side(records=records, source="x")])
 
 

@@ -173,7 +173,7 @@ def test_hanging_probe_is_killed_with_what_it_started(plugins, tmp_path):
         ("return None", "perf_probe returned None instead of ProbeResult"),
         ("while True: print('flood' * 1000)", "perf_probe prints more than 1 MiB"),
         *(
-            (f"import os; os.write(3, b{text!r}); os._exit(0)", "the answer of perf_probe makes no sense")
+            (f"import os; os.write(3, b{text!r}); os._exit(0)", "the answer of perf_probe is not valid")
             for text in ('{"fault": "os"}', "[]", "{}", "[{}]", "null", "1", '{"fault": "SystemExit", "message": ""}')
         ),
     ],

@@ -120,7 +120,7 @@ def test_a_changed_template_is_read_again(places):
         ("{% for %}", r"report\.md\.j2, line 1: "),
         ("{{ view.case | nofilter }}", r"report\.md\.j2, line 1: No filter named 'nofilter'"),
         ("{{ view.case | number }}", r"report\.md\.j2, line 1: "),
-        ('{% extends "core/nothing.j2" %}', r"'core/nothing\.j2', which .*report\.md\.j2, line 1 asks for"),
+        ('{% extends "core/nothing.j2" %}', r"'core/nothing\.j2', which .*report\.md\.j2, line 1 names"),
     ],
 )
 def test_a_broken_template_is_named_with_line_and_cause(places, source, message):

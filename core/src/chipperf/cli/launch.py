@@ -14,7 +14,7 @@ from chipperf.errors import RecordError, UsageError
 from chipperf.launch.slurm import batch_script, submit
 from chipperf.records.files import write_atomically
 
-app = typer.Typer(no_args_is_help=True, help="Hand runs to a scheduler.", rich_markup_mode=None)
+app = typer.Typer(no_args_is_help=True, help="Submit runs to a scheduler.", rich_markup_mode=None)
 
 _OWN = {"nnodes": "--nodes", "nproc": "--nproc", "node_rank": "--nodes", "rendezvous": "--nodes", "out": "--directory"}
 """Parameters of ``perf train`` that the script sets, and the options of ``perf launch`` that determine them."""

@@ -65,7 +65,7 @@ COMMANDS = {
     ),
     "report": ("report:app", "Render a vendor's report from records, or import reports as records."),
     "bundle": ("bundle:app", "Pack runs and reports for submission, or check a bundle."),
-    "launch": ("launch:app", "Hand runs to a scheduler."),
+    "launch": ("launch:app", "Submit runs to a scheduler."),
     "plugins": ("plugins:app", "List the installed plugins, without loading any of them, or make a new one."),
     "data": ("data:app", "Generate sample datasets and check real ones."),
     "contract": ("contract:app", "Check a vendor plugin, or a case, against the contract."),

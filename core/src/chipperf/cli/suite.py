@@ -31,7 +31,7 @@ def suite(
     resume: bool = typer.Option(False, "--resume", help="Continue the suite in --out: completed runs stay."),
     retry_failed: bool = typer.Option(False, "--retry-failed", help="With --resume, also repeat failed runs."),
     node_rank: int | None = typer.Option(
-        None, "--node-rank", min=0, envvar="SLURM_NODEID", help="Number of this machine among several, counted from 0."
+        None, "--node-rank", min=0, envvar="SLURM_NODEID", help="Rank of this machine, counted from 0."
     ),
     rendezvous: str | None = typer.Option(
         None,

@@ -66,7 +66,7 @@ def train(
         rich_help_panel=_MACHINES,
         min=0,
         envvar="SLURM_NODEID",
-        help="Number of this machine, counted from 0.",
+        help="Rank of this machine, counted from 0.",
     ),
     rendezvous: str | None = typer.Option(
         None,
@@ -133,7 +133,7 @@ def train(
         "--max-restarts",
         rich_help_panel=_SAFETY,
         min=0,
-        help="Restart died processes from the newest checkpoint, at most this number of times.",
+        help="If processes die, restart them from the newest checkpoint, at most this number of times.",
     ),
     hang_timeout_s: float = typer.Option(
         DEFAULT_HANG_TIMEOUT_S,
