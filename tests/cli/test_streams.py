@@ -179,6 +179,8 @@ import importlib.abc, os, signal, sys
 class Interrupter(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path, target=None):
         if name == {module!r}:
+            # A suite that a shell started in the background has its children ignore the signal.
+            signal.signal(signal.SIGINT, signal.default_int_handler)
             os.kill(os.getpid(), signal.SIGINT)
 
 sys.meta_path.insert(0, Interrupter())
