@@ -185,6 +185,19 @@ def test_the_run_does_not_end_before_its_last_event(run: RunDirectory) -> None:
     assert any(text.startswith("RUN_STOP in events.jsonl (s) is ") for text in contradictions(run))
 
 
+def test_the_telemetry_witnesses_how_long_training_took(run: RunDirectory) -> None:
+    forget_checksums(run)
+    file = run.telemetry(0)
+    marks = [mark for mark in read_telemetry(file) if "mark" in mark]
+    with file.open("a", encoding="utf-8") as opened:
+        opened.write(json.dumps(marks[-1] | {"time_s": marks[-1]["time_s"] + 60}) + "\n")
+    assert not any("marks" in text for text in contradictions(run)), "a second end is no end of this training"
+
+    longer = file.read_text(encoding="utf-8").replace(json.dumps(marks[-1]) + "\n", "")
+    file.write_text(longer, encoding="utf-8")
+    assert any(text.startswith("telemetry-node0.jsonl: marks is ") for text in contradictions(run))
+
+
 def test_the_log_repeats_the_events(run: RunDirectory) -> None:
     forget_checksums(run)
     # What other output broke is no event.

@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 
 _CORE_EVENT: Final = "CORE_WINDOW_STOP"
 
+_READ_LATER_S: Final = 1.0
+
 _WITNESSED: Final = Power.model_fields.keys() - {"used_peak_bytes"}
 """Values of the telemetry. The used memory depends on the memory in use before the run, which only the plan has."""
 
@@ -141,7 +143,7 @@ def _check_content(record: Record, run: RunDirectory, there: Mapping[str, str], 
         file = run.telemetry(node_rank)
         if file.name in there:
             try:
-                found.contradictions += map(str, first_contradictions(_telemetry(power, file)))
+                found.contradictions += map(str, first_contradictions(_telemetry(record, power, file)))
             except (ValueError, TypeError, LookupError, AttributeError, OverflowError) as error:
                 if isinstance(power, Power):
                     found.contradictions.append(f"{file.name} is not telemetry: {type(error).__name__}")
@@ -198,14 +200,26 @@ def _limits(record: Record, file: Path) -> Iterator[Relation]:
         yield Relation(f"machine_limits.{name}", said, file.name, getattr(implied, name))
 
 
-def _telemetry(power: Power | Missing, file: Path) -> Iterator[Relation]:
-    """Compare the telemetry of a machine with what its record says of it."""
-    implied = summarize(read_telemetry(file), {})
+def _telemetry(record: Record, power: Power | Missing, file: Path) -> Iterator[Relation]:
+    """Compare the telemetry of a machine, and its marks of training, with what its record says of them."""
+    readings = read_telemetry(file)
+    implied = summarize(readings, {})
+    marks = [(each["mark"], each["time_s"]) for each in readings if "mark" in each]
+    train_s = record.metrics.train_seconds
+    if [name for name, _ in marks] == ["start", "stop"] and isinstance(train_s, float):
+        marked_s = marks[1][1] - marks[0][1]
+        yield Relation("metrics.train_seconds", train_s, f"{file.name}: marks", _about(marked_s), 0, True)
+        yield Relation(f"{file.name}: marks", marked_s, "metrics.train_seconds", _about(train_s), 0, True)
     pairs: dict[str, tuple[Any, Any]] = {"metrics.power": (power, implied)}
     if isinstance(power, Power) and isinstance(implied, Power):
         pairs = {f"metrics.power.{name}": (getattr(power, name), getattr(implied, name)) for name in sorted(_WITNESSED)}
     for name, (said, witnessed) in pairs.items():
         yield Relation(name, _presence(said), file.name, _presence(witnessed))
+
+
+def _about(seconds: float) -> float:
+    """Return the most that another clock can show for a duration, if a busy machine reads it a little later."""
+    return seconds * (1 + ORDER_SLACK) + _READ_LATER_S
 
 
 def _presence(value: Any) -> Any:
