@@ -39,7 +39,8 @@ if TYPE_CHECKING:
 
 _CORE_EVENT: Final = "CORE_WINDOW_STOP"
 
-_READ_LATER_S: Final = 1.0
+_WAITING_S: Final = 60.0
+"""Most that ranks wait for each other outside of training: they have met before, and have built their models."""
 
 _WITNESSED: Final = Power.model_fields.keys() - {"used_peak_bytes"}
 """Values of the telemetry. The used memory depends on the memory in use before the run, which only the plan has."""
@@ -208,18 +209,15 @@ def _telemetry(record: Record, power: Power | Missing, file: Path) -> Iterator[R
     train_s = record.metrics.train_seconds
     if [name for name, _ in marks] == ["start", "stop"] and isinstance(train_s, float):
         marked_s = marks[1][1] - marks[0][1]
-        yield Relation("metrics.train_seconds", train_s, f"{file.name}: marks", _about(marked_s), 0, True)
-        yield Relation(f"{file.name}: marks", marked_s, "metrics.train_seconds", _about(train_s), 0, True)
+        # Between the marks, ranks also wait for each other before the first step and after the last.
+        longest_s = train_s * (1 + ORDER_SLACK) + _WAITING_S
+        yield Relation("metrics.train_seconds", train_s, f"{file.name}: marks", marked_s, ORDER_SLACK, True)
+        yield Relation(f"{file.name}: marks", marked_s, "metrics.train_seconds", longest_s, 0, True)
     pairs: dict[str, tuple[Any, Any]] = {"metrics.power": (power, implied)}
     if isinstance(power, Power) and isinstance(implied, Power):
         pairs = {f"metrics.power.{name}": (getattr(power, name), getattr(implied, name)) for name in sorted(_WITNESSED)}
     for name, (said, witnessed) in pairs.items():
         yield Relation(name, _presence(said), file.name, _presence(witnessed))
-
-
-def _about(seconds: float) -> float:
-    """Return the most that another clock can show for a duration, if a busy machine reads it a little later."""
-    return seconds * (1 + ORDER_SLACK) + _READ_LATER_S
 
 
 def _presence(value: Any) -> Any:
