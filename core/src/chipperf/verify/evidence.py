@@ -160,9 +160,8 @@ def _changed_parts(record: Record, run: RunDirectory, events: Sequence[LoggedEve
     with suppress(OSError, ValueError, LookupError, TypeError):
         digests = part_digests(run.record.read_bytes())
         # A field that is withheld has no value, and a warning that tells it is gone.
-        withheld = tuple(f"{each.field}.".replace("[", ".") for each in record.withheld) + (
-            ("$.warnings.",) if record.withheld else ()
-        )
+        withheld = [f"{each.field}.".replace("[", ".") for each in record.withheld]
+        withheld += ["$.warnings."] if withheld else []
         for name in told:
             path = f"$.{name}."
             is_withheld = any(path.startswith(field) or field.startswith(path) for field in withheld)
