@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 MEASURED = Path(__file__).with_name("examples") / "detr-cpu" / "record.json"
 GIB = 2**30
 IMAGES = 1_281_167
+EVALUATED = 50_000
 UNKNOWN = {"missing": "unknown", "reason": "simulated"}
 
 
@@ -71,7 +72,9 @@ def _run(
     target, most = base["target"], base["epochs"]
     batch = 1024 * nnodes
     epoch_steps = IMAGES // batch
-    accuracies = {epoch: round(_accuracy(epoch, final, slowness), 5) for epoch in range(1, most + 1)}
+    accuracies = {
+        epoch: round(_accuracy(epoch, final, slowness) * EVALUATED) / EVALUATED for epoch in range(1, most + 1)
+    }
     # A run ends where it reaches its target.
     reached = next((epoch for epoch, accuracy in accuracies.items() if accuracy >= target), None)
     epochs = reached or most
@@ -83,7 +86,7 @@ def _run(
             "step": epoch * epoch_steps,
             "value": accuracy,
             "elapsed_s": seconds * epoch / epochs,
-            "samples": 50_000,
+            "samples": EVALUATED,
         }
         for epoch, accuracy in accuracies.items()
         if epoch <= epochs
@@ -135,7 +138,7 @@ def _run(
             "fingerprint": "5" * 64,
             "fingerprint_method": "simulated",
             "train_samples": IMAGES,
-            "eval_samples": 50_000,
+            "eval_samples": EVALUATED,
             "classes": 1000,
             "is_sample": False,
         },

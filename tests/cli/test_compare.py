@@ -136,8 +136,12 @@ def test_repeats_of_which_none_completed_are_shown_as_failed(
             "has the seed 0, and",
         ),
         (lambda all: all | {"runs": [{**all["runs"][0], "directory": "../other"}]}, "runs.0.directory"),
+        (
+            lambda all: all["metrics"]["p_whole"].update(value=4590.0) or all,
+            "says 4590.0 for p_whole.value, and its runs give 4550.0",
+        ),
     ],
-    ids=["last one", "fewer planned", "one between", "one thrice", "other seeds", "elsewhere"],
+    ids=["last one", "fewer planned", "one between", "one thrice", "other seeds", "elsewhere", "a result"],
 )
 def test_list_of_repeats_that_was_edited_is_refused(
     edit: Callable[[dict[str, Any]], object], error: str, invoke: Invoke, tmp_path: Path, repeated: Callable[..., str]

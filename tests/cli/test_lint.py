@@ -237,7 +237,7 @@ def test_rendered_report_with_curves_has_no_findings_and_imports(invoke, tmp_pat
         {
             "epoch": epoch,
             "step": 5004 * epoch,
-            "value": 0.007561 * epoch,
+            "value": round(378.05 * epoch) / 50_000,
             "elapsed_s": 1.0 * epoch,
             "samples": 50_000,
         }

@@ -250,6 +250,12 @@ FOUND: dict[str, Edit] = {
     "a span twice": lambda data: data["metrics"]["spans"].append(data["metrics"]["spans"][0]),
     "a span of negative time": span("eval", "seconds", -100.0),
     "teardown is shorter": all_of(put("metrics.e2e_time_s", 1795.0), span("teardown", "start_s", 1793.019267267001)),
+    "training that its windows do not fill": all_of(
+        *(of_windows(name, partial(each, "seconds", 0.5)) for name in ("p_train", "p_core")),
+        times("metrics.step_breakdown.slowdown", 2),
+    ),
+    "less memory than the gradients": put("metrics.gradient_bytes", 10**12),
+    "another peak of the device than the telemetry's": put("metrics.memory.device_peak_bytes", 12345),
     "no memory at all": put("metrics.memory.allocated_peak_bytes", 0),
     "steps of a rank that is not there": put(
         "metrics.rank_steps", [{"rank": 7, "step_s": 0.8, "data_wait_s": 0.0, "card": "AMD EPYC"}]
@@ -339,6 +345,14 @@ def test_more_arithmetic_than_the_case_has_is_found(factor: float, is_found: boo
     found = findings(record.model_dump(mode="json"))
 
     assert any(text.startswith("metrics.forward_flops is") for text in found) is is_found
+
+
+@pytest.mark.parametrize(("quality", "is_found"), [(37_805 / 50_000, False), (0.756_111, True)])
+def test_a_share_of_samples_is_a_whole_number_of_them(quality: float, is_found: bool) -> None:
+    point = {"epoch": 90, "step": 1, "value": quality, "elapsed_s": 1.0, "samples": 50_000}
+    record = make_record(metrics__curve=[point])
+
+    assert any("correct predictions" in text for text in findings(record.model_dump(mode="json"))) is is_found
 
 
 def test_a_setting_of_the_task_is_missing() -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from chipperf.cli.main import app
-from chipperf.records.schema import Missing
+from chipperf.records.part_digests import part_digests
+from chipperf.records.schema import LimitsOfRun, Missing
 from chipperf.records.store import read_record
 from chipperf.run.directory import RunDirectory
 from chipperf.run.telemetry_process import read_telemetry
@@ -17,10 +19,12 @@ from chipperf.verify.evidence import examine
 from typer.testing import CliRunner
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Callable
 
     from support import FinishedRun
     from typer.testing import Result
+
+SEED = Path(__file__).parents[1] / "report" / "seeds" / "kunlunxin-mobilenetv2.md"
 
 
 @pytest.fixture
@@ -30,6 +34,13 @@ def run(trained_run: FinishedRun, tmp_path: Path) -> RunDirectory:
 
 def events(run: RunDirectory) -> list[dict[str, Any]]:
     return [json.loads(line) for line in run.events.read_text(encoding="utf-8").splitlines()]
+
+
+def change(run: RunDirectory, edit: Callable[[dict[str, Any]], object]) -> None:
+    """Edit the record's file."""
+    content = json.loads(run.record.read_text(encoding="utf-8"))
+    edit(content)
+    run.record.write_text(json.dumps(content), encoding="utf-8")
 
 
 def change_event(run: RunDirectory, name: str, value: object) -> None:
@@ -100,10 +111,148 @@ def test_a_file_that_the_run_did_not_write_is_named(run: RunDirectory) -> None:
 )
 def test_events_witness_the_record(run: RunDirectory, event: str, value: object, text: str) -> None:
     forget_checksums(run)
+    run.log(0).unlink()
     change_event(run, event, value)
 
     [found] = contradictions(run)
     assert text in found
+
+
+@pytest.mark.parametrize(
+    ("edit", "name"),
+    [
+        (lambda data: data["metrics"]["data_wait"].update(p50_s=1e-9), "metrics.data_wait"),
+        (lambda data: data["metrics"]["memory"].update(allocated_peak_bytes=100_000_000), "metrics.memory"),
+        (lambda data: data["metrics"]["rank_steps"][0].update(step_s=1e-9), "metrics.rank_steps"),
+        (lambda data: data["metrics"]["spans"].pop(1), "metrics.spans"),
+        (lambda data: data["dataset"].update(fingerprint="0" * 64), "dataset"),
+        (lambda data: data["environment"].update(cpu_cores=1), "environment"),
+        (lambda data: data["knobs"].pop(), "knobs"),
+        (lambda data: data.update(run_id="mine"), "run_id"),
+        (lambda data: data["case"].update(target=0.01), "case"),
+    ],
+)
+def test_the_last_event_witnesses_what_no_other_tells(
+    run: RunDirectory, edit: Callable[[dict[str, Any]], object], name: str
+) -> None:
+    change(run, edit)
+    told = f"{name} was changed after the run ended: events.jsonl has another checksum of it"
+    assert told in contradictions(run)
+
+    stop = events(run)[-1]
+    del stop["metadata"]["record"]
+    run.events.write_text("".join(json.dumps(event) + "\n" for event in [*events(run)[:-1], stop]), encoding="utf-8")
+    assert told not in contradictions(run)
+
+
+def test_a_warning_is_not_left_out(run: RunDirectory) -> None:
+    """One more does no harm: the launcher adds some."""
+    forget_checksums(run)
+    run.log(0).unlink()
+    change(run, lambda data: data["warnings"].append("slow"))
+    told, others = part_digests(run.record.read_bytes()), events(run)
+    others[-1]["metadata"]["record"] = told
+    run.events.write_text("".join(json.dumps(event) + "\n" for event in others), encoding="utf-8")
+    change(run, lambda data: data["warnings"].append("of the launcher"))
+    assert not any("checksum" in text for text in contradictions(run))
+
+    change(run, lambda data: data["warnings"].remove("slow"))
+    assert any(re.match(r"warnings\.\d+ was changed after the run ended", text) for text in contradictions(run))
+
+
+def test_a_withheld_value_is_not_taken_for_a_change(run: RunDirectory) -> None:
+    missing = {"missing": "withheld", "reason": "embargo"}
+    commitment = {"field": "$.environment.cards[0].name", "reason": "embargo", "sha256": "0" * 64}
+
+    def withhold(data: dict[str, Any]) -> None:
+        data["withheld"] = [commitment, commitment | {"field": "$.metrics.data_wait"}]
+        data["environment"]["cards"][0]["name"] = ""
+        data["metrics"]["data_wait"] = missing
+        data["metrics"]["gradient_bytes"] = missing
+
+    change(run, withhold)
+    changed = [text.split()[0] for text in contradictions(run) if "checksum" in text]
+    assert changed == ["metrics.gradient_bytes"]
+
+
+def test_the_run_does_not_end_before_its_last_event(run: RunDirectory) -> None:
+    def shorten(data: dict[str, Any]) -> None:
+        last = data["metrics"]["spans"][-1]
+        data["metrics"]["e2e_time_s"] -= last["seconds"] + 5
+        last["start_s"], last["seconds"] = last["start_s"] - 5, 0.0
+
+    change(run, shorten)
+    assert any(text.startswith("RUN_STOP in events.jsonl (s) is ") for text in contradictions(run))
+
+
+def test_the_telemetry_witnesses_how_long_training_took(run: RunDirectory) -> None:
+    forget_checksums(run)
+    file = run.telemetry(0)
+    marks = [mark for mark in read_telemetry(file) if "mark" in mark]
+    with file.open("a", encoding="utf-8") as opened:
+        opened.write(json.dumps(marks[-1] | {"time_s": marks[-1]["time_s"] + 90}) + "\n")
+    assert not any("marks" in text for text in contradictions(run)), "a second end is no end of this training"
+
+    longer = file.read_text(encoding="utf-8").replace(json.dumps(marks[-1]) + "\n", "")
+    file.write_text(longer, encoding="utf-8")
+    assert any(text.startswith("telemetry-node0.jsonl: marks is ") for text in contradictions(run))
+
+
+def test_the_log_repeats_the_events(run: RunDirectory) -> None:
+    forget_checksums(run)
+    # What other output broke is no event.
+    with run.log(0).open("a", encoding="utf-8") as file:
+        file.write("[PerfLog] {half a line\n")
+    assert contradictions(run) == []
+
+    change_event(run, "INIT_START", "later")
+    [found] = contradictions(run)
+    assert found.startswith('rank0.log has an event that events.jsonl does not have: {"event": "INIT_START"')
+
+
+def test_an_imported_record_is_the_one_that_was_imported(tmp_path: Path) -> None:
+    assert perf("report", "import", SEED, "--out", tmp_path / "imported").exception is None
+    directory = min((tmp_path / "imported").iterdir())
+    imported = RunDirectory(directory)
+    assert (contradictions(imported), examine(read_record(directory), directory).notes) == ([], [])
+
+    change(imported, lambda data: data["case"].update(target=0.5))
+    changed = "record.json was changed after the import: sources.json has another checksum"
+    assert contradictions(imported) == [changed]
+
+    sources = directory / "sources.json"
+    sources.write_text("{}", encoding="utf-8")
+    assert contradictions(imported)[0].startswith("sources.json are no sources: ")
+    sources.unlink()
+    assert contradictions(imported) == []
+    notes = examine(read_record(directory), directory).notes
+    assert "without sources.json, nothing witnesses what was imported" in notes
+
+
+@pytest.mark.parametrize("name", ["events.jsonl", "telemetry-node0.jsonl"])
+def test_a_record_without_a_checksum_of_what_its_run_wrote_was_edited(run: RunDirectory, name: str) -> None:
+    run.path.joinpath(name).unlink()
+    change(run, lambda data: data["evidence"].pop(name))
+
+    assert contradictions(run) == [f"the record has no checksum of {name}, which the run wrote"]
+
+
+def test_limits_that_contradict_themselves_are_not_passed_over(run: RunDirectory) -> None:
+    limits = LimitsOfRun(
+        limits_id="limits-1",
+        sha256="0" * 64,
+        created_at=read_record(run.record).created_at,
+        cards=2,
+        products_flops_per_s=1e15,
+        peak_flops_per_s=Missing(missing="unknown"),
+        bus_bytes_per_s=Missing(missing="unknown"),
+    )
+    run.write_record(read_record(run.record).model_copy(update={"machine_limits": limits}))
+    forget_checksums(run)
+    assert "without limits.json, nothing witnesses machine_limits" in examine(read_record(run.record), run.path).notes
+
+    (run.path / "limits.json").write_text("{}", encoding="utf-8")
+    assert any(text.startswith("limits.json are no limits: ") for text in contradictions(run))
 
 
 @pytest.mark.parametrize(
@@ -234,7 +383,8 @@ def test_what_a_resumed_session_repeats_counts_once(run: RunDirectory) -> None:
     after = [event for event in body if event["metadata"].get("step", 9) > 3]
     log = [*head, lost, *head, *before, lost, resumed, *head, *after]
     run.events.write_text("".join(json.dumps(event) + "\n" for event in log), encoding="utf-8")
-    assert contradictions(run) == []
+    # The record has no interruptions, as it would if another run's events came before its own.
+    assert contradictions(run) == ["RUN_START in events.jsonl is 3, interruptions allows at most 1"]
 
 
 def test_verify_and_bundle_check_say_what_contradicts_and_what_is_missing(run: RunDirectory, tmp_path: Path) -> None:

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from chipperf.errors import DocumentError, RecordError, UsageError
-from chipperf.records.repeats import REPEATS_FILE, read_repeats
+from chipperf.records.columns import columns_of
+from chipperf.records.repeats import REPEATS_FILE, aggregate, read_repeats
 from chipperf.records.schema import Missing
 from chipperf.records.store import read_record
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
+    from chipperf.records.repeats import Repeats
     from chipperf.records.schema import Record
 
 _DOCUMENTS: Final = (".md", ".markdown")
@@ -70,8 +73,27 @@ def _runs(path: Path) -> Side:
     completed = [run for run in runs if run[0].status.state == "completed"]
     if not runs:
         raise RecordError(f"none of the repeats in {path} left a record", hint="name other runs")
+    _require_values_of_runs(path, repeats, [record for record, _ in completed])
     records, files = zip(*(completed or runs[:1]), strict=True)
     return Side(records=records, planned=repeats.planned, source=str(path), files=files)
+
+
+def _require_values_of_runs(path: Path, repeats: Repeats, completed: Sequence[Record]) -> None:
+    """Refuse a file whose results are not those of its runs: others may read them there."""
+    for column in columns_of("repeats"):
+        told, found = (
+            repeats.metrics.get(column.name),
+            aggregate([column.value(each) for each in completed], column.unit),
+        )
+        if told is None or len(told.values) != len(completed):
+            continue
+        for field in ("value", "lowest", "highest"):
+            said, given = getattr(told, field), getattr(found, field)
+            if not isinstance(said, Missing) and not isinstance(given, Missing) and not math.isclose(said, given):
+                raise UsageError(
+                    f"{path / REPEATS_FILE} says {said} for {column.name}.{field}, and its runs give {given}",
+                    hint="the file was edited; name the runs themselves, each is a column then",
+                )
 
 
 def _document(path: Path) -> list[Side]:

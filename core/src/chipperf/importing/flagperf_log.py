@@ -39,6 +39,7 @@ from chipperf.languages import ENGLISH, in_language
 from chipperf.records.convergence import lower_is_better, meets_target
 from chipperf.records.plausibility import check_record
 from chipperf.records.schema import UNKNOWN, UNKNOWN_NAME, EvaluationPoint, Failure, Missing, Status, Topology
+from chipperf.run.events import LOG_MARK
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -48,7 +49,7 @@ if TYPE_CHECKING:
     from chipperf.documents.card_names import CardNames
     from chipperf.records.schema import Record
 
-MARK: Final = "[PerfLog]"
+MARK: Final = LOG_MARK
 """What precedes an event in a line of FlagPerf's log."""
 
 _CASE_KEY: Final = re.compile(r"([\w.-]+):([\w.-]+):([\w.-]+):(\d{1,4}):(\d{1,4}):\d+")

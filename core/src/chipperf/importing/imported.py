@@ -16,6 +16,7 @@ from chipperf.plugin.types import API_VERSION
 from chipperf.records import schema
 from chipperf.records.files import write_atomically
 from chipperf.records.schema import UNKNOWN, UNKNOWN_NAME, StrictModel
+from chipperf.records.store import read_stored
 from chipperf.run.directory import RunDirectory, writing_to
 from chipperf.run.planned_record import titles
 
@@ -71,8 +72,9 @@ class SourceFile(StrictModel):
 
 
 class Sources(StrictModel):
-    """Content of ``sources.json``."""
+    """Content of ``sources.json``. ``record_sha256`` is that of the record as it was imported."""
 
+    record_sha256: str | None = None
     files: list[SourceFile]
     values: list[ImportSource]
     not_understood: list[NotUnderstood]
@@ -194,11 +196,14 @@ def write_imports(imports: Sequence[Import], out: Path) -> list[Path]:
     for directory, (imported, each) in zip(directories, records, strict=True):
         with writing_to(directory):
             directory.mkdir(parents=True)
+        RunDirectory(directory).write_record(each.record)
         sources = Sources(
-            files=list(imported.files), values=list(each.values), not_understood=list(imported.not_understood)
+            record_sha256=read_stored(directory).sha256,
+            files=list(imported.files),
+            values=list(each.values),
+            not_understood=list(imported.not_understood),
         )
         write_atomically(directory / SOURCES_FILE, sources.model_dump_json(indent=2) + "\n")
-        RunDirectory(directory).write_record(each.record)
     return directories
 
 

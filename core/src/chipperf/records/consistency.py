@@ -72,6 +72,9 @@ _POWER_TOLERANCE: Final = 0.25
 _EDGE_S: Final = 3.0
 """Time by which training and the telemetry, read about once a second, may be longer than each other."""
 
+_BETWEEN_WINDOWS_S: Final = 0.02
+"""Time between two windows, in which the ranks read the loss and agree to go on: several times what it is."""
+
 _LARGEST_SLOWDOWN: Final = 20.0
 """Most that a synchronization after every phase can slow down a step: an order above what is measured."""
 
@@ -207,6 +210,12 @@ def _memory(record: Record) -> Iterator[Relation]:
             yield _at_most(f"metrics.memory.{name} (GiB)", used, "total_bytes", total)
         for name in ("allocated_peak_bytes", "reserved_peak_bytes"):
             yield _at_most("1", 1, f"metrics.memory.{name}", getattr(memory, name))
+        # While gradients are complete, the model's weights are there too.
+        gradient_bytes, peak_bytes = record.metrics.gradient_bytes, memory.allocated_peak_bytes
+        yield _at_most("metrics.gradient_bytes", gradient_bytes, "metrics.memory.allocated_peak_bytes", peak_bytes)
+        if isinstance(power := record.metrics.power, Power) and record.kind != "imported":
+            peak, read = memory.device_peak_bytes, power.used_peak_bytes
+            yield Relation("metrics.memory.device_peak_bytes", peak, "metrics.power.used_peak_bytes", read)
 
 
 def _times(record: Record) -> Iterator[Relation]:
@@ -241,6 +250,11 @@ def _times(record: Record) -> Iterator[Relation]:
         longest_s = known_s * (1 + _SAMPLE_TOLERANCE) + _EDGE_S
         longest_s += spans["observers"].seconds if "observers" in spans else 0.0
         yield _at_most("metrics.train_seconds", train_s, given, longest_s)
+    if "train" in spans and isinstance(train, Throughput) and not record.interruptions:
+        windows = (*train.windows, *metrics.restart_windows)
+        filled_s = sum(window.seconds for window in windows) + (spans["warmup"].seconds if "warmup" in spans else 0.0)
+        longest_s = filled_s * (1 + _EPOCH_TOLERANCE) + _EDGE_S + len(windows) * _BETWEEN_WINDOWS_S
+        yield _at_most("metrics.spans.train", spans["train"].seconds, "metrics.p_train.windows and warm-up", longest_s)
 
 
 def _result(record: Record) -> Iterator[Relation]:
@@ -290,6 +304,11 @@ def _evaluations(record: Record) -> Iterator[Relation]:
     if record.limits.budget_s is not None or "$.metrics.curve" in {each.field for each in record.withheld}:
         return
     yield Relation("metrics.curve.step", curve[-1].step if curve else None, "metrics.steps", metrics.steps)
+    if record.case.metric == "top1":
+        for point in curve:
+            correct = _product(point.value, point.samples)
+            whole = None if correct is None else round(correct)
+            yield Relation("metrics.curve.value x samples", correct, "correct predictions", whole)
     due = _product(metrics.epochs, _inverse(every))
     yield _at_most("epochs / evaluate_every_epochs", due and int(due + 1e-6), "metrics.curve", len(curve))
 

@@ -15,8 +15,8 @@ from chipperf.records.convergence import best_quality, lower_is_better, meets_ta
 from chipperf.records.files import read_bounded
 from chipperf.records.schema import MINIMUM_WINDOWS, EvaluationPoint, Missing, Record, Throughput, TimeToTarget, Window
 
-_MAX_BYTES: Final = 256 * 2**20
-"""Largest size of an event log; one of a million windows is smaller."""
+MAX_BYTES: Final = 256 * 2**20
+"""Largest size of an event log, or of a log that repeats it; one of a million windows is smaller."""
 
 MOST_FAULTS: Final = 1000
 """Lines of a log without an entry after which nothing more is read; a session that was killed leaves one."""
@@ -44,7 +44,7 @@ def counted_events(file: Path) -> tuple[list[LoggedEvent], list[str]]:
     counted: list[LoggedEvent] = []
     faults: list[str] = []
     resumed_step = 0
-    content = read_bounded(file, _MAX_BYTES).decode(errors="replace")
+    content = read_bounded(file, MAX_BYTES).decode(errors="replace")
     # Not splitlines(): texts in JSON may have other line separators.
     for line in content.removesuffix("\n").split("\n"):
         try:

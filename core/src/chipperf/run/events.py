@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
     from chipperf.records.schema import Window
 
+LOG_MARK = "[PerfLog]"
+"""What an event's line begins with in the output of a rank; FlagPerf's tools look for it."""
+
 
 def window_value(window: Window) -> dict[str, object]:
     """Return the value of the event of a measurement window."""
@@ -41,7 +44,7 @@ class EventLog:
         entry = {"event": event.upper(), "value": value, "metadata": {"rank": self._rank, **clocks, **metadata}}
         line = json.dumps(entry)
         try:
-            print(f"[PerfLog] {line}", flush=True)
+            print(f"{LOG_MARK} {line}", flush=True)
             if self._file:
                 self._file.write(line + "\n")
                 self._file.flush()

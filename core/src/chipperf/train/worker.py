@@ -17,6 +17,7 @@ from chipperf.errors import RecordError
 from chipperf.plugin import installed
 from chipperf.plugin.session import bind
 from chipperf.plugin.types import RunFailed, RunFinished
+from chipperf.records.part_digests import part_digests
 from chipperf.records.store import read_record
 from chipperf.run.directory import RunDirectory
 from chipperf.run.events import EventLog
@@ -92,7 +93,8 @@ def _run(plan: RunPlan, session: Session, rank: Rank, directory: RunDirectory, e
         events.write("init_stop")
         announce_start(context, loop.state.steps)
         train(context, loop, sampler)
-        events.write("run_stop", "success")
+        told = {"record": part_digests(directory.record.read_bytes())} if rank.is_main else {}
+        events.write("run_stop", "success", **told)
         progress.phase(FINISHED)
     finally:
         # The process group ends with the process: torch 2.4 waits forever when it is taken apart at the wrong moment.

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from chipperf.cases.recorded_settings import check_with_case, missing_settings
 from chipperf.cases.registry import find_case
 from chipperf.errors import PerfError, RecordError
-from chipperf.records.consistency import Relation, first_contradictions
-from chipperf.records.event_metrics import counted_events
+from chipperf.importing.imported import SOURCES_FILE, Sources
+from chipperf.records.consistency import ORDER_SLACK, Relation, first_contradictions
+from chipperf.records.event_metrics import MAX_BYTES, counted_events
+from chipperf.records.files import read_bounded, read_model
 from chipperf.records.machine_limits import limits_of_run, read_limits
+from chipperf.records.part_digests import part_digests
 from chipperf.records.schema import (
     LIMITS_NAME,
     MINIMUM_WINDOWS,
@@ -21,18 +26,21 @@ from chipperf.records.schema import (
     Power,
     Throughput,
 )
+from chipperf.records.store import read_stored
 from chipperf.run.directory import RunDirectory
-from chipperf.run.events import window_value
+from chipperf.run.events import LOG_MARK, window_value
 from chipperf.run.telemetry_process import read_telemetry, summarize
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
-    from pathlib import Path
 
     from chipperf.records.event_metrics import LoggedEvent
     from chipperf.records.schema import Record, Window
 
 _CORE_EVENT: Final = "CORE_WINDOW_STOP"
+
+_WAITING_S: Final = 60.0
+"""Most that ranks wait for each other outside of training: they have met before, and have built their models."""
 
 _WITNESSED: Final = Power.model_fields.keys() - {"used_peak_bytes"}
 """Values of the telemetry. The used memory depends on the memory in use before the run, which only the plan has."""
@@ -60,7 +68,9 @@ def examine(record: Record, directory: Path) -> Examination:
     for finding in check_with_case(record, case):
         # On a busy machine, what is measured later can be slower, though nobody edited it.
         (found.notes if finding.check == "order" else found.contradictions).append(str(finding.text))
-    if record.kind != "imported" and record.status.state not in ("running", "killed"):
+    if record.kind == "imported":
+        _check_import(run, found)
+    elif record.status.state not in ("running", "killed"):
         there = run.evidence()
         _check_files(record, there, found)
         if record.status.state == "completed":
@@ -70,10 +80,30 @@ def examine(record: Record, directory: Path) -> Examination:
     return found
 
 
+def _check_import(run: RunDirectory, found: Examination) -> None:
+    file = run.path / SOURCES_FILE
+    if not file.exists():
+        found.notes.append(f"without {SOURCES_FILE}, nothing witnesses what was imported")
+        return
+    try:
+        imported = read_model(Sources, file, hint="import the document again")
+        if imported.record_sha256 not in (None, read_stored(run.path).sha256):
+            found.contradictions.append(
+                f"{run.record.name} was changed after the import: {SOURCES_FILE} has another checksum"
+            )
+    except RecordError as error:
+        found.contradictions.append(f"{SOURCES_FILE} are no sources: {error.message}")
+
+
 def _check_files(record: Record, there: Mapping[str, str], found: Examination) -> None:
     if isinstance(record.evidence, Missing):
         found.notes.append("the record has no checksums of its events, telemetry and logs")
         return
+    written = {RunDirectory(Path()).events.name: record.status.state == "completed"}
+    written |= {RunDirectory(Path()).telemetry(0).name: isinstance(record.metrics.power, Power)}
+    written |= {LIMITS_NAME: isinstance(record.machine_limits, LimitsOfRun)}
+    lacking = [name for name, is_written in written.items() if is_written and name not in record.evidence]
+    found.contradictions += (f"the record has no checksum of {name}, which the run wrote" for name in lacking)
     for name, digest in record.evidence.items():
         if name not in there:
             found.notes.append(f"{name} is not there")
@@ -96,25 +126,70 @@ def _check_content(record: Record, run: RunDirectory, there: Mapping[str, str], 
             found.contradictions.append(f"events.jsonl is not an event log: {faults[0]}")
             return
         found.contradictions += map(str, first_contradictions(_events(record, events)))
+        found.contradictions += _changed_parts(record, run, events)
+        found.contradictions += _events_of_the_log(record, run)
         if isinstance(record.metrics.p_core, Throughput) and not any(each.event == _CORE_EVENT for each in events):
             found.notes.append("without events of the core pass, nothing confirms p_core")
     # Of withheld cards, no limits can be told.
     if isinstance(record.machine_limits, LimitsOfRun) and record.environment.cards:
-        try:
-            found.contradictions += map(str, first_contradictions(_limits(record, run.path / LIMITS_NAME)))
-        except RecordError as error:
-            found.notes.append(f"nothing confirms machine_limits: {error.message}")
+        if LIMITS_NAME not in there:
+            found.notes.append(f"without {LIMITS_NAME}, nothing confirms machine_limits")
+        else:
+            try:
+                found.contradictions += map(str, first_contradictions(_limits(record, run.path / LIMITS_NAME)))
+            except RecordError as error:
+                found.contradictions.append(f"{LIMITS_NAME} are no limits: {error.message}")
     powers = [node.power for node in record.nodes] or [record.metrics.power]
     for node_rank, power in enumerate(powers):
         file = run.telemetry(node_rank)
         if file.name in there:
             try:
-                found.contradictions += map(str, first_contradictions(_telemetry(power, file)))
+                found.contradictions += map(str, first_contradictions(_telemetry(record, power, file)))
             except (ValueError, TypeError, LookupError, AttributeError, OverflowError) as error:
                 if isinstance(power, Power):
                     found.contradictions.append(f"{file.name} is not telemetry: {type(error).__name__}")
         elif isinstance(power, Power):
             found.notes.append(f"without {file.name}, nothing confirms metrics.power")
+
+
+def _changed_parts(record: Record, run: RunDirectory, events: Sequence[LoggedEvent]) -> Iterator[str]:
+    """Yield the parts of the record that are not those whose digests the last event has, if it has any."""
+    told = next((each.metadata.get("record") for each in reversed(events) if each.event == "RUN_STOP"), None)
+    if not isinstance(told, dict):
+        return
+    with suppress(OSError, ValueError, LookupError, TypeError):
+        digests = part_digests(run.record.read_bytes())
+        # A field that is withheld has no value, and a warning that tells it is gone.
+        withheld = [f"{each.field}.".replace("[", ".") for each in record.withheld]
+        withheld += ["$.warnings."] if withheld else []
+        for name in told:
+            path = f"$.{name}."
+            is_withheld = any(path.startswith(field) or field.startswith(path) for field in withheld)
+            if not is_withheld and digests.get(name) != told[name]:
+                yield f"{name} was changed after the run ended: events.jsonl has another checksum of it"
+
+
+def _events_of_the_log(record: Record, run: RunDirectory) -> Iterator[str]:
+    """Yield an event of the main rank's log that is not among the events, which the log repeats."""
+    with suppress(OSError):
+        known = {_canonical(line) for line in _lines(run.events)}
+        logged = (_canonical(line.partition(LOG_MARK)[2]) for line in _lines(run.log(0)) if LOG_MARK in line)
+        unknown = [event for event in logged if event is not None and event not in known]
+        # A session that was killed may have written its last event to the log only.
+        if len(unknown) > len(record.interruptions):
+            yield f"{run.log(0).name} has an event that events.jsonl does not have: {unknown[0]}"
+
+
+def _lines(file: Path) -> list[str]:
+    return read_bounded(file, MAX_BYTES).decode(errors="replace").split("\n")
+
+
+def _canonical(line: str) -> str | None:
+    """Return an event in one spelling, or ``None`` for a line that other output broke."""
+    try:
+        return json.dumps(json.loads(line), sort_keys=True)
+    except (ValueError, RecursionError):
+        return None
 
 
 def _limits(record: Record, file: Path) -> Iterator[Relation]:
@@ -125,9 +200,18 @@ def _limits(record: Record, file: Path) -> Iterator[Relation]:
         yield Relation(f"machine_limits.{name}", said, file.name, getattr(implied, name))
 
 
-def _telemetry(power: Power | Missing, file: Path) -> Iterator[Relation]:
-    """Compare the telemetry of a machine with what its record says of it."""
-    implied = summarize(read_telemetry(file), {})
+def _telemetry(record: Record, power: Power | Missing, file: Path) -> Iterator[Relation]:
+    """Compare the telemetry of a machine, and its marks of training, with what its record says of them."""
+    readings = read_telemetry(file)
+    implied = summarize(readings, {})
+    marks = [(each["mark"], each["time_s"]) for each in readings if "mark" in each]
+    train_s = record.metrics.train_seconds
+    if [name for name, _ in marks] == ["start", "stop"] and isinstance(train_s, float):
+        marked_s = marks[1][1] - marks[0][1]
+        # Between the marks, ranks also wait for each other before the first step and after the last.
+        longest_s = train_s * (1 + ORDER_SLACK) + _WAITING_S
+        yield Relation("metrics.train_seconds", train_s, f"{file.name}: marks", marked_s, ORDER_SLACK, True)
+        yield Relation(f"{file.name}: marks", marked_s, "metrics.train_seconds", longest_s, 0, True)
     pairs: dict[str, tuple[Any, Any]] = {"metrics.power": (power, implied)}
     if isinstance(power, Power) and isinstance(implied, Power):
         pairs = {f"metrics.power.{name}": (getattr(power, name), getattr(implied, name)) for name in sorted(_WITNESSED)}
@@ -155,6 +239,15 @@ def _events(record: Record, events: Sequence[LoggedEvent]) -> Iterator[Relation]
         ("dataset.eval_samples", "EVAL_SAMPLES", dataset.eval_samples),
     ):
         yield Relation(name, value, where, last.get(event, "nothing"))
+    # Events of another run may have been put before these: what precedes a start without a checkpoint does not count.
+    starts = sum(each.event == "RUN_START" for each in events)
+    yield Relation(f"RUN_START in {where}", starts, "interruptions", len(record.interruptions) + 1, 0, True)
+    clock_ns = {each.event: each.metadata.get("monotonic_ns") for each in events}
+    init_s = next((span.start_s for span in metrics.spans if span.name == "init"), None)
+    began_ns, stopped_ns = clock_ns.get("INIT_START"), clock_ns.get("RUN_STOP")
+    if init_s is not None and isinstance(began_ns, int) and isinstance(stopped_ns, int) and not record.interruptions:
+        end_s = init_s + (stopped_ns - began_ns) / 1e9
+        yield Relation(f"RUN_STOP in {where} (s)", end_s, "metrics.e2e_time_s", metrics.e2e_time_s, ORDER_SLACK, True)
     series: list[tuple[str, str, dict[int, Any]]] = [
         ("metrics.curve", "EVAL_ACCURACY", {point.step: point for point in metrics.curve})
     ]
