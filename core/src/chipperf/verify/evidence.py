@@ -83,7 +83,7 @@ def examine(record: Record, directory: Path) -> Examination:
 def _check_import(run: RunDirectory, found: Examination) -> None:
     file = run.path / SOURCES_FILE
     if not file.exists():
-        found.notes.append(f"without {SOURCES_FILE}, nothing witnesses what was imported")
+        found.notes.append(f"without {SOURCES_FILE}, nothing confirms what was imported")
         return
     try:
         imported = read_model(Sources, file, hint="import the document again")
