@@ -86,6 +86,9 @@ _ALWAYS_KNOWN: Final = (
 )
 """What every completed run has, unless its record withholds it."""
 
+_SPANS_OF_A_RUN: Final = ("launch", "init", "train", "teardown")
+"""Spans of every completed run."""
+
 _RUN_ID: Final = re.compile(r"(.+)-(\d{8}-\d{6})-[0-9a-f]{4}")
 _SAMPLE: Final = re.compile(r"chipperf(coco)?sample\d*")
 _SAMPLE_METHOD: Final = "sha256 of all file contents at generation"
@@ -178,9 +181,25 @@ def _inverse(number: object) -> float | None:
     return 1 / number if isinstance(number, int | float) and number > 0 else None
 
 
-def _imported(record: Record) -> Iterator[Relation]:
+def _kind(record: Record) -> Iterator[Relation]:
+    """Relate the kind to what only a measured run has, and to what none has."""
     if record.kind == "imported":
         yield Relation("kind", record.kind, "metrics.spans", "measured" if record.metrics.spans else None)
+    if record.kind != "measured":
+        return
+    spans = {span.name for span in record.metrics.spans}
+    expected = (*_SPANS_OF_A_RUN, *(["core_pass"] if isinstance(record.metrics.p_core, Throughput) else []))
+    lacking = ", ".join(name for name in expected if name not in spans)
+    yield Relation("kind", record.kind, "metrics.spans", f"a run without {lacking}" if spans and lacking else None)
+    memory, power = record.metrics.memory, record.metrics.power
+    sources = {"dataset.fingerprint_method": record.dataset.fingerprint_method}
+    if isinstance(memory, Memory):
+        sources["metrics.memory.allocator_source"] = memory.allocator_source
+        sources["metrics.memory.device_source"] = memory.device_source
+    if isinstance(power, Power):
+        sources["metrics.power.source"] = power.source
+    for name, source in sources.items():
+        yield Relation("kind", record.kind, name, "simulated" if "simulat" in source.casefold() else None)
 
 
 def _epochs(record: Record) -> Iterator[Relation]:
@@ -484,7 +503,7 @@ def _windows(record: Record) -> Iterator[Relation]:
 _Rules = dict["Callable[[Record], Iterator[Relation]]", Check]
 
 RULES: Final[_Rules] = {
-    _imported: "settings",
+    _kind: "settings",
     _epochs: "epochs",
     _samples: "samples",
     _memory: "memory",
