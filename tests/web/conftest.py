@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import headless
 import pytest
+from chipperf.verify.evidence import Examination
 from chipperf.web import board
 from chipperf.web.site_files import build_site
 from web_records import EXAMPLES, failed, make_run, write_runs
@@ -21,7 +22,10 @@ EVIL = "</script><script>document.title='run'</script><img src=x onerror=\"docum
 
 @pytest.fixture(autouse=True)
 def every_record_is_plausible(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leave out the checks of records, which tests edit to be about one thing; ``test_implausible.py`` has them."""
+    """Leave out the checks of records, which tests edit to be about one thing; ``test_implausible.py`` and
+    ``test_evidence_of_runs.py`` have them.
+    """
+    monkeypatch.setattr(board, "examine_evidence", lambda record, directory: Examination())
     monkeypatch.setattr(board, "check_with_case", lambda record, case: ())
     monkeypatch.setattr(board, "missing_settings", lambda record, case: None)
 

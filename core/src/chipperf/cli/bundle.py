@@ -7,6 +7,7 @@ from tempfile import TemporaryDirectory
 
 import typer
 
+from chipperf.cli.agreement import require_agreement
 from chipperf.cli.command_groups import group_with_default
 from chipperf.cli.command_options import JSON_OPTION, complete_runs
 from chipperf.cli.output import note, print_json, require_directory
@@ -39,13 +40,19 @@ def pack_runs(
 ) -> None:
     """Pack records, logs, events, telemetry, and reports with their provenance, each file with its SHA-256.
 
-    A report that differs from its records is refused; see perf verify. The same files give the same archive.
+    A report that differs from its records is refused, and a record that contradicts itself or the files of its run; see
+    perf verify. The same files give the same archive.
 
     Example: perf bundle runs/* --report README.md --out submission.tar.gz
     """
     from chipperf.bundle.pack import pack
+    from chipperf.records.store import read_stored
+    from chipperf.verify.evidence import examine
 
     require_directory(out)
+    require_agreement(
+        map(read_stored, runs), examine, hint="leave them out: 'perf bundle check' would refuse the bundle"
+    )
     results = verify_reports(reports, runs, templates)
     _require_equal(
         [str(difference) for result in results for difference in result.differences],

@@ -25,7 +25,7 @@ from chipperf.compare.comparison_formats import (
     notes,
     rows,
 )
-from chipperf.compare.footnotes import installed_peak
+from chipperf.compare.footnotes import DOUBTS, installed_peak
 from chipperf.compare.gate import judge
 from chipperf.compare.requirements import describe_judgment, parse_requirements
 from chipperf.compare.sides import Side, read_columns
@@ -135,6 +135,9 @@ def compare(
     if out is not None and out.suffix in _PICTURES:
         require_matplotlib("plot")
     comparison = compare_columns(_read(paths, topology, precision))
+    for footnote in comparison.footnotes:
+        if footnote.text.startswith(DOUBTS):
+            note(f"column {', '.join(map(str, footnote.columns))}: {footnote.text}")
     curves = compare_curves(comparison, "loss" if curve == "loss" else "quality", axis=axis)
     if out is not None:
         _write_curves(curves, comparison, lang, out)

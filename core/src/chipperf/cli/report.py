@@ -9,6 +9,7 @@ from typing import Literal
 
 import typer
 
+from chipperf.cli.agreement import require_agreement
 from chipperf.cli.command_groups import group_with_default
 from chipperf.cli.command_options import complete_cases, complete_runs, complete_vendors, language_option
 from chipperf.cli.output import HTML_ENDINGS, note, note_fonts, require_directory, tell, write_file
@@ -23,8 +24,9 @@ from chipperf.report.beside import runs_beside
 from chipperf.report.curve_files import make_curve_files
 from chipperf.report.provenance import describe_page, provenance_file
 from chipperf.report.render import render_page, template_directory
-from chipperf.report.tracing import read_traced, trace
+from chipperf.report.tracing import trace
 from chipperf.report.view import build_view
+from chipperf.verify.evidence import examine_evidence
 
 # "perf report RUN..." is short for "perf report render RUN...".
 app = typer.Typer(
@@ -69,7 +71,8 @@ def report(
 ) -> None:
     """Render the vendor report of one case from the records of its runs, or a web page of any runs.
 
-    A directory that is not a run stands for all runs below it.
+    A directory that is not a run stands for all runs below it. Records that the events, telemetry and logs beside them
+    contradict are refused; a web page marks them.
 
     Example: perf report runs --case resnet50 --lang zh --out README.md && perf report runs --out report.html
     """
@@ -87,7 +90,13 @@ def report(
         else:
             write_file(out, html)
         return
-    records, baselines = [trace(run.record, run.sha256) for run in chosen], [read_traced(path) for path in baseline]
+    curves_of = list(map(read_stored, baseline))
+    require_agreement(
+        [*chosen, *curves_of],
+        examine_evidence,
+        hint="leave them out: 'perf verify' would refuse the report; as a web page it marks them, --format html",
+    )
+    records, baselines = ([trace(run.record, run.sha256) for run in part] for part in (chosen, curves_of))
     vendor_templates = find_vendor_templates(records)
     beside = runs_beside([run.file for run in chosen], records, baselines)
     view = replace(build_view(records, baseline=baselines), beside=beside)
@@ -150,13 +159,13 @@ def _chosen(paths: Sequence[Path], case: str | None, vendor: str | None) -> list
 
 
 def _web_page(runs: Sequence[StoredRecord], lang: Language, templates: Path | None) -> str:
-    from chipperf.web.board import summarize
+    from chipperf.web.board import summarize_stored
     from chipperf.web.pages import render_runs
 
     records = [run.record for run in runs]
     return render_runs(
         records,
-        [summarize(run.record, digest=run.sha256) for run in runs],
+        list(map(summarize_stored, runs)),
         language=lang,
         user_templates=templates,
         vendor_templates=find_vendor_templates(records),

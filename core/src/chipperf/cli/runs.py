@@ -39,17 +39,20 @@ def runs(
 ) -> None:
     """List the runs below directories, newest first: date, state, case, row of a report, verdict.
 
-    Records that cannot be read are named on standard error; the others are still listed.
+    The verdict also says if a record is implausible, on its own or with the files of its run beside it, or if no
+    evidence is beside it. Records that cannot be read are named on standard error; the others are still listed.
 
     Example: perf runs runs --case resnet50 --state completed
     """
     from chipperf.records.rows import as_row, load
+    from chipperf.web.board import doubts_of, mark_doubles, summarize_stored
 
     problems: list[RecordError] = []
     found = {each.sha256: each for directory in directories for each in load(directory, on_problem=problems.append)}
+    board = mark_doubles(map(summarize_stored, found.values()))
     options = {"case": case, "vendor": vendor, "state": state, "topology": topology, "precision": precision}
     wanted = {key: value for key, value in {**options, "verdict": verdict}.items() if value is not None}
-    rows = [(as_row(each), each) for each in found.values()]
+    rows = [(as_row(each) | doubts_of(marked), each) for each, marked in zip(found.values(), board, strict=True)]
     chosen = [row for row in rows if all(row[0][key] == value for key, value in wanted.items())]
     chosen.sort(key=lambda row: str(row[0]["created_at"]), reverse=True)
     for problem in problems:
@@ -75,19 +78,21 @@ def show(
     """
     from chipperf.records.rows import as_row
     from chipperf.records.store import read_stored
-    from chipperf.web.board import COLUMNS, summarize
+    from chipperf.web.board import COLUMNS, doubts_of, summarize_stored
     from chipperf.web.details import describe
 
     stored = read_stored(run)
+    board = summarize_stored(stored)
     if as_json:
-        print_json(_json(as_row(stored)))
+        print_json(_json(as_row(stored) | doubts_of(board)))
         return
-    board = summarize(stored.record, digest=stored.sha256)
     facts = [(heading.title, cell) for heading, cell in zip(COLUMNS, board.cells, strict=True)]
     print_table(("run", str(stored.file)), [_fact(*fact) for fact in facts])
     if board.implausible:
         typer.echo()
         print_table(("implausible",), [(text,) for text in board.implausible])
+    if board.lacks_evidence:
+        typer.echo("\nno evidence: no events of the run are beside its record, so nothing confirms its values")
     for section in describe(stored.record):
         typer.echo()
         print_table((str(section.title), ""), [_fact(fact.name, fact.value) for fact in section.facts])
@@ -110,6 +115,8 @@ def _cells(row: dict[str, Value], stored: StoredRecord) -> tuple[object, ...]:
     speed = number(rate) if isinstance(rate, float) else "-"
     place = stored.file.parent
     name, verdict = configuration_name(stored.record), str(row["verdict"]).replace("_", " ")
+    if row["implausible"] or row["lacks_evidence"]:
+        verdict += ", implausible" if row["implausible"] else ", no evidence"
     return when, state, row["case"], name, speed, verdict, place
 
 

@@ -117,6 +117,7 @@ def compare_columns(columns: Sequence[Side], *, peak_of: PeakOf = lambda record:
     require_comparable([record for column in columns for record in column.records])
     case = find_case(columns[0].first.case.name, guarded=True)
     distinct = tuple({tuple(map(record_digest, column.records)): column for column in columns}.values())
+    _require_one_content_of_a_run(distinct)
     for column in distinct:
         if len(column.records) > 1 and len(group_repeats(column.records, case)) > 1:
             raise UsageError(
@@ -137,6 +138,20 @@ def compare_columns(columns: Sequence[Side], *, peak_of: PeakOf = lambda record:
         settings=different_settings([column.first for column in distinct], case),
         footnotes=footnotes(distinct, case, peak_of),
     )
+
+
+def _require_one_content_of_a_run(columns: Sequence[Side]) -> None:
+    """Check that no two records of one run differ, which no run writes: at most one is as it was written."""
+    known: dict[str, tuple[str, str]] = {}
+    for column in columns:
+        for record in column.records:
+            digest, source = record_digest(record), column.source or "another record"
+            first, first_source = known.setdefault(record.run_id, (digest, source))
+            if digest != first:
+                raise UsageError(
+                    f"{first_source} and {source} are records of one run, {record.run_id}, and differ",
+                    hint="name one of them: at most one is as the run wrote it; perf show lists what contradicts it",
+                )
 
 
 def _scaling(columns: Sequence[Side], p_train: ComparedMeasure) -> Iterator[Scaling | None]:

@@ -20,6 +20,7 @@ from chipperf.records.plausibility import check_record, check_scaling
 from chipperf.records.repeats import ENOUGH_REPEATS
 from chipperf.records.schema import UNKNOWN, Missing, Power
 from chipperf.report.comparability import length, setting_text
+from chipperf.verify.evidence import examine_evidence
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
     PeakOf = Callable[[Record], Peak | None]
 
 _ENOUGH_READINGS: Final = 60
+
+DOUBTS: Final = ("implausible: ", "no evidence: ")
+"""How footnotes begin that say why a record may not be what was measured."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +50,7 @@ def footnotes(columns: Sequence[Side], case: Case, peak_of: PeakOf) -> tuple[Foo
     found: dict[str, list[int]] = {}
     for place, column in enumerate(columns, start=1):
         texts = (_origin(column), _differences(column, columns[0]), _coarse_energy(column))
-        for text in chain(*texts, _implausible(column, case, peak_of)):
+        for text in chain(*texts, _implausible(column, case, peak_of), _evidence(column)):
             found.setdefault(text, []).append(place)
     places = {id(column.first): place for place, column in enumerate(columns, start=1)}
     for record, finding in check_scaling([column.first for column in columns]):
@@ -125,6 +129,17 @@ def _implausible(column: Side, case: Case, peak_of: PeakOf) -> Iterator[str]:
         for finding in check_record(record, relations_to_case(record, case), forward_flops=flops, peak=peak):
             run = f" (run {record.run_id})" if len(column.records) > 1 else ""
             yield f"implausible: {finding.text}{run}"
+
+
+def _evidence(column: Side) -> Iterator[str]:
+    """Yield what the files of the runs say against their records, and which have none."""
+    # A row of a document has no file.
+    for record, file in zip(column.records, column.files, strict=False):
+        examined = examine_evidence(record, file if file.is_dir() else file.parent)
+        run = f" (run {record.run_id})" if len(column.records) > 1 else ""
+        yield from (f"implausible: {text}{run}" for text in examined.contradictions)
+        if examined.lacks_evidence:
+            yield f"no evidence: no events of the run are beside its record, so nothing confirms it{run}"
 
 
 def _shared_runs(columns: Sequence[Side]) -> Iterator[tuple[int, int, str]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -48,15 +48,20 @@ _WITNESSED: Final = Power.model_fields.keys() - {"used_peak_bytes"}
 
 @dataclass(slots=True, kw_only=True)
 class Examination:
-    """Contradictions in a record or with its evidence; notes on missing evidence and on disturbed measurements."""
+    """Contradictions in a record or with its evidence; notes on missing evidence and on disturbed measurements.
+
+    ``lacks_evidence`` is true for a measured run that completed if the events of the run, which tell its results, are
+    not there.
+    """
 
     contradictions: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    lacks_evidence: bool = False
 
 
 def examine(record: Record, directory: Path) -> Examination:
     """Check a record on its own, and against the files of its run that exist in ``directory``."""
-    found, run = Examination(), RunDirectory(directory)
+    found, of_files = Examination(), examine_evidence(record, directory)
     case = None
     with suppress(PerfError):
         case = find_case(record.case.name)
@@ -68,16 +73,34 @@ def examine(record: Record, directory: Path) -> Examination:
     for finding in check_with_case(record, case):
         # On a busy machine, what is measured later can be slower, though nobody edited it.
         (found.notes if finding.check == "order" else found.contradictions).append(str(finding.text))
+    return replace(
+        of_files,
+        contradictions=[*map(_on_one_line, found.contradictions), *of_files.contradictions],
+        notes=[*found.notes, *of_files.notes],
+    )
+
+
+def examine_evidence(record: Record, directory: Path | None) -> Examination:
+    """Check a record only against the files of its run that exist in ``directory``; ``None`` if there are none."""
+    found = Examination(lacks_evidence=record.kind == "measured" and record.status.state == "completed")
+    if directory is None:
+        return found
+    run = RunDirectory(directory)
     if record.kind == "imported":
         _check_import(run, found)
     elif record.status.state not in ("running", "killed"):
         there = run.evidence()
         _check_files(record, there, found)
         if record.status.state == "completed":
+            found.lacks_evidence &= run.events.name not in there
             _check_content(record, run, there, found)
-    # A text of several lines could look like a line of the command's own.
-    found.contradictions = [text.replace("\n", "\\n") for text in found.contradictions]
+    found.contradictions = [*map(_on_one_line, found.contradictions)]
     return found
+
+
+def _on_one_line(text: str) -> str:
+    """Return a text as one line: of several, one could look like a line of the command's own."""
+    return text.replace("\n", "\\n")
 
 
 def _check_import(run: RunDirectory, found: Examination) -> None:

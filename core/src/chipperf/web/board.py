@@ -18,12 +18,16 @@ from chipperf.report.comparability import FACTS
 from chipperf.report.curves import MINIMUM_POINTS, read_points
 from chipperf.report.row import card_short_name, configuration_name, fix_hp, precision_name, row_label
 from chipperf.report.tracing import record_digest
+from chipperf.verify.evidence import examine_evidence
 from chipperf.web.trend_inputs import RATES, Measured, measure
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from pathlib import Path
 
     from chipperf.cases.base import Case
+    from chipperf.records.rows import Value
+    from chipperf.records.store import StoredRecord
 
 T = TypeVar("T")
 
@@ -155,8 +159,9 @@ class RunRow:
         conditions: The run's texts for :data:`CONDITIONS`.
         part: The part of a card that the run had; empty if it had whole cards.
         shortened: True if the run did not have the case's full schedule.
-        implausible: Contradictions in a completed run. Its cells are shown, but it has no rank and nothing of what
-            follows, and is no baseline.
+        implausible: Contradictions in a completed run, or with the files of the run. Its cells are shown, but it has
+            no rank and nothing of what follows, and is no baseline.
+        lacks_evidence: True for a measured run that completed, if its events are not beside the record. It has no rank.
         withheld: The fields whose values the record withholds; no check sees them.
         curve: Epoch and quality of every evaluation; empty if the run did not complete or has too few evaluations.
         throughputs: The throughputs of :data:`RATES`; ``None`` if a throughput cannot be shown.
@@ -177,6 +182,7 @@ class RunRow:
     part: str
     shortened: bool
     implausible: tuple[Phrase, ...]
+    lacks_evidence: bool
     withheld: tuple[str, ...]
     curve: tuple[tuple[float, float], ...]
     target: float | None
@@ -184,11 +190,12 @@ class RunRow:
     measured: Measured | None
 
     @property
-    def order(self) -> tuple[bool, bool, bool, int, float]:
-        """Return the sort key of the row in a board: plausible, then converged full runs first, then the fastest."""
+    def order(self) -> tuple[bool, bool, bool, bool, int, float]:
+        """Return the sort key of the row in a board: plausible, with evidence, converged full runs, then fastest."""
         fastest = max((rate for rate in self.throughputs if rate is not None), default=0.0)
         place = list(VERDICTS).index(self.verdict)
-        return self.verdict == "not_completed", bool(self.implausible), self.shortened, place, -fastest
+        doubts = self.verdict == "not_completed", bool(self.implausible), self.lacks_evidence
+        return *doubts, self.shortened, place, -fastest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -199,7 +206,8 @@ class Board:
         samples: Unit of the throughputs.
         columns: The headings of the cells; those of which no run has a value are ``blank``.
         ranks: For each row its rank by compute throughput and the number of runs that have one, among the plausible
-            full runs that converged on as many cards under the same :data:`CONDITIONS`; ``None`` for all others.
+            full runs with evidence that converged on as many cards under the same :data:`CONDITIONS`; ``None`` for all
+            others.
         omitted: The number of runs that do not fit on the page.
         unchecked: True if the case is not installed in the runs' version, so that nothing confirms their settings and
             dataset.
@@ -227,6 +235,30 @@ def quality_as_percent(case: Case | None) -> bool:
     return case is not None and case.report.quality_as_percent
 
 
+def mark_doubles(rows: Iterable[RunRow]) -> list[RunRow]:
+    """Return the rows of different records; of completed runs with the same id, all but one with evidence are marked.
+
+    No run writes two records that differ, so at most one is as it was written. If only one has evidence that does not
+    contradict it, that one stays as it is.
+    """
+    rows = list(rows)
+    by_run: dict[str, dict[str, RunRow]] = {}
+    for row in rows:
+        if row.verdict != "not_completed":
+            by_run.setdefault(row.run_id, {})[row.digest] = row
+    marked = {}
+    for doubles in by_run.values():
+        credible = [row.digest for row in doubles.values() if not (row.implausible or row.lacks_evidence)]
+        for row in doubles.values() if len(doubles) > 1 else ():
+            if credible != [row.digest]:
+                finding = phrase("another record of run %(run)s has other content", run=row.run_id)
+                none: tuple[None, ...] = (None,) * len(row.throughputs)
+                marked[row.digest] = replace(
+                    row, implausible=(*row.implausible, finding), throughputs=none, curve=(), measured=None
+                )
+    return [marked.get(row.digest, row) for row in rows]
+
+
 def make_boards(rows: Iterable[RunRow], *, most_rows: int) -> tuple[Board, ...]:
     """Return the boards of runs, by case; those on the real dataset come first, and the worst rows are omitted."""
     groups: dict[BoardKey, list[RunRow]] = {}
@@ -241,13 +273,31 @@ def make_boards(rows: Iterable[RunRow], *, most_rows: int) -> tuple[Board, ...]:
     return tuple(_board(key, groups[key], count) for key, count in zip(order, taken, strict=True))
 
 
-def summarize(record: Record, *, digest: str | None = None) -> RunRow:
-    """Return the row of a run without a link. ``digest`` is the SHA-256 of its file; by default it is computed."""
+def summarize_stored(stored: StoredRecord) -> RunRow:
+    """Return the row of a run without a link, compared with the files of the run beside its record."""
+    return summarize(stored.record, stored.file.parent, digest=stored.sha256)
+
+
+def doubts_of(row: RunRow) -> dict[str, Value]:
+    """Return what speaks against a run's record, as values of its row in a table of values."""
+    return {"implausible": "; ".join(map(str, row.implausible)) or None, "lacks_evidence": row.lacks_evidence}
+
+
+def summarize(record: Record, directory: Path | None = None, *, digest: str | None = None) -> RunRow:
+    """Return the row of a run without a link.
+
+    Args:
+        directory: Where the run's events, telemetry and logs are, with which the record is compared; ``None`` for a
+            record without such files.
+        digest: SHA-256 of the record's file; by default it is computed.
+    """
     verdict = run_verdict(record)
     case = installed_cases().get(record.case.name)
     findings = tuple(finding.text for finding in check_with_case(record, case))
     if absent := missing_settings(record, case):
         findings += (absent,)
+    examined = examine_evidence(record, directory)
+    findings += tuple(phrase("evidence: %(finding)s", finding=text) for text in examined.contradictions)
     # What is not in a row cannot become a rank, a bar, a curve or a step of a trend.
     is_shown = record.status.state == "completed" and not findings
     rates = [column.value(record) if is_shown else None for column in RATES]
@@ -269,6 +319,7 @@ def summarize(record: Record, *, digest: str | None = None) -> RunRow:
         part=", ".join(sorted({card.part for card in record.environment.cards if card.part})),
         shortened=record.limits.shortened or record.case.preset != "full",
         implausible=findings,
+        lacks_evidence=examined.lacks_evidence,
         withheld=tuple(each.field.removeprefix("$.") for each in record.withheld),
         curve=tuple((point.epoch or 0.0, point.value) for point in points) if len(points) >= MINIMUM_POINTS else (),
         target=None if isinstance(target, Missing) else target,
@@ -356,7 +407,9 @@ def _ranks(rows: Sequence[RunRow]) -> Mapping[str, tuple[int, int]]:
             row.digest,
         )
         for row in rows
-        if row.verdict == "converged" and not row.shortened and (rate := row.throughputs[headline]) is not None
+        if row.verdict == "converged"
+        and not (row.shortened or row.lacks_evidence)
+        and (rate := row.throughputs[headline]) is not None
     ]
     found = {}
     for _, group in groupby(sorted(ranked), key=lambda each: each[:2]):

@@ -29,7 +29,7 @@ from chipperf.records.schema import Record, Throughput
 from chipperf.report import templating
 from chipperf.report.figures import has_matplotlib
 from chipperf.web import charts
-from chipperf.web.board import CONDITIONS, VERDICTS, Board, RunRow, make_boards
+from chipperf.web.board import CONDITIONS, VERDICTS, Board, RunRow, make_boards, mark_doubles
 from chipperf.web.details import Section, describe
 from chipperf.web.trend_inputs import RATES, SOFTWARE
 from chipperf.web.trends import Trend, TrendPoint, find_trends
@@ -155,6 +155,7 @@ def render_runs(
     """
     if not records:
         raise UsageError("there are no records to report", hint="name one run directory or more")
+    rows = mark_doubles(rows)
     boards = make_boards(rows, most_rows=MOST_ROWS)
     cases = {record.case.name for record in records}
     return _render(

@@ -16,7 +16,7 @@ from chipperf.records.files import write_atomically
 from chipperf.records.rows import as_row
 from chipperf.records.store import RECORD_NAME, find_records, parse_stored, read_content
 from chipperf.report.render import template_directory
-from chipperf.web.board import RunRow, make_boards, summarize
+from chipperf.web.board import RunRow, doubts_of, make_boards, mark_doubles, summarize_stored
 from chipperf.web.pages import MOST_ROWS, UnshownRecord, render_leaderboard, render_runs
 
 if TYPE_CHECKING:
@@ -91,14 +91,14 @@ def build_site(
             problems.append(_unshown(path, error.message, directory))
             continue
         record = stored.record
-        row = summarize(record, digest=stored.sha256)
+        row = summarize_stored(stored)
         if row.digest in rows:
             copies += 1
             continue
         name = _page_name(row)
         page, copy = f"{_RUNS}/{name}.html", f"{_RECORDS}/{name}.json"
         rows[row.digest] = replace(row, page=page)
-        values.append(as_row(stored) | {"file": copy, "implausible": "; ".join(map(str, row.implausible)) or None})
+        values.append(as_row(stored) | {"file": copy})
         text = render_runs(
             [record],
             [row],
@@ -113,7 +113,10 @@ def build_site(
         _write(out / copy, content)
     if not paths and not problems:
         raise UsageError(f"there is no {RECORD_NAME} in {directory}", hint="name a directory with runs in it")
-    boards = make_boards(rows.values(), most_rows=MOST_ROWS)
+    marked = mark_doubles(rows.values())
+    for value, row in zip(values, marked, strict=True):
+        value |= doubts_of(row)
+    boards = make_boards(marked, most_rows=MOST_ROWS)
     text = render_leaderboard(
         boards, language=language, problems=problems, copies=copies, csv_file=_TABLE, user_templates=user_templates
     )
