@@ -168,8 +168,11 @@ def test_peaks_of_memory_that_were_read_in_two_ways_are_refused():
 def test_a_run_is_no_baseline_of_its_own():
     with pytest.raises(UsageError, match="the baseline and the run are the same record"):
         judged(run(), run())
-    with pytest.raises(UsageError, match="run run is on both sides of the comparison"):
+    with pytest.raises(UsageError, match="are records of one run, run, and differ"):
         judged(run(), run(warnings=["edited"]))
+    copy = run(warnings=["edited"], withheld=[{"field": "$.loader", "reason": "", "sha256": "0" * 64}])
+    with pytest.raises(UsageError, match="run run is on both sides of the comparison"):
+        judged(run(), copy)
 
 
 def test_repeats_that_did_not_complete_are_not_left_out_silently():

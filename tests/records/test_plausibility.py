@@ -188,7 +188,7 @@ def withheld(field):
             "metrics__train_seconds": 0.0,
             "metrics__time_to_target": UNKNOWN,
             "metrics__p_train": UNKNOWN,
-            "metrics__spans": [{"name": "train", "start_s": 20.0, "seconds": 0.0}],
+            "metrics__p_core": UNKNOWN,
         },
         withheld("metrics.p_core"),
         withheld("metrics.e2e_time_s") | {"metrics__power": POWER},

@@ -85,9 +85,9 @@ def test_of_two_repeats_with_one_seed_the_newer_is_taken():
         make_record(run_id=f"of-{year}", seed=7, created_at=f"{year}-01-01T00:00:00Z", **curve([0.1, 0.2]))
         for year in (2020, 2022, 2021)
     ]
-    (found,) = curves_of(*repeats, make_record(**curve([0.3, 0.4])))
+    (found,) = curves_of(*repeats, make_record(run_id="r-1", **curve([0.3, 0.4])))
 
-    assert [run.record.run_id for run in found.runs] == ["of-2022", make_record().run_id]
+    assert [run.record.run_id for run in found.runs] == ["of-2022", "r-1"]
 
 
 @pytest.mark.parametrize(
@@ -174,12 +174,15 @@ def test_hyperparameters_that_are_free_are_no_difference():
         ({"metrics_version": 7}, RecordError, "metrics version 7"),
         ({"metrics__curve": []}, UsageError, "a convergence curve takes a completed run with two evaluations"),
         ({"status": {"state": "killed"}}, UsageError, "a convergence curve takes"),
-        ({"run_id": make_record().run_id}, UsageError, "is named both as a run of the report and as its baseline"),
+        ({"run_id": "r-1"}, UsageError, "is named both as a run of the report and as its baseline"),
     ],
 )
 def test_a_baseline_that_cannot_be_compared_is_refused(changes, error, message):
     with pytest.raises(error, match=message):
-        render_report([make_record(**curve([0.1, 0.2]))], baseline=[make_record(**OTHER | curve([0.1, 0.2]) | changes)])
+        render_report(
+            [make_record(run_id="r-1", **curve([0.1, 0.2]))],
+            baseline=[make_record(**OTHER | curve([0.1, 0.2]) | changes)],
+        )
 
 
 @pytest.mark.parametrize("changes", [{"dataset__fingerprint": UNKNOWN}, {"dataset__fingerprint_method": "another"}])

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from chipperf.bundle.pack import pack
 from chipperf.cli.main import app
 from chipperf.records.part_digests import part_digests
 from chipperf.records.schema import LimitsOfRun, Missing
@@ -393,15 +394,13 @@ def test_verify_and_bundle_check_say_what_contradicts_and_what_is_missing(run: R
     assert perf("report", run.path, "--out", page).exception is None
     commands = (("verify", page, "--runs", run.path), ("bundle", "check", bundle))
 
-    def pack() -> None:
-        assert perf("bundle", run.path, "--report", page, "--out", bundle).exception is None
-
-    pack()
+    pack([run.path], [page], bundle)
     for command in commands:
         assert perf(*command).exception is None
 
     change_event(run, "SEED", 6)
-    pack()
+    # The command would refuse these files.
+    pack([run.path], [page], bundle)
     for command in commands:
         result = perf(*command)
         assert result.exception.exit_code == 4
@@ -410,7 +409,7 @@ def test_verify_and_bundle_check_say_what_contradicts_and_what_is_missing(run: R
         assert json.loads(perf(*command, "--json").stdout)
 
     run.events.unlink()
-    pack()
+    pack([run.path], [page], bundle)
     for command in commands:
         result = perf(*command)
         assert result.exception is None

@@ -89,11 +89,21 @@ COPY = replace(HONEST, digest="b" * 64)
         ([HONEST, HONEST], ""),
         ([HONEST, replace(COPY, run_id="b")], ""),
         ([HONEST, replace(COPY, verdict="not_completed")], ""),
+        ([HONEST, replace(COPY, withheld=("seed",))], ""),
         ([HONEST, replace(COPY, lacks_evidence=True)], "b"),
         ([HONEST, replace(COPY, implausible=("seed is 1",))], "b"),
         ([replace(HONEST, lacks_evidence=True), replace(COPY, lacks_evidence=True)], "ab"),
     ],
-    ids=["differ", "same record", "other run", "not completed", "no evidence", "implausible", "none has evidence"],
+    ids=[
+        "differ",
+        "same record",
+        "other run",
+        "not completed",
+        "withheld",
+        "no evidence",
+        "implausible",
+        "none has evidence",
+    ],
 )
 def test_records_of_one_run_that_differ_have_no_rank_but_for_one_with_evidence(
     rows: list[RunRow], expected: str
