@@ -37,6 +37,7 @@ from chipperf.report.comparability import differences
 from chipperf.report.curve_files import draw_curves, points_csv
 from chipperf.report.curves import Axis, Curve, Curves, common_places, median_at
 from chipperf.report.figures import PictureFormat, require_matplotlib
+from chipperf.verify.evidence import examine
 
 ComparisonFormat = Literal["table", "markdown", "csv", "json", "github"]
 
@@ -166,9 +167,6 @@ def _read(paths: Sequence[Path], topology: str | None, precision: str | None) ->
 
 def _require_evidence(sides: Sequence[Side], baseline: Path) -> None:
     """Check that the baseline was not filtered out, and that no run contradicts itself or its events and logs."""
-    # Imported here: a comparison without requirements does not read them.
-    from chipperf.verify.evidence import examine
-
     if sides[0].source != str(baseline):
         raise UsageError(
             f"the baseline, {baseline}, is not on the requested topology and precision",
