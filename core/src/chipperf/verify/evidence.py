@@ -195,9 +195,12 @@ def _changed_parts(record: Record, run: RunDirectory, events: Sequence[LoggedEve
 def _events_of_the_log(record: Record, run: RunDirectory) -> Iterator[str]:
     """Yield an event of the main rank's log that is not among the events, which the log repeats."""
     with suppress(OSError):
-        known = {_canonical(line) for line in _lines(run.events)}
-        logged = (_canonical(line.partition(LOG_MARK)[2]) for line in _lines(run.log(0)) if LOG_MARK in line)
-        unknown = [event for event in logged if event is not None and event not in known]
+        lines = set(_lines(run.events))
+        logged = (line.partition(LOG_MARK)[2].strip() for line in _lines(run.log(0)) if LOG_MARK in line)
+        # Lines are equal as they were written; only an edited or a broken one has to be parsed.
+        others = [event for line in logged if line not in lines and (event := _canonical(line)) is not None]
+        known = set(map(_canonical, lines)) if others else set()
+        unknown = [event for event in others if event not in known]
         # A session that was killed may have written its last event to the log only.
         if len(unknown) > len(record.interruptions):
             yield f"{run.log(0).name} has an event that events.jsonl does not have: {unknown[0]}"
