@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 from chipperf.cases.recorded_settings import check_with_case, missing_settings
 from chipperf.documents.document_identity import installed_cases
 from chipperf.documents.format import decimals_of, in_unit, marker, number
-from chipperf.languages import Phrase, phrase
+from chipperf.languages import Phrase, Stored, phrase
 from chipperf.records.columns import Column, columns_of, completed_value
 from chipperf.records.convergence import Verdict, lower_is_better, run_verdict
 from chipperf.records.rows import aware
@@ -83,7 +83,8 @@ def cell(
         value, field = shown, "status"
     written = value if isinstance(value, Missing) else write(value)
     if isinstance(written, Missing):
-        return PageCell(text=marker(written), field=field, missing=written.missing, reason=written.reason)
+        text = marker(written, reason_as=Stored)
+        return PageCell(text=text, field=field, missing=written.missing, reason=written.reason)
     number = value if isinstance(value, (int, float)) and not isinstance(value, bool) else None
     return PageCell(text=written if isinstance(written, Phrase) else str(written), field=field, sort=number)
 
@@ -217,6 +218,11 @@ class Board:
     unchecked: bool
 
     @property
+    def is_ranked(self) -> bool:
+        """True if a run has a rank among several."""
+        return any(rank is not None and rank[1] > 1 for rank in self.ranks)
+
+    @property
     def targets(self) -> tuple[float, ...]:
         """The distinct targets of the runs."""
         return tuple(dict.fromkeys(row.target for row in self.rows if row.target is not None))
@@ -251,7 +257,6 @@ def summarize(record: Record, *, digest: str | None = None) -> RunRow:
     # What is not in a row cannot become a rank, a bar, a curve or a step of a trend.
     is_shown = record.status.state == "completed" and not findings
     rates = [column.value(record) if is_shown else None for column in RATES]
-    points = read_points(record, "quality").points if is_shown else ()
     target = record.case.target
     return RunRow(
         key=_board_key(record),
@@ -270,11 +275,17 @@ def summarize(record: Record, *, digest: str | None = None) -> RunRow:
         shortened=record.limits.shortened or record.case.preset != "full",
         implausible=findings,
         withheld=tuple(each.field.removeprefix("$.") for each in record.withheld),
-        curve=tuple((point.epoch or 0.0, point.value) for point in points) if len(points) >= MINIMUM_POINTS else (),
+        curve=curve_of(record) if is_shown else (),
         target=None if isinstance(target, Missing) else target,
         throughputs=tuple(None if isinstance(rate, Missing) else rate for rate in rates),
         measured=measure(record) if is_shown else None,
     )
+
+
+def curve_of(record: Record) -> tuple[tuple[float, float], ...]:
+    """Return epoch and quality of every evaluation of a run; empty if there are too few for a curve."""
+    points = read_points(record, "quality").points
+    return tuple((point.epoch or 0.0, point.value) for point in points) if len(points) >= MINIMUM_POINTS else ()
 
 
 def _board_key(record: Record) -> BoardKey:
@@ -372,7 +383,9 @@ def _cells(record: Record, verdict: Verdict) -> Iterator[PageCell]:
     case, label = installed_cases().get(record.case.name), row_label(record)
     yield cell(record.vendor.name, "vendor.name")
     if isinstance(label, Missing):
-        yield cell(card_short_name(record), "environment.card_short_name")
+        name = card_short_name(record)
+        # The link to the run's page needs a text that says which run it is.
+        yield cell(record.run_id, "run_id") if isinstance(name, Missing) else cell(name, "environment.card_short_name")
     else:
         yield cell(label, "environment.row_label")
     yield cell(record.topology.label, "topology")
@@ -396,7 +409,9 @@ def _cells(record: Record, verdict: Verdict) -> Iterator[PageCell]:
 def _verdict_text(record: Record, verdict: Verdict) -> Phrase:
     if verdict == "not_completed":
         state, failure = STATES[record.status.state], record.status.failure
-        return phrase("%(marker)s (%(reason)s)", marker=state, reason=failure.failure_class) if failure else state
+        if failure is None or failure.failure_class == record.status.state:
+            return state
+        return phrase("%(marker)s (%(reason)s)", marker=state, reason=failure.failure_class)
     missed = verdict == "below_target" and lower_is_better(record.case)
     return phrase("above target") if missed else VERDICTS[verdict]
 
@@ -431,4 +446,8 @@ def _per_card(record: Record, column: Column) -> PageCell:
     shown = cell(share, column.field, number, result_of=record)
     if shown.sort is None:
         return shown
-    return replace(shown, decimals=decimals_of(shown.sort, spread / cards if spread else None))
+    decimals = decimals_of(shown.sort, spread / cards if spread else None)
+    if record.kind == "imported":
+        # No more of them than the document has.
+        decimals = min(decimals, len(str(number(value, exact=True)).partition(".")[2]))
+    return replace(shown, decimals=decimals)
