@@ -165,7 +165,7 @@ AS_THEY_ARE = {"torch", "{}: {}", "{}: {}: Field required"}
 def test_reasons_that_records_store_are_translated(language: str) -> None:
     every, reasons = stored_texts()
     translated = languages.parse_toml((languages.TRANSLATIONS / f"{language}.toml").read_text(encoding="utf-8"))
-    found = translated["stored"] | translated["stored_parts"]
+    found = translated["stored"] | translated["stored_since_3"] | translated["stored_parts"]
 
     assert {text for text in reasons if not text.startswith(OF_AN_IMPORT)} - set(
         found
@@ -209,6 +209,12 @@ def test_value_that_is_a_name_stays(name: str) -> None:
 
     assert in_language(Stored(waits), "zh") == f"慢卡：{name} 上的 rank 3 在等待数据上的用时是其他 rank 的 1.50 倍"
     assert in_language(Stored(f"case {name} is not installed here"), "zh") == f"此处没有安装用例 {name}"
+
+
+def test_report_of_layout_2_says_what_it_said() -> None:
+    assert in_language(Stored("the model has none", since_3=False), "zh") == "该模型没有"
+    assert in_language(Stored("threads on the host", since_3=False), "zh") == "threads on the host"
+    assert in_language(Stored("threads on the host"), "zh") == "主机上的线程"
 
 
 class Searched(str):
