@@ -37,9 +37,11 @@
     const tables = all("table.cells");
     for (const table of tables) table.classList.remove("cards");
     const wide = tables.filter((table) => {
+      const place = table.parentElement;
       const last = table.querySelector("thead .p_core") ?? table.tHead.rows[0].lastElementChild;
-      const { right } = table.parentElement.getBoundingClientRect();
-      return last.getBoundingClientRect().right + table.parentElement.scrollLeft > right + 1;
+      // The style lets the last 32 px of a table fade that is to be scrolled.
+      const end = place.getBoundingClientRect().right - 32 - place.scrollLeft;
+      return table.scrollWidth > place.clientWidth && last.getBoundingClientRect().right > end;
     });
     for (const table of wide) table.classList.add("cards");
   }
