@@ -436,11 +436,11 @@ def test_numbers_are_at_the_right(page: Page, leaderboard: Path):
     assert max(edges) - min(edges) <= 1
 
 
-@pytest.fixture(scope="module")
-def long_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture
+def long_page(tmp_path: Path) -> Path:
     """A leaderboard with a table of more rows than a sheet of paper has room for."""
     runs = [make_run(run_id=f"run-{number}", seed=number) for number in range(60)]
-    file = tmp_path_factory.mktemp("long") / "index.html"
+    file = tmp_path / "index.html"
     boards = make_boards([summarize(run) for run in runs], most_rows=100)
     file.write_text(render_leaderboard(boards, language="en"), encoding="utf-8")
     return file
@@ -456,3 +456,13 @@ def test_every_sheet_of_paper_names_the_columns(page: Page, long_page: Path, tmp
     assert len(with_rows) > 1
     for sheet in with_rows:
         assert {"Vendor", "Verdict", "p_core"} <= set(sheet.split())
+
+
+def test_rank_is_explained_where_there_is_one(page: Page, long_page: Path, leaderboard: Path):
+    page.open(long_page)
+    assert "A rank is the place by p_core" in page.texts(".facts")[0]
+    assert page.texts("tbody .rank")[0] == "1/60"
+
+    page.open(leaderboard, "#lang=en")
+    assert "A rank is" not in page.texts(".facts")[0]
+    assert page.texts(".rank") == []
