@@ -40,6 +40,46 @@ def test_directory_stands_for_the_chosen_runs_below_it(
     assert {run for run in ("run-a", "run-b", "run-c") if run in ended.out} == shown
 
 
+@pytest.mark.parametrize("name", ["images", "unknown"])
+def test_run_that_failed_before_it_read_its_dataset_is_shown_with_the_others(
+    invoke: Invoke, tmp_path: Path, name: str
+) -> None:
+    """Earlier versions recorded the name of its directory as that of a dataset."""
+    unread = {"missing": "not_run", "reason": "the run did not come this far"}
+    data = {"name": name, "version": unread, "fingerprint": unread, "fingerprint_method": "", "is_sample": False}
+    failure = {"failure_class": "DataError", "message": "cannot list train"}
+    early = make_record(
+        run_id="early", dataset=data, environment__row_label=unread, status={"state": "failed", "failure": failure}
+    )
+    for record in (early, make_record(run_id="whole", dataset__is_sample=True)):
+        (tmp_path / "runs" / record.run_id).mkdir(parents=True)
+        (tmp_path / "runs" / record.run_id / "record.json").write_text(record.model_dump_json(), encoding="utf-8")
+
+    ended = invoke("report", "runs", "--lang", "en")
+
+    assert ended.code == 0, ended.err
+    assert "cannot list train" in ended.out
+    # The banner is of the dataset that was read.
+    assert "Sample dataset: these runs" in ended.out
+
+
+@pytest.mark.parametrize("change", [{"state": "completed"}, {"state": "failed"}])
+def test_records_of_two_datasets_that_were_read_are_refused(
+    invoke: Invoke, tmp_path: Path, change: dict[str, str]
+) -> None:
+    unread = {"missing": "not_run", "reason": "the run did not come this far"}
+    other = {"dataset__fingerprint": unread} if change["state"] == "completed" else {"dataset__fingerprint": "6" * 64}
+    records = (make_record(run_id="a"), make_record(run_id="b", status=change, dataset__name="other", **other))
+    for record in records:
+        (tmp_path / "runs" / record.run_id).mkdir(parents=True)
+        (tmp_path / "runs" / record.run_id / "record.json").write_text(record.model_dump_json(), encoding="utf-8")
+
+    ended = invoke("report", "runs")
+
+    assert ended.code == 2
+    assert "of several datasets" in ended.err
+
+
 @pytest.mark.parametrize("form", ["md", "html"])
 def test_record_that_is_shown_is_read_once(
     invoke: Invoke, runs: str, monkeypatch: pytest.MonkeyPatch, form: str
