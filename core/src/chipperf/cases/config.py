@@ -97,15 +97,23 @@ def parse_assignments(assignments: Sequence[str]) -> dict[str, Setting]:
     """Parse ``key=value`` texts from the command line; numbers and booleans are converted.
 
     Raises:
-        UsageError: A text is not of the form ``key=value``.
+        UsageError: A text is not of the form ``key=value``, or a key has two values.
     """
     parsed: dict[str, Setting] = {}
     for assignment in assignments:
         key, separator, text = assignment.partition("=")
         if not separator or not key.strip():
             raise UsageError(f"--set {assignment!r} is not key=value", hint="for example --set lr=0.2")
-        parsed[key.strip()] = text.strip()
+        key, text = key.strip(), text.strip()
+        if parsed.setdefault(key, text) != text:
+            raise contradicting_values("--set", parsed[key], "--set", text, key)
     return parsed
+
+
+def contradicting_values(one: str, value: Setting, other: str, another: Setting, key: str) -> UsageError:
+    """Return the error for a hyperparameter that two options of a command or keys of a file set differently."""
+    what = f"{one} and {other} set {key} to different values, {value} and {another}"
+    return UsageError(what, hint="leave one of them out")
 
 
 def read_config_file(path: Path) -> ConfigFile:
