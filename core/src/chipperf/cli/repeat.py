@@ -38,7 +38,10 @@ def repeat_training(context: typer.Context, options: TrainOptions, *, count: int
         RunDirectory(root / name).require_no_run()
     require_torch()
     typed = [parameter for parameter in typed_parameters(context) if parameter.name not in _OWN_PARAMETERS]
-    same = option_arguments({each.opts[0].removeprefix("--"): context.params[each.name] for each in typed})
+    given = {each.opts[0].removeprefix("--"): context.params[each.name] for each in typed}
+    # Each run has a seed of its own.
+    given["set"] = [text for text in given.get("set", ()) if text.partition("=")[0].strip() != "seed"]
+    same = option_arguments(given)
     sequence = ProcessSequence()
     runs: list[RepeatedRun] = []
     repeats = Repeats(case=case, planned=count, runs=[], metrics={})
