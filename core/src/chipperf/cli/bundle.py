@@ -8,8 +8,8 @@ from tempfile import TemporaryDirectory
 import typer
 
 from chipperf.cli.command_groups import group_with_default
-from chipperf.cli.command_options import JSON_OPTION, complete_runs
-from chipperf.cli.output import note, print_json, require_directory
+from chipperf.cli.command_options import JSON_OPTION, complete_runs, runs_among
+from chipperf.cli.output import note, print_json, require_file
 from chipperf.cli.verify import verify_reports
 from chipperf.errors import CheckFailed, RecordError
 from chipperf.visible import counted
@@ -45,7 +45,8 @@ def pack_runs(
     """
     from chipperf.bundle.pack import pack
 
-    require_directory(out)
+    require_file(out, (".tar.gz", ".tgz"))
+    runs = runs_among(runs)
     results = verify_reports(reports, runs, templates)
     _require_equal(
         [str(difference) for result in results for difference in result.differences],

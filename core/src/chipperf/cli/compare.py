@@ -12,7 +12,7 @@ from typing import Any, Literal
 import typer
 
 from chipperf.cli.command_options import JSON_OPTION, complete_runs, language_option
-from chipperf.cli.output import note, note_fonts, print_json, print_table, require_directory, write_file
+from chipperf.cli.output import note, note_fonts, print_json, print_table, require_file, write_file
 from chipperf.compare.comparison import Comparison, compare_columns, compare_curves
 from chipperf.compare.comparison_formats import (
     as_csv,
@@ -116,7 +116,7 @@ def compare(
         if axis is not None:
             raise UsageError("--axis belongs to a curve", hint="add --curve accuracy, or loss")
         chosen = _choose_format(output, out, as_json=as_json)
-        require_directory(out)
+        require_file(out, (*_FORMATS, ".txt"))
         sides = _read(paths, topology, precision)
         comparison = compare_columns(sides, peak_of=installed_peak)
         if requirements:
@@ -131,7 +131,7 @@ def compare(
         raise UsageError(
             f"--out {out} does not end in .svg, .png or .csv", hint="name a file with one of these endings"
         )
-    require_directory(out)
+    require_file(out)
     if out is not None and out.suffix in _PICTURES:
         require_matplotlib("plot")
     comparison = compare_columns(_read(paths, topology, precision))

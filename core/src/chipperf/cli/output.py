@@ -22,6 +22,7 @@ _UNLIMITED: Final = 10**6
 
 
 HTML_ENDINGS: Final = (".html", ".htm")
+TEXT_ENDINGS: Final = (".md", ".markdown", ".txt")
 
 
 def print_json(value: object) -> None:
@@ -88,20 +89,28 @@ def note_fonts(drawn: Language, wanted: Language, unwritten: Sequence[int]) -> N
         note(f"the picture has no names for these curves, no font was found for them: {', '.join(map(str, unwritten))}")
 
 
-def require_directory(out: Path | None, *, is_html: bool = False) -> None:
-    """Check, before any work is done, that the directory of an output file, if any, exists, or raise a UsageError.
+def require_file(out: Path | None, endings: Sequence[str] = ()) -> None:
+    """Check, before any work is done, that an output file, if any, can be written there, or raise a UsageError.
 
-    A name that says HTML is refused for what is none: a browser would show it as one paragraph.
+    Its name has one of ``endings`` or none: no program opens a text that is called .pdf. Without ``endings`` it may
+    have any.
     """
     if out is None:
         return
-    if not is_html and out.suffix.casefold() in HTML_ENDINGS:
-        raise UsageError(
-            f"{out} would not be HTML",
-            hint="choose another ending; perf report --format html and perf site write pages",
-        )
+    if out.is_dir():
+        raise UsageError(f"{out} is a directory", hint="name a file in it")
     if not out.parent.is_dir():
         raise UsageError(f"{out.parent} is not a directory", hint="create it, or write elsewhere")
+    if endings and out.suffix and not out.name.casefold().endswith(tuple(endings)):
+        raise UsageError(
+            f"{out} ends in {out.suffix}, which is not the format that would be written",
+            hint=f"let the name end in {_either(endings)}",
+        )
+
+
+def _either(endings: Sequence[str]) -> str:
+    *others, last = endings
+    return f"{', '.join(others)} or {last}" if others else last
 
 
 def write_file(out: Path, content: str | bytes) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import platform
 import re
+import shutil
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -48,6 +49,9 @@ def record_tools(
     write_atomically(out / "manifest.json", json.dumps(manifest, indent=2) + "\n")
     problems = [f"{entry['name']}: {entry['problem']}" for entry in entries if entry["problem"]]
     complete = len(entries) - len(problems)
+    if not complete:
+        shutil.rmtree(out)
+        raise CheckFailed("; ".join(problems), hint=f"run this where the tools of {vendor} are; nothing was recorded")
     typer.echo(f"{complete} of {len(entries)} outputs are in {out}; read them before you publish them")
     if problems:
         raise CheckFailed("; ".join(problems), hint="the manifest lists them; the others are complete")

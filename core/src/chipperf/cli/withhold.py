@@ -10,7 +10,7 @@ from typing import Any
 import typer
 
 from chipperf.cli.command_options import JSON_OPTION, complete_runs
-from chipperf.cli.output import note, print_json, print_table, tell
+from chipperf.cli.output import note, print_json, print_table, require_file, tell
 from chipperf.errors import CheckFailed, UsageError
 from chipperf.records import withholding
 from chipperf.records.schema import Record
@@ -56,6 +56,9 @@ def withhold(
         raise UsageError(f"{out} exists", hint="choose another --out; nothing is overwritten")
     if out.resolve() in private.resolve().parents or private.resolve().parent == out.resolve().parent:
         raise UsageError(f"{private} would be in or beside the published directory", hint="choose another --secrets")
+    # Its directory is made.
+    if private.is_dir():
+        raise UsageError(f"{private} is a directory", hint="name a file in it")
     record = read_record(run)
     base = _comparable(ratio_to, record)
     result = withholding.withhold(record, fields, reason, keep=keep, ratio_to=base)
@@ -98,6 +101,7 @@ def reveal(
 
     Example: perf reveal public/demo --secrets runs/demo/demo.secrets.json --field metrics.p_core
     """
+    require_file(out, (".json",))
     content = withholding.read_secrets(secrets)
     if fields:
         wanted = {withholding.json_path(field) for field in fields}

@@ -268,10 +268,10 @@ def _require_one_report(records: Sequence[Record], baseline: Sequence[Record]) -
             )
     if not records:
         raise UsageError("there are no records to report", hint="name one run directory or more")
-    hint = "render one report for each: choose runs with --case and --vendor, or name them"
-    for fact in ("cases", "vendors", "case versions", "kinds", "metric definitions"):
-        require_same(fact, records, hint=hint)
-    require_same("datasets", filter(has_read_dataset, records), hint=hint)
+    for fact in ("cases", "vendors", "case versions", "datasets", "kinds", "metric definitions"):
+        choice = {"cases": "choose one with --case", "vendors": "choose one with --vendor"}.get(fact, "name its runs")
+        shown = filter(has_read_dataset, records) if fact == "datasets" else records
+        require_same(fact, shown, hint=f"render one report for each: {choice}; --format html shows all on one page")
 
 
 def build_convergence(
