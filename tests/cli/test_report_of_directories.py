@@ -250,3 +250,27 @@ def test_file_that_is_no_record_is_refused_with_what_to_do(
 
     assert ended.code == 2
     assert hint in ended.err.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("words", "used", "wanted"),
+    [
+        (("report", "runs/a"), "report.md.j2", "resnet50.md.j2 or report.md.j2"),
+        (("report", "runs/a"), "resnet50.md.j2", "resnet50.md.j2 or report.md.j2"),
+        (("report", "runs/a", "--format", "html"), "report.html.j2", "resnet50.html.j2 or report.html.j2"),
+        (("site", "runs", "--out", "site"), "leaderboard.html.j2", "leaderboard.html.j2 or report.html.j2"),
+    ],
+)
+def test_directory_of_templates_without_one_that_is_used_is_noted(
+    invoke: Invoke, runs: str, tmp_path: Path, words: tuple[str, ...], used: str, wanted: str
+) -> None:
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / f"x{used}").write_text("")
+
+    noted = invoke(*words, "--templates", "own")
+    (tmp_path / "own" / used).write_text(f'{{% extends "core/{used.replace("resnet50", "report")}" %}}')
+    silent = invoke(*words, "--templates", "own")
+
+    assert f"note: no template in own is used: it has no {wanted}" in noted.err
+    assert (noted.code, silent.code) == (0, 0), noted.err + silent.err
+    assert "no template in own" not in silent.err

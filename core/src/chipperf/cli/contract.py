@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict
@@ -35,6 +36,7 @@ from chipperf.plugin.types import EnvironmentSettings, Rank
 from chipperf.precisions import precision_of
 from chipperf.records.files import read_model, write_atomically
 from chipperf.report.figures import require_matplotlib
+from chipperf.visible import counted
 
 app = typer.Typer(no_args_is_help=True, help="Check a vendor plugin, or a case, against the contract.")
 
@@ -200,6 +202,9 @@ def case(
 
 
 def _print_results(results: Sequence[CheckResult]) -> None:
+    # One reason keeps many checks from running: without a device, all but the static ones.
+    causes = Counter(each.message for each in results if each.status == "not_run")
+    shared = {message for message, count in causes.items() if message and count > 1}
     rows = [
         (
             each.check.id,
@@ -208,8 +213,12 @@ def _print_results(results: Sequence[CheckResult]) -> None:
             f"{each.check.summary}\n{each.message}" if each.message else each.check.summary,
         )
         for each in results
+        if each.message not in shared
     ]
     print_table(("check", "result", "time", ""), rows)
+    for message in sorted(shared):
+        ids = [each.check.id for each in results if each.status == "not_run" and each.message == message]
+        typer.echo(f"{counted(len(ids), 'check')} not run: {message}: {', '.join(ids)}")
     for each in results:
         if each.detail:
             typer.echo(f"\n{each.check.id}:\n{each.detail}")

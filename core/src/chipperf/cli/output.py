@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -48,6 +50,15 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     console.print(table)
 
 
+def print_wrapped(text: str, indent: str = "") -> None:
+    """Print a text, on a terminal with line breaks between words and with the lines after the first indented."""
+    if sys.stdout.isatty():
+        columns = shutil.get_terminal_size().columns
+        options = {"break_long_words": False, "break_on_hyphens": False, "subsequent_indent": indent}
+        text = "\n".join(textwrap.fill(line, columns, **options) for line in text.split("\n"))  # type: ignore[arg-type]
+    typer.echo(text)
+
+
 def tell(text: str) -> None:
     """Print on standard error what is neither result nor error, unless the user wants it quiet."""
     if not is_quiet():
@@ -76,6 +87,13 @@ def print_error(message: str, hint: str | None = None) -> None:
         typer.echo(f"{label} {message}", err=True, color=True)
     if hint:
         typer.echo(f"  hint: {hint}", err=True, color=True)
+
+
+def note_unused_templates(templates: Path | None, names: Sequence[str], suffix: str) -> None:
+    """Print a note if the user's directory has none of the templates that are looked for there: a name may be wrong."""
+    if templates and templates.is_dir() and not any((templates / f"{name}{suffix}").is_file() for name in names):
+        wanted = " or ".join(f"{name}{suffix}" for name in dict.fromkeys(names))
+        note(f"no template in {templates} is used: it has no {wanted}")
 
 
 def note_fonts(drawn: Language, wanted: Language, unwritten: Sequence[int]) -> None:

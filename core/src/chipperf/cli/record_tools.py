@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import platform
 import re
-import shutil
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -50,7 +49,9 @@ def record_tools(
     problems = [f"{entry['name']}: {entry['problem']}" for entry in entries if entry["problem"]]
     complete = len(entries) - len(problems)
     if not complete:
-        shutil.rmtree(out)
+        for file in out.iterdir():
+            file.unlink()
+        out.rmdir()
         raise CheckFailed("; ".join(problems), hint=f"run this where the tools of {vendor} are; nothing was recorded")
     typer.echo(f"{complete} of {len(entries)} outputs are in {out}; read them before you publish them")
     if problems:

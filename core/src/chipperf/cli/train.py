@@ -327,7 +327,7 @@ def _why_ended(record: Record) -> str:
         verdict = "there is no target on this dataset"
     elif isinstance(metrics.time_to_target, TimeToTarget):
         met = metrics.time_to_target
-        return f"target {wanted} met in epoch {met.epoch:g}, after {met.seconds:.4g} s of training"
+        return f"target {wanted} met in epoch {round(met.epoch, 3):g}, after {met.seconds:.4g} s of training"
     else:
         verdict = f"target {wanted} not met"
     if limits.budget_s is not None and not isinstance(metrics.projected_train_seconds, Missing):

@@ -37,6 +37,9 @@ POOL_BATCHES = 4
 DIAGNOSTIC_STEPS = 10
 """Steps of a pass that waits for the device within each step."""
 
+_FEWEST_WAITS = 5
+"""Batches without which there is no typical wait for one."""
+
 
 def measure_core(context: RunContext, replica: Replica, state: RunState) -> None:
     """Measure the throughput with device-resident batches and the phases of a step; this changes the weights."""
@@ -136,8 +139,10 @@ def _time_ranks(
         with replica.without_exchange():
             replica.backward(replica.forward(batch))
         _lap(context, durations_s, start_s)
-    not_run = Missing(missing="not_run")
-    own = (statistics.median(durations_s), statistics.median(data_waits_s) if data_waits_s else not_run)
+    # One batch that came late must not name a straggler.
+    few = Missing(missing="not_run", reason=f"fewer than {_FEWEST_WAITS} batches")
+    wait_s = statistics.median(data_waits_s) if len(data_waits_s) >= _FEWEST_WAITS else few
+    own = (statistics.median(durations_s), wait_s)
     all_ranks = context.collectives.gather(own)
     return [
         RankStep(rank=rank, step_s=step_s, data_wait_s=wait_s, card=describe_card(device))
