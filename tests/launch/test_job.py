@@ -106,12 +106,19 @@ def make_job(make_plan: MakePlan, tmp_path: Path) -> Callable[..., Job]:
     return make
 
 
+def make_splits(directory: Path) -> Path:
+    """Make a directory that looks like a dataset."""
+    for part in MOBILENETV2.data.parts:
+        (directory / part).mkdir()
+    return directory
+
+
 def test_options_become_a_plan(cpu: None, observer: Observer, tmp_path: Path) -> None:
     options = TrainOptions(
         case="mobilenetv2",
         preset="tiny",
         precision="bf16",
-        data=tmp_path,
+        data=make_splits(tmp_path),
         settings={"seed": 7},
         limits=Limits(max_steps=3),
         nproc=2,
@@ -154,7 +161,8 @@ def test_sample_is_generated_before_the_time_of_the_run_begins(
 
 
 def test_precision_that_the_vendor_refuses_leaves_no_run_behind(cpu: None, observer: Observer, tmp_path: Path) -> None:
-    options = TrainOptions(case="mobilenetv2", preset="tiny", precision="amp", data=tmp_path, out=tmp_path / "run")
+    data = make_splits(tmp_path)
+    options = TrainOptions(case="mobilenetv2", preset="tiny", precision="amp", data=data, out=tmp_path / "run")
 
     with pytest.raises(UnsupportedPrecision, match=r"vendor 'cpu' .*does not run amp"):
         plan_job(options, started_s=0.0, observer=observer)
@@ -355,6 +363,7 @@ def stopped(make_job: Callable[..., Job], workers: list[Any], observer: Observer
     directory.write_record(record)
     directory.write_plan(read_plan(directory.plan).model_copy(update={"case_version": version}))
     directory.release_reserve()
+    make_splits(directory.path)
     return directory
 
 
