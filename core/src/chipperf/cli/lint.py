@@ -100,7 +100,8 @@ def check(
         listed = "".join(map(_listed, rules))
         _write(_json([describe(rule) for rule in rules]) if form.startswith("json") else listed, output_file)
         return
-    choose_rules(*chosen)
+    if not choose_rules(*chosen):
+        raise UsageError("no rule is left to check", hint="every selected rule is ignored: leave one of the two out")
     if not paths:
         raise UsageError("there is nothing to check", hint="name files or directories: perf lint README.md")
     if diff and write_baseline:

@@ -424,7 +424,4 @@ def choose_rules(
             f"{DOCUMENT_RULE.id} can be neither selected nor ignored",
             hint=f"it is always checked: 'perf lint explain {DOCUMENT_RULE.id}'",
         )
-    rules = tuple(rule for rule in all_rules() if rule in chosen and rule not in left_out)
-    if not rules:
-        raise UsageError("no rule is left to check", hint="every selected rule is ignored: leave one of the two out")
-    return rules
+    return tuple(rule for rule in all_rules() if rule in chosen and rule not in left_out)
