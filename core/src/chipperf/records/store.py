@@ -119,7 +119,7 @@ def _parse_record(text: bytes, file: Path) -> Record:
     except ValueError as error:
         raise UnusableRecord(f"{file} is not a record: {error}", hint=_hint(file)) from error
     _require_known_version(file, content)
-    hint = _hint(file)
+    hint = "the file was edited or is incomplete"
     try:
         record = Record.model_validate(upgrade(content))
     except ValidationError as error:
