@@ -274,3 +274,38 @@ def test_directory_of_templates_without_one_that_is_used_is_noted(
     assert f"note: no template in own is used: it has no {wanted}" in noted.err
     assert (noted.code, silent.code) == (0, 0), noted.err + silent.err
     assert "no template in own" not in silent.err
+
+
+@pytest.mark.parametrize(
+    ("words", "error", "hint"),
+    [
+        (("verify", "no.md", "--runs", "runs"), "cannot read no.md", "name a report, such as README.md"),
+        (("bundle", "check", "text.md"), "text.md is not a bundle: it is no .tar.gz", "an archive of 'perf bundle'"),
+        (("limits", "--show", "runs/a"), "cannot read runs/a/limits.json", "'perf limits --out DIR'"),
+        (("report", "runs/a", "runs/deep/b"), "several vendors", "choose one with --vendor; --format html"),
+        (("report", "runs/a", "runs/c"), "several cases", "choose one with --case; --format html"),
+        (("report", "runs/a", "runs/other"), "several kinds", "name its runs; --format html"),
+    ],
+)
+def test_hint_fits_what_happened(
+    invoke: Invoke, runs: str, tmp_path: Path, words: tuple[str, ...], error: str, hint: str
+) -> None:
+    (tmp_path / "text.md").write_text("# text\n")
+    (tmp_path / "runs" / "other").mkdir()
+    other = make_record(run_id="run-o", kind="simulated", vendor__name="cpu")
+    (tmp_path / "runs" / "other" / "record.json").write_text(other.model_dump_json(), encoding="utf-8")
+
+    ended = invoke(*words)
+
+    assert error in ended.err
+    assert hint in ended.err.splitlines()[-1]
+
+
+def test_page_that_names_no_record_is_not_said_to_have_found_some(invoke: Invoke, runs: str, tmp_path: Path) -> None:
+    (tmp_path / "text.md").write_text("# text\n")
+
+    ended = invoke("verify", "text.md", "--runs", "runs")
+
+    assert ended.code == 4
+    assert "names no record by its hash" in ended.out
+    assert "were found by the short hashes" not in ended.err

@@ -168,6 +168,23 @@ def test_precision_that_the_vendor_refuses_leaves_no_run_behind(cpu: None, obser
         plan_job(options, started_s=0.0, observer=observer)
 
 
+@pytest.mark.parametrize("device_check", [True, False])
+def test_cards_are_counted_even_if_they_are_not_checked(
+    cpu: None, observer: Observer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device_check: bool
+) -> None:
+    asked = []
+    monkeypatch.setattr(job_module, "read_idle_memory", lambda session, devices: {"CPU #0": 7})
+    monkeypatch.setattr(job_module, "require_free_cards", lambda *arguments: asked.append(arguments[2:]))
+    options = TrainOptions(
+        case="mobilenetv2", preset="tiny", data=make_splits(tmp_path), nproc=3, device_check=device_check
+    )
+
+    plan_job(options, started_s=0.0, observer=observer)
+
+    # Without the check, a card in use is one more program's.
+    assert asked == [({"CPU #0": 7} if device_check else {}, 3)]
+
+
 def test_case_without_a_sample_needs_data(cpu: None, observer: Observer, monkeypatch: pytest.MonkeyPatch) -> None:
     case = replace(MOBILENETV2, data=replace(MOBILENETV2.data, ensure_sample=None))
     monkeypatch.setattr("chipperf.launch.options.find_case", lambda name: case)
