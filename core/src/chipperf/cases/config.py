@@ -97,16 +97,14 @@ def parse_assignments(assignments: Sequence[str]) -> dict[str, Setting]:
     """Parse ``key=value`` texts from the command line; numbers and booleans are converted.
 
     Raises:
-        UsageError: A text is not of the form ``key=value``, or a key has two values.
+        UsageError: A text is not of the form ``key=value``.
     """
     parsed: dict[str, Setting] = {}
     for assignment in assignments:
         key, separator, text = assignment.partition("=")
         if not separator or not key.strip():
             raise UsageError(f"--set {assignment!r} is not key=value", hint="for example --set lr=0.2")
-        key, text = key.strip(), text.strip()
-        if parsed.setdefault(key, text) != text:
-            raise contradicting_values("--set", parsed[key], "--set", text, key)
+        parsed[key.strip()] = text.strip()
     return parsed
 
 
