@@ -152,6 +152,41 @@ def test_runs_whose_numbers_mean_different_things_share_no_table(changes):
     assert len(boards(make_run(), make_run(run_id="run-2", **changes))) == 2
 
 
+UNREAD = {"missing": "not_run", "reason": "the run did not come this far"}
+
+
+def unread(name: str, version: object = UNREAD, **changes: object) -> Record:
+    """Return a run that failed before it read its dataset."""
+    data = {"name": name, "version": version, "fingerprint": UNREAD, "fingerprint_method": "", "is_sample": False}
+    return failed(run_id="early", dataset=data, **changes)
+
+
+@pytest.mark.parametrize(
+    ("early", "of_table"),
+    [
+        # Earlier versions recorded the name of the directory.
+        (unread("imagenet"), True),
+        (unread("unknown"), True),
+        (unread("sample", "1"), True),
+        (unread("other", "1"), False),
+        (unread("unknown", case__version="2.0"), False),
+    ],
+)
+def test_run_that_failed_early_is_in_the_table_it_would_be_in_or_in_one_behind_it(early, of_table):
+    found = boards(early, make_run(dataset__name="sample", dataset__version="1"))
+
+    assert [[row.run_id for row in board.rows] for board in found] == (
+        [["run-1", "early"]] if of_table else [["run-1"], ["early"]]
+    )
+
+
+def test_of_two_tables_a_run_that_failed_early_is_in_neither():
+    found = boards(unread("unknown"), make_run(), make_run(run_id="run-2", dataset__name="other"))
+
+    assert [[row.run_id for row in board.rows] for board in found][-1] == ["early"]
+    assert len(found) == 3
+
+
 def test_whole_runs_that_converged_come_first():
     records = [
         make_run(run_id="failed", status={"state": "failed"}),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from itertools import groupby
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from chipperf.cases.recorded_settings import check_with_case, missing_settings
 from chipperf.documents.document_identity import installed_cases
@@ -13,8 +13,8 @@ from chipperf.languages import Phrase, Stored, phrase
 from chipperf.records.columns import Column, columns_of, completed_value
 from chipperf.records.convergence import Verdict, lower_is_better, run_verdict
 from chipperf.records.rows import aware
-from chipperf.records.schema import Missing, MissingKind, Record
-from chipperf.report.comparability import FACTS
+from chipperf.records.schema import UNKNOWN_NAME, Missing, MissingKind, Record
+from chipperf.report.comparability import FACTS, has_read_dataset
 from chipperf.report.curves import MINIMUM_POINTS, read_points
 from chipperf.report.row import card_short_name, configuration_name, fix_hp, precision_name, row_label
 from chipperf.report.tracing import record_digest
@@ -131,13 +131,16 @@ COLUMNS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BoardKey:
-    """The values that all runs of a board share, so that their numbers are comparable."""
+    """The values that all runs of a board share, so that their numbers are comparable.
+
+    ``fingerprint`` is empty if it is unknown, and ``None`` of a run that failed before it read its dataset.
+    """
 
     case: str
     case_version: str
     metric: str
     dataset: str
-    fingerprint: str
+    fingerprint: str | None
     sample: bool
     kind: Literal["measured", "simulated", "imported"]
     metrics_definition: str
@@ -238,11 +241,17 @@ def make_boards(rows: Iterable[RunRow], *, most_rows: int) -> tuple[Board, ...]:
     groups: dict[BoardKey, list[RunRow]] = {}
     for row in rows:
         groups.setdefault(row.key, []).append(row)
+    for unread in [key for key in groups if key.fingerprint is None]:
+        alike = [key for key in groups if key.fingerprint is not None and _may_be_of(unread, key)]
+        if len(alike) == 1:
+            groups[alike[0]] += groups.pop(unread)
     kinds = ("measured", "simulated", "imported")
-    order = sorted(
-        groups,
-        key=lambda key: (key.case, key.sample, kinds.index(key.kind), key.case_version, key.dataset, key.fingerprint),
-    )
+
+    def place(key: BoardKey) -> tuple[Any, ...]:
+        is_unread = key.fingerprint is None
+        return key.case, is_unread, key.sample, kinds.index(key.kind), key.case_version, key.dataset, key.fingerprint
+
+    order = sorted(groups, key=place)
     taken = _shares([len(groups[key]) for key in order], most_rows)
     return tuple(_board(key, groups[key], count) for key, count in zip(order, taken, strict=True))
 
@@ -288,14 +297,25 @@ def curve_of(record: Record) -> tuple[tuple[float, float], ...]:
     return tuple((point.epoch or 0.0, point.value) for point in points) if len(points) >= MINIMUM_POINTS else ()
 
 
+def _may_be_of(unread: BoardKey, key: BoardKey) -> bool:
+    """Return whether runs that did not read their dataset may be of a board: they name its dataset or none."""
+    names_it = unread.dataset in (UNKNOWN_NAME, key.dataset)
+    return names_it and unread == replace(key, dataset=unread.dataset, sample=unread.sample, fingerprint=None)
+
+
 def _board_key(record: Record) -> BoardKey:
     dataset = record.dataset
+    name = dataset.name if isinstance(dataset.version, Missing) else f"{dataset.name} {dataset.version}"
+    fingerprint: str | None = "" if isinstance(dataset.fingerprint, Missing) else dataset.fingerprint
+    if not has_read_dataset(record):
+        # Without a version, the name may be that of a directory.
+        name, fingerprint = UNKNOWN_NAME if isinstance(dataset.version, Missing) else name, None
     return BoardKey(
         case=record.case.name,
         case_version=record.case.version,
         metric=record.case.metric,
-        dataset=dataset.name if isinstance(dataset.version, Missing) else f"{dataset.name} {dataset.version}",
-        fingerprint="" if isinstance(dataset.fingerprint, Missing) else dataset.fingerprint,
+        dataset=name,
+        fingerprint=fingerprint,
         sample=dataset.is_sample,
         kind=record.kind,
         metrics_definition=record.metrics_definition,
