@@ -33,6 +33,9 @@ _FEATURES = [
 ]
 
 
+_SEPARATOR = r"""[\s\-,:!=\[\]()\\"`/]+|\.(?!\d)"""
+
+
 @dataclass
 class Tree:
     """The copies of all pages in one language, with the files that they show or link.
@@ -108,6 +111,9 @@ class Tree:
             # Nothing is loaded from elsewhere, also not from GitHub by a link to it in the head of a page.
             "font = false",
             f"features = {json.dumps(_FEATURES)}",
+            # Words end where Zensical's do by default, but not at "_", so that "p_core" is one.
+            "[project.plugins.search]",
+            f"separator = {json.dumps(_SEPARATOR)}",
             *(f"[[project.extra.alternate]]\n{_lines(each)}" for each in alternates),
             "[project.markdown_extensions]",
             "attr_list = {}",

@@ -23,6 +23,7 @@ from chipperf.languages import (
     phrase,
     read_translation,
 )
+from chipperf.plugin.torch_helpers import HOST_VARIABLES, KERNEL_SWITCHES
 from chipperf.plugin.types import Title
 from chipperf.report.render import render_report
 from chipperf.report.templating import SandboxedTemplates
@@ -101,30 +102,74 @@ def stored_text(node: ast.expr) -> str | None:
     return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else None
 
 
+def texts_in(value: ast.expr | None, assigned: dict[str, list[ast.expr]]) -> Iterator[str | None]:
+    """Yield the texts that an expression can be: itself, its parts and what is assigned to its name."""
+    if isinstance(value, ast.Name):
+        for each in assigned.pop(value.id, []):
+            yield from texts_in(each, assigned)
+    elif isinstance(value, ast.Dict):
+        for each in value.values:
+            yield from texts_in(each, assigned)
+    else:
+        yield stored_text(value) if value else None
+
+
+def assignments(tree: ast.AST) -> dict[str, list[ast.expr]]:
+    """Return what is assigned to each name of a file, or to an item of it."""
+    found = defaultdict(list)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Assign):
+            for target in node.targets:
+                if isinstance(target, ast.Tuple) and isinstance(node.value, ast.Tuple):
+                    pairs = zip(target.elts, node.value.elts, strict=False)
+                else:
+                    pairs = [(target.value if isinstance(target, ast.Subscript) else target, node.value)]
+                for name, value in pairs:
+                    found[ast.unparse(name)].append(value)
+    return found
+
+
 @cache
 def stored_texts() -> tuple[frozenset[str], frozenset[str]]:
-    """Return all texts in core's code, and those that are the reason of a missing value or of a setting."""
-    every, reasons = set(), set()
+    """Return all texts in core's code, and those that say why: of a missing value, a setting, a failure, a bad record.
+
+    A run's failure has a class.
+    """
+    every, reasons = set(), {*HOST_VARIABLES.values(), *KERNEL_SWITCHES.values()}
     for path in CORE.rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        assigned = {} if path.parent.name == "importing" else assignments(tree)
+        for node in ast.walk(tree):
             if isinstance(node, ast.Constant | ast.JoinedStr):
                 every.add(stored_text(node))
-            if isinstance(node, ast.Call) and ast.unparse(node.func) in ("Missing", "Knob", "EnvironmentVariable"):
-                reasons |= {stored_text(keyword.value) for keyword in node.keywords if keyword.arg == "reason"}
+            if not isinstance(node, ast.Call):
+                continue
+            keywords = {keyword.arg: keyword.value for keyword in node.keywords}
+            name = ast.unparse(node.func)
+            value = keywords.get("reason") if name in ("Missing", "Knob", "EnvironmentVariable") else None
+            if "failure_class" in keywords and not {"importing", "contract"} & set(path.parts):
+                value = keywords.get("message") or node.args[0]
+            elif name == "switch_knobs" or (name == "UnusableRecord" and path.name == "store.py"):
+                value = node.args[0]
+            reasons.update(texts_in(value, dict(assigned)))
     return frozenset(filter(None, every)), frozenset(filter(None, reasons))
 
 
 NEVER_IN_A_RECORD = {"in all {} runs; the first: {}", "no run completed", "{} of {} runs have none"}
 """Reasons in values of several runs together."""
+AS_THEY_ARE = {"torch", "{}: {}", "{}: {}: Field required"}
+"""A name, and the words of the library that checks records."""
 
 
 @pytest.mark.parametrize("language", TRANSLATED)
 def test_reasons_that_records_store_are_translated(language: str) -> None:
     every, reasons = stored_texts()
     translated = languages.parse_toml((languages.TRANSLATIONS / f"{language}.toml").read_text(encoding="utf-8"))
-    found = translated["stored"] | translated["stored_parts"]
+    found = translated["stored"] | translated["stored_since_3"] | translated["stored_parts"]
 
-    assert {text for text in reasons if not text.startswith(OF_AN_IMPORT)} - set(found) == NEVER_IN_A_RECORD
+    assert {text for text in reasons if not text.startswith(OF_AN_IMPORT)} - set(
+        found
+    ) == NEVER_IN_A_RECORD | AS_THEY_ARE
     assert set(found) - every == set(), "nothing stores these"
     for english, spelled in found.items():
         assert len(re.findall(r"\{\d?\}", spelled)) == english.count("{}"), english
@@ -164,6 +209,12 @@ def test_value_that_is_a_name_stays(name: str) -> None:
 
     assert in_language(Stored(waits), "zh") == f"慢卡：{name} 上的 rank 3 在等待数据上的用时是其他 rank 的 1.50 倍"
     assert in_language(Stored(f"case {name} is not installed here"), "zh") == f"此处没有安装用例 {name}"
+
+
+def test_report_of_layout_2_says_what_it_said() -> None:
+    assert in_language(Stored("the model has none", since_3=False), "zh") == "该模型没有"
+    assert in_language(Stored("threads on the host", since_3=False), "zh") == "threads on the host"
+    assert in_language(Stored("threads on the host"), "zh") == "主机上的线程"
 
 
 class Searched(str):

@@ -52,7 +52,8 @@ def test_bad_input_is_one_line_and_a_hint(
 
 def test_path_that_is_not_utf_8_is_a_line(invoke: Invoke, tmp_path: Path) -> None:
     data = tmp_path / os.fsdecode(b"\xff")
-    data.mkdir()
+    for part in ("train", "val"):
+        (data / part).mkdir(parents=True)
 
     ended = invoke(*TRAIN, "--preset", "tiny", "--data", data, "--out", tmp_path / "run")
 

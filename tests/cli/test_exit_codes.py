@@ -45,6 +45,7 @@ COMPLETE = {
 
 WRITTEN = {"out", "secrets", "write_baseline", "output_file", "statement", "directory"}
 NEVER_OPENED = {"stdin_filename"}
+CASE_AND_DIRECTORY = "CASE=DIR"
 READ_BY = {("reveal", "secrets"), ("data check", "directory"), ("site", "directory")}
 """Parameters that some commands read and others write."""
 
@@ -61,7 +62,10 @@ def paths_read() -> list[tuple[str, str]]:
         (name, parameter.name)
         for name, command in below(typer.main.get_command(app), ())
         for parameter in command.params
-        if "Path" in str(inspect.unwrap(command.callback).__annotations__.get(parameter.name))
+        if (
+            "Path" in str(inspect.unwrap(command.callback).__annotations__.get(parameter.name))
+            or parameter.metavar == CASE_AND_DIRECTORY
+        )
         and ((name, parameter.name) in READ_BY or parameter.name not in WRITTEN | NEVER_OPENED)
     ]
 
@@ -90,6 +94,7 @@ def test_path_that_does_not_exist_is_2(
     typed = parameter_of(name, parameter)
     given = list(COMPLETE[name])
     option = typed.opts[0]
+    missing = f"mobilenetv2={MISSING}" if typed.metavar == CASE_AND_DIRECTORY else MISSING
     if not option.startswith("-"):
         # The path is the last of the arguments without a name.
         place = [*(place for place, text in enumerate(given) if text.startswith("--")), len(given)][0] - 1
@@ -97,7 +102,7 @@ def test_path_that_does_not_exist_is_2(
     elif option in given:
         given[given.index(option) + 1] = MISSING
     else:
-        given += [option, MISSING]
+        given += [option, missing]
     before = sorted(path.name for path in tmp_path.iterdir())
 
     ended = invoke(*name.split(), *(re.sub("|".join(arguments), lambda m: arguments[m[0]], each) for each in given))

@@ -427,7 +427,7 @@ def test_fix_corrects_and_diff_only_shows(invoke, report):
 
 @pytest.mark.parametrize("form", ["json", "sarif", "github", "full", "concise"])
 def test_name_of_a_file_that_is_no_text_is_escaped(invoke, report, form):
-    path, out = report.with_name(os.fsdecode(b"caf\xe9.md")), report.with_name(f"out.{form}")
+    path, out = report.with_name(os.fsdecode(b"caf\xe9.md")), report.with_name("out.txt")
     path.write_bytes(report.read_bytes())
 
     ended = invoke("lint", str(path), "--format", form, "--output-file", str(out), "--exit-zero")
@@ -445,3 +445,22 @@ def test_baseline_of_a_file_whose_name_is_no_text(invoke, report):
     assert invoke("lint", str(path), "--write-baseline", str(baseline)).code == 0
 
     assert invoke("lint", str(path), "--baseline", str(baseline)).code == 0
+
+
+def test_of_a_text_that_is_no_report_one_line_says_what_was_not_checked(invoke, tmp_path):
+    (tmp_path / "text.md").write_text("# Nothing\n")
+
+    lines, full = (
+        re.findall("^not checked: ([L0-9, ]+)", invoke("lint", "text.md", "--format", form).out, re.MULTILINE)
+        for form in ("text", "full")
+    )
+
+    assert (len(lines), len(full) > 3) == (1, True)
+    assert sorted(lines[0].strip().split(", ")) == sorted(", ".join(each.strip() for each in full).split(", "))
+
+
+def test_rules_of_which_none_is_left_are_refused(invoke, report):
+    ended = invoke("lint", report, "--select", "L04", "--ignore", "blank-cell")
+
+    assert (ended.code, ended.out) == (2, "")
+    assert "no rule is left to check" in ended.err

@@ -54,6 +54,14 @@ def test_outputs_are_kept_without_what_identifies_the_machine(acme, perf, tmp_pa
     assert "missing" in result.stderr
 
 
+def test_without_any_output_nothing_is_left(acme, perf, tmp_path):
+    (tmp_path / "acme-smi").unlink()
+    result = perf("record-tools", "acme", "--out", tmp_path / "recording", PYTHONPATH=acme)
+    assert result.returncode == 4
+    assert "nothing was recorded" in result.stderr
+    assert not (tmp_path / "recording").exists()
+
+
 def test_a_directory_that_holds_something_is_not_overwritten(acme, perf, tmp_path):
     (tmp_path / "kept.txt").write_text("mine")
     result = perf("record-tools", "acme", "--out", tmp_path, PYTHONPATH=acme)

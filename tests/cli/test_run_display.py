@@ -14,7 +14,8 @@ import sys
 import termios
 import threading
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from chipperf.cli import live
@@ -67,6 +68,23 @@ def test_picture_needs_no_legend_and_60_columns(telemetry: Path, monkeypatch: py
         "best 15.50%, target 75.70%",
     ]
     assert max(map(len, lines)) <= 60
+
+
+@pytest.mark.parametrize(
+    ("total", "left_s", "text"),
+    [(None, None, ""), (1200, None, "300 of 1200"), (1200, 61.2, "300 of 1200, about 1m1s left")],
+)
+def test_count_of_items_says_what_is_known(total: int | None, left_s: float | None, text: str) -> None:
+    task: Any = SimpleNamespace(total=total, completed=300, time_remaining=left_s)
+
+    assert live._Counted().render(task).plain == text
+
+
+def test_picture_of_training_that_met_its_target_has_no_half_full_bar(tmp_path: Path) -> None:
+    picture = RunPicture("mobilenetv2", tmp_path / "none")
+    picture.take(Progress(**TRAINING | {"phase": "finished"}, step=1240, best=0.76))
+
+    assert shown(picture) == ["mobilenetv2: finished", "0s elapsed", "best 76.00%, target 75.70%"]
 
 
 def test_picture_before_training_promises_nothing(tmp_path: Path) -> None:

@@ -119,3 +119,18 @@ def test_what_is_no_run_is_an_error_in_one_line(invoke: Invoke, three: None, pat
     assert ended.code == 2
     assert ended.err.startswith("perf: error: ")
     assert "Traceback" not in ended.err
+
+
+def test_what_a_state_says_is_not_said_twice(invoke: Invoke, write: Callable[..., None]) -> None:
+    stopped = {"failure_class": "interrupted", "message": "stopped by a signal"}
+    write("runs/stopped", status={"state": "interrupted", "failure": stopped})
+    unmet = {"missing": "failed", "reason": "not reached: best 16.50% in epoch 3, target 75.50%"}
+    write("runs/unmet", metrics__time_to_target=unmet)
+
+    listed_runs, shown = invoke("runs", "runs"), invoke("show", "runs/unmet")
+
+    assert " interrupted  resnet50" in listed_runs.out
+    assert "not reached: best 16.50% in epoch 3" in shown.out
+    assert "not reached (not reached" not in shown.out
+    assert "none of 2 runs matches" in invoke("runs", "runs", "--case", "detr").err
+    assert "none of 1 run matches" in invoke("runs", "runs/unmet", "--case", "detr").err

@@ -19,6 +19,7 @@ from ready_python import install_perf
 
 _SMALLER = {
     "perf train": "--vendor cpu --preset tiny --max-steps 14 --repeat 1 --data {data}",
+    "perf train detr": "--data {coco}",
     "perf suite": "--dry-run",
     "perf suite --resume": "--out begun",
     "perf limits": "--nproc 1",
@@ -45,7 +46,7 @@ class Workplace:
         takes_options = not command.startswith("perf train") or "--resume" not in command
         options = [text for start, text in _SMALLER.items() if command.startswith(start) and takes_options]
         smaller = command.replace("/data/imagenet", str(self.data)).replace("/data/coco", str(self.coco))
-        return " ".join([smaller, *options]).format(data=self.data)
+        return " ".join([smaller, *options]).format(data=self.data, coco=self.coco)
 
     def run(self, command: str) -> subprocess.CompletedProcess[str]:
         """Run the harmless form of a command as a shell would."""

@@ -10,6 +10,7 @@ import build_site
 import pytest
 import translations
 from build_site import Tree
+from chipperf.toml import parse_toml
 from documents import ROOT
 from translations import pages
 
@@ -72,6 +73,18 @@ def test_titles_of_sections_are_in_the_language(tree):
 )
 def test_lists_are_written_for_python_markdown(github, python):
     assert build_site._for_python_markdown(github) == python
+
+
+def test_a_name_is_one_word_of_the_search(tree):
+    search = parse_toml(tree.configuration(tree.directory))["project"]["plugins"]["search"]
+
+    assert re.split(search["separator"], "perf_report: p_core (samples/s)") == [
+        "perf_report",
+        "p_core",
+        "samples",
+        "s",
+        "",
+    ]
 
 
 def test_lines_of_chinese_are_joined():

@@ -106,12 +106,19 @@ def make_job(make_plan: MakePlan, tmp_path: Path) -> Callable[..., Job]:
     return make
 
 
+def make_splits(directory: Path) -> Path:
+    """Make a directory that looks like a dataset."""
+    for part in MOBILENETV2.data.parts:
+        (directory / part).mkdir()
+    return directory
+
+
 def test_options_become_a_plan(cpu: None, observer: Observer, tmp_path: Path) -> None:
     options = TrainOptions(
         case="mobilenetv2",
         preset="tiny",
         precision="bf16",
-        data=tmp_path,
+        data=make_splits(tmp_path),
         settings={"seed": 7},
         limits=Limits(max_steps=3),
         nproc=2,
@@ -154,10 +161,28 @@ def test_sample_is_generated_before_the_time_of_the_run_begins(
 
 
 def test_precision_that_the_vendor_refuses_leaves_no_run_behind(cpu: None, observer: Observer, tmp_path: Path) -> None:
-    options = TrainOptions(case="mobilenetv2", preset="tiny", precision="amp", data=tmp_path, out=tmp_path / "run")
+    data = make_splits(tmp_path)
+    options = TrainOptions(case="mobilenetv2", preset="tiny", precision="amp", data=data, out=tmp_path / "run")
 
     with pytest.raises(UnsupportedPrecision, match=r"vendor 'cpu' .*does not run amp"):
         plan_job(options, started_s=0.0, observer=observer)
+
+
+@pytest.mark.parametrize("device_check", [True, False])
+def test_cards_are_counted_even_if_they_are_not_checked(
+    cpu: None, observer: Observer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device_check: bool
+) -> None:
+    asked = []
+    monkeypatch.setattr(job_module, "read_idle_memory", lambda session, devices: {"CPU #0": 7})
+    monkeypatch.setattr(job_module, "require_free_cards", lambda *arguments: asked.append(arguments[2:]))
+    options = TrainOptions(
+        case="mobilenetv2", preset="tiny", data=make_splits(tmp_path), nproc=3, device_check=device_check
+    )
+
+    plan_job(options, started_s=0.0, observer=observer)
+
+    # Without the check, a card in use is one more program's.
+    assert asked == [({"CPU #0": 7} if device_check else {}, 3)]
 
 
 def test_case_without_a_sample_needs_data(cpu: None, observer: Observer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -355,6 +380,7 @@ def stopped(make_job: Callable[..., Job], workers: list[Any], observer: Observer
     directory.write_record(record)
     directory.write_plan(read_plan(directory.plan).model_copy(update={"case_version": version}))
     directory.release_reserve()
+    make_splits(directory.path)
     return directory
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from chipperf.errors import ConfigError, DataError, PerfError, UsageError
+from chipperf.documents.document_identity import installed_cases
+from chipperf.errors import ConfigError, DataError, MissingDataset, PerfError, UsageError
 from chipperf.launch.launcher_info import from_environment, from_options
 from chipperf.launch.options import TrainOptions, check_options
 from test_launcher_info import SRUN
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
 def test_the_command_line_goes_before_the_configuration_file(tmp_path: Path) -> None:
     config = tmp_path / "run.toml"
+    for part in ("train", "val"):
+        (tmp_path / part).mkdir()
     config.write_text('[hyperparameters]\nseed = 3\nworkers = 2\n[environment]\nmachine = "M1"\n')
 
     checked = check_options(
@@ -48,6 +51,22 @@ def test_impossible_options_are_refused(
         check_options(options)
 
     assert fault in raised.value.message
+
+
+@pytest.mark.parametrize(
+    ("case", "part"),
+    [(name, part) for name in sorted(installed_cases()) for part in installed_cases()[name].data.parts],
+)
+def test_data_without_one_of_its_parts_are_refused_with_what_is_there(tmp_path: Path, case: str, part: str) -> None:
+    for name in (*installed_cases()[case].data.parts, "other"):
+        (tmp_path / name).mkdir()
+    check_options(TrainOptions(case=case, data=tmp_path))
+    (tmp_path / part).rmdir()
+
+    with pytest.raises(MissingDataset, match=f"has no {part}; {tmp_path} holds .*other") as raised:
+        check_options(TrainOptions(case=case, data=tmp_path))
+
+    assert raised.value.exit_code == 2
 
 
 def test_options_know_the_topology_and_what_starts_here() -> None:

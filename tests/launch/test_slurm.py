@@ -239,8 +239,24 @@ def test_refused_job_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     tool.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
 
-    with pytest.raises(PluginError, match="no job: .*sbatch ended with status 1: sbatch: error: invalid partition"):
+    with pytest.raises(PluginError, match="accepted no job: .*sbatch ended with status 1: sbatch: error: invalid"):
         submit(tmp_path / "script")
+
+
+@pytest.mark.parametrize("code", [0, 1])
+def test_script_stays_only_if_there_is_a_job(perf: Perf, tmp_path: Path, code: int) -> None:
+    tool = tmp_path / "bin" / "sbatch"
+    tool.parent.mkdir()
+    tool.write_text(f"#!/bin/sh\necho 7\nexit {code}\n")
+    tool.chmod(0o755)
+
+    process = perf(
+        *("launch", "slurm", "resnet50", "--directory", tmp_path / "runs", "--", "--vendor", "cpu"),
+        PATH=f"{tool.parent}:{os.environ['PATH']}",
+    )
+
+    assert process.returncode == (3 if code else 0), process.stderr
+    assert [file.suffix for file in (tmp_path / "runs").iterdir()] == ([] if code else [".sbatch"])
 
 
 def test_option_with_a_line_break_is_refused(tmp_path: Path) -> None:

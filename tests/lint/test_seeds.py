@@ -94,8 +94,11 @@ def tree(tmp_path):
 
 
 @pytest.mark.parametrize("name", ALONE)
-def test_findings_of_a_seed_alone(name):
-    assert brief(run(SEEDS / f"{name}.md").findings) == ALONE[name]
+def test_findings_of_a_seed_alone(name, tmp_path):
+    # Links are followed where they lead to a directory that is there, as from the tests' own directory.
+    document = shutil.copy(SEEDS / f"{name}.md", tmp_path)
+
+    assert brief(run(Path(document)).findings) == ALONE[name]
 
 
 @pytest.mark.parametrize("name", ALONE)

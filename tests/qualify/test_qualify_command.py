@@ -58,6 +58,7 @@ def test_plan_is_printed_with_its_times_and_begins_nothing(qualify: Callable[...
         (["--budget", "soon"], "is not a duration"),
         (["--cases", "resnet"], "resnet"),
         (["--data", "/somewhere"], "names no case"),
+        (["--data", "mobilenetv2=."], "has no train, no val"),
         (["--sign", "no-key"], "no-key is not a file"),
         (["--resume"], "--resume needs --out"),
         (["--resume", "--out", "nothing"], "holds no qualification"),

@@ -59,6 +59,8 @@ def test_as_many_runs_as_fit(seconds: float, count: int) -> None:
 
 def test_suite_is_one_that_is_accepted(tmp_path: Path) -> None:
     runs = [Candidate(case="mobilenetv2", precision="bf16", topology="1x2")]
+    for part in ("train", "val"):
+        (tmp_path / part).mkdir()
     (tmp_path / "suite.toml").write_text(suite_text(runs, 12.7, "cpu", "tiny", {"mobilenetv2": tmp_path}))
 
     (run,) = plan_suite(tmp_path / "suite.toml").runs

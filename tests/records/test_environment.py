@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import os
 import platform
 from typing import TYPE_CHECKING
@@ -158,3 +159,18 @@ def test_what_the_user_states_replaces_what_was_read(make_plan: MakePlan) -> Non
 
     assert (record.environment.machine, record.environment.network) == ("R5300", "InfiniBand, 2x200 Gb/s")
     assert record.environment.stated == ["machine", "network"]
+
+
+def test_a_planned_run_names_a_sample_and_no_directory(make_plan: MakePlan, image_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    cpu = bind(installed.find_vendor("cpu"))
+    sample, own = (
+        planned_record(make_plan(data_root=root), cpu, metric="top1").dataset
+        for root in (image_folder, tmp_path / "images")
+    )
+
+    manifest = json.loads((image_folder / "dataset.json").read_text(encoding="utf-8"))
+    assert (sample.name, sample.version, sample.is_sample) == (manifest["name"], manifest["version"], True)
+    assert (own.name, own.is_sample) == ("unknown", False)
+    assert isinstance(own.version, Missing)
+    assert isinstance(sample.fingerprint, Missing)

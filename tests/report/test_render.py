@@ -552,6 +552,23 @@ def test_what_core_stores_in_english_is_chinese_in_a_chinese_report():
     assert f"- {warning}" in english
 
 
+@pytest.mark.parametrize(
+    ("layout", "told"),
+    [
+        (2, "products on the host | 用户"),
+        (3, "主机上的矩阵乘 | 用户"),
+        (2, "interrupted：interrupted"),
+        (3, "interrupted：已中断"),
+    ],
+)
+def test_chinese_report_says_why_in_chinese_since_layout_3(layout, told):
+    knob = {"name": "OPENBLAS_CORETYPE", "value": "Haswell", "reason": "products on the host", "origin": "user"}
+    status = {"state": "interrupted", "failure": {"failure_class": "interrupted", "message": "interrupted"}}
+    record = make_record(knobs=[knob], status=status)
+
+    assert told in render_page(build_view([record], layout=layout), language="zh").text
+
+
 @pytest.mark.parametrize(("layout", "judged"), [(1, "converged, target 75.5% (unknown)"), (2, "there is no target")])
 def test_dataset_that_nobody_names_has_no_target_since_layout_2(layout, judged):
     record = make_record(dataset__name="unknown", dataset__version=UNKNOWN, metrics__quality=0.9)

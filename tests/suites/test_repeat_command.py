@@ -46,6 +46,7 @@ def test_the_first_seed_is_the_one_that_a_single_run_would_have(
     assert fake.perf(*TRAIN, "--repeat", 2, "--out", "all", *options).returncode == 0
 
     assert fake.seeds() == [first, first + 1]
+    assert not [word for start in fake.starts for word in start if word.startswith("--set=seed")]
 
 
 def test_a_failed_repeat_fails_the_command_and_the_others_run(fake: FakeTraining) -> None:

@@ -56,7 +56,8 @@ def test_a_huge_matrix_is_planned(tmp_path: Path) -> None:
 
 
 def test_an_entry_overrides_defaults_and_set_key_by_key(tmp_path: Path) -> None:
-    (tmp_path / "images").mkdir()
+    for part in ("train", "val"):
+        (tmp_path / "images" / part).mkdir(parents=True)
     first, second = plan(
         tmp_path,
         """
@@ -128,6 +129,8 @@ RUN = '[[run]]\ncase = "resnet50"\n'
         (f"{RUN}set = {{ lr = [1] }}\n", "[[run]] 1: set.lr: [1] is not a number"),
         (f"{RUN}set = {{ lrr = 1 }}\n", "[[run]] 1: the command line sets unknown hyperparameter 'lrr'"),
         (f"{RUN}set = {{ lr = 'fast' }}\n", "[[run]] 1: the command line: hyperparameter 'lr' cannot be 'fast'"),
+        (f"{RUN}seed = 3\nset = {{ seed = 4 }}\n", "[[run]] 1: seed and set set seed to different values, 3 and 4"),
+        (f"defaults = {{ seed = 3, set = {{ seed = 4 }} }}\n{RUN}", "[defaults]: seed and set set seed"),
         (f"{RUN}name = '../up'\n", "[[run]] 1: name: '../up'"),
         (f"{RUN}preset = 'dmeo'\n", "[[run]] 1: case resnet50 has no preset 'dmeo'"),
         (f"{RUN}budget = '30'\n", "[[run]] 1: budget '30' is not a duration"),
@@ -204,6 +207,8 @@ def test_a_key_that_cannot_be_run_is_refused_with_its_line(tmp_path: Path, line:
 
 
 def test_flagperfs_own_list_becomes_runs(tmp_path: Path) -> None:
+    for part in ("train", "val"):
+        (tmp_path / part).mkdir()
     planned = plan(
         tmp_path,
         f"""CASES = {{

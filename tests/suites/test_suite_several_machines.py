@@ -182,7 +182,7 @@ def test_signal_ends_what_a_machine_has_joined(
 
     code, complaints = ended(second)
     assert code == 1
-    assert "perf: error: stopped by a signal: machine 1 completed 0 of 1 runs that it joined" in complaints
+    assert "perf: error: stopped by a signal: machine 1 completed 0 of 1 run that it joined" in complaints
     assert first.poll() is None
     # It may come again: the runs that follow need it.
     again = begin(1)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from chipperf.records.schema import MINIMUM_WINDOWS, Missing
-from chipperf.train.core_pass import DIAGNOSTIC_STEPS
+from chipperf.train.core_pass import DIAGNOSTIC_STEPS, typical_wait_s
 from tiny_training import make_training
 
 if TYPE_CHECKING:
@@ -103,3 +103,13 @@ def test_operator_that_cannot_be_counted_costs_nothing_else(monkeypatch: pytest.
     assert training.state.core is not None
     assert isinstance(training.state.forward_flops, Missing)
     assert training.state.forward_flops.missing == "failed"
+
+
+@pytest.mark.parametrize(
+    ("waits_s", "typical_s"),
+    [([], None), ([9.0], None), ([9.0, 0.1, 0.1, 0.1], None), ([9.0, 0.1, 0.2, 0.3, 0.1], 0.2)],
+)
+def test_few_batches_have_no_typical_wait(waits_s: list[float], typical_s: float | None) -> None:
+    found = typical_wait_s(waits_s)
+
+    assert (None if isinstance(found, Missing) else found) == typical_s

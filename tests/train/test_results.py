@@ -5,10 +5,17 @@ from types import SimpleNamespace
 import pytest
 from chipperf.errors import UsageError
 from chipperf.plugin.torch_helpers import precision_policy
-from chipperf.records.schema import Card, Missing, RankStep
+from chipperf.records.schema import Card, EvaluationPoint, Missing, RankStep
 from chipperf.records.store import read_record
 from chipperf.train.effective_precision import Rounding
-from chipperf.train.results import _facts, _precision, _require_same, add_measured, straggler_warnings
+from chipperf.train.results import (
+    _facts,
+    _precision,
+    _require_same,
+    _why_no_time_to_target,
+    add_measured,
+    straggler_warnings,
+)
 
 
 def steps(*seconds, waits=None):
@@ -105,3 +112,17 @@ def test_a_precision_that_changes_during_training_is_told(planned, tmp_path, bef
     assert (precision.measured_matmul, precision.measured_convolution) == (recorded, "fp32")
     assert precision.measured_products == {"linear layer, forward": recorded, "3x3 convolution, forward": "fp32"}
     assert [warned in warning for warning in warnings] == ([True] if warned else [])
+
+
+@pytest.mark.parametrize(
+    ("lower", "target", "text"),
+    [(False, 0.755, "best 16.50% in epoch 0.012, target 75.50%"), (True, 0.1, "best 0.165 in epoch 0.012, target 0.1")],
+)
+def test_target_that_was_not_met_is_written_as_the_quality_is_everywhere(lower, target, text):
+    context = SimpleNamespace(
+        target=target, lower_is_better=lower, plan=SimpleNamespace(limits=SimpleNamespace(budget_s=None))
+    )
+    point = EvaluationPoint(step=1, epoch=1 / 83, elapsed_s=1.0, value=0.165, samples=10)
+    state = SimpleNamespace(curve=[point], ended_by_budget=False)
+
+    assert _why_no_time_to_target(context, state).reason == f"not reached: {text}"

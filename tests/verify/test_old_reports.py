@@ -151,7 +151,7 @@ def test_old_run_is_bundled_with_its_old_report(tmp_path: Path) -> None:
 
     packed = perf("bundle", *runs, "--report", V010 / "reports/en/README.md", "--out", tmp_path / "new.tar.gz")
 
-    assert "3 runs, 1 reports" in packed.stdout
+    assert "3 runs, 1 report," in packed.stdout
     checked = json.loads(perf("bundle", "check", tmp_path / "new.tar.gz", "--json").stdout)
     assert checked["runs"] == [written_in(run / "record.json")["run_id"] for run in runs]
 

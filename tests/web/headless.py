@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import shutil
+import subprocess
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -110,3 +112,11 @@ class Page:
 
     def _devtools(self, command: str, **parameters: Any) -> None:
         self.browser.execute_cdp_cmd(command, parameters)
+
+    def printed(self, directory: Path) -> list[str]:
+        """Return the texts of the page's sheets of paper."""
+        data = self.browser.execute_cdp_cmd("Page.printToPDF", {"preferCSSPageSize": True})["data"]
+        file = directory / "page.pdf"
+        file.write_bytes(base64.b64decode(data))
+        text = subprocess.run(["pdftotext", "-layout", file, "-"], check=True, capture_output=True, encoding="utf-8")
+        return text.stdout.rstrip("\f").split("\f")

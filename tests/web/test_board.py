@@ -64,13 +64,51 @@ def test_run_that_failed_shows_nothing_that_it_measured():
     assert facts["Message"] == "the device is full"
 
 
+def test_run_without_a_device_is_linked_by_its_id():
+    nameless = {
+        "environment__card_short_name": {"missing": "not_run"},
+        "environment__row_label": {"missing": "not_run"},
+    }
+    shown = cells(failed(run_id="early", **nameless))
+
+    assert (shown["device"].text, shown["device"].field, shown["device"].missing) == ("early", "run_id", None)
+
+
+@pytest.mark.parametrize(("state", "text"), [("interrupted", "interrupted"), ("failed", "failed (interrupted)")])
+def test_a_cause_is_said_once(state: str, text: str):
+    failure = {"failure_class": "interrupted", "message": "stopped by a signal (Ctrl-C or a scheduler)"}
+    record = make_run(status={"state": state, "failure": failure})
+    facts = {str(fact.name): fact.value.text for section in describe(record) for fact in section.facts}
+
+    assert str(cells(record)["verdict"].text) == text
+    assert in_language(facts["Message"], "zh") == "被信号终止（Ctrl-C 或调度系统）"
+
+
+def test_reason_of_a_missing_value_is_in_the_language_of_the_page():
+    missing = {"missing": "failed", "reason": "no telemetry was read"}
+    facts = {
+        str(fact.name): fact.value for section in describe(make_run(metrics__power=missing)) for fact in section.facts
+    }
+
+    assert in_language(facts["Power"].text, "zh") == "失败(没有读到遥测数据)"
+
+
+@pytest.mark.parametrize(("rate", "cards", "text"), [(83.4, 1, "83.4"), (1234, 8, "154"), (137.64, 2, "68.82")])
+def test_imported_rate_per_card_has_the_decimals_of_the_document(rate: float, cards: int, text: str):
+    topology = {"nnodes": 1, "nproc_per_node": cards}
+    (board,) = boards(make_run(kind="imported", topology=topology, metrics__p_core=rate))
+    texts = {heading.name: cell.text for heading, cell in zip(board.columns, board.rows[0].cells, strict=True)}
+
+    assert texts["per_card"] == text
+
+
 @pytest.mark.parametrize("kind", ["not_run", "withheld", "not_applicable", "unknown"])
 def test_missing_value_says_which_kind_it_is(kind):
     missing = Missing(missing=kind, reason="nda")
     cell = cells(make_run(metrics__p_whole=missing.model_dump()))["p_whole"]
 
     assert (cell.missing, cell.reason) == (kind, "nda")
-    assert cell.text == formatting.marker(missing)
+    assert str(cell.text) == str(formatting.marker(missing))
 
 
 @pytest.mark.parametrize(
@@ -114,6 +152,41 @@ def test_runs_whose_numbers_mean_different_things_share_no_table(changes):
     assert len(boards(make_run(), make_run(run_id="run-2", **changes))) == 2
 
 
+UNREAD = {"missing": "not_run", "reason": "the run did not come this far"}
+
+
+def unread(name: str, version: object = UNREAD, **changes: object) -> Record:
+    """Return a run that failed before it read its dataset."""
+    data = {"name": name, "version": version, "fingerprint": UNREAD, "fingerprint_method": "", "is_sample": False}
+    return failed(run_id="early", dataset=data, **changes)
+
+
+@pytest.mark.parametrize(
+    ("early", "of_table"),
+    [
+        # Earlier versions recorded the name of the directory.
+        (unread("imagenet"), True),
+        (unread("unknown"), True),
+        (unread("sample", "1"), True),
+        (unread("other", "1"), False),
+        (unread("unknown", case__version="2.0"), False),
+    ],
+)
+def test_run_that_failed_early_is_in_the_table_it_would_be_in_or_in_one_behind_it(early, of_table):
+    found = boards(early, make_run(dataset__name="sample", dataset__version="1"))
+
+    assert [[row.run_id for row in board.rows] for board in found] == (
+        [["run-1", "early"]] if of_table else [["run-1"], ["early"]]
+    )
+
+
+def test_of_two_tables_a_run_that_failed_early_is_in_neither():
+    found = boards(unread("unknown"), make_run(), make_run(run_id="run-2", dataset__name="other"))
+
+    assert [[row.run_id for row in board.rows] for board in found][-1] == ["early"]
+    assert len(found) == 3
+
+
 def test_whole_runs_that_converged_come_first():
     records = [
         make_run(run_id="failed", status={"state": "failed"}),
@@ -130,6 +203,15 @@ def test_whole_runs_that_converged_come_first():
 def ranks(*records: Record) -> dict[str, tuple[int, int] | None]:
     (board,) = boards(*records)
     return {row.run_id: rank for row, rank in zip(board.rows, board.ranks, strict=True)}
+
+
+def test_table_in_which_no_two_runs_are_ranked_together_has_no_ranks():
+    apart = [make_run(run_id=f"{cards}", topology={"nnodes": 1, "nproc_per_node": cards}) for cards in (1, 8)]
+    (board,) = boards(*apart)
+    (ranked,) = boards(*apart, make_run(run_id="slow", topology={"nnodes": 1, "nproc_per_node": 8}))
+
+    assert (board.ranks, board.is_ranked) == (((1, 1), (1, 1)), False)
+    assert ranked.is_ranked
 
 
 def test_rank_is_among_the_full_runs_that_converged():

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from typing import TYPE_CHECKING
 
 import pytest
+from chipperf.web.board import make_boards, summarize
+from chipperf.web.pages import render_leaderboard
 from headless import DESKTOP, PHONE
+from web_records import make_run
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -159,11 +163,11 @@ def test_filter(page: Page, leaderboard: Path, name: str, value: str, count: int
 
 def test_filters_add_up_are_remembered_and_cleared(page: Page, leaderboard: Path):
     page.open(leaderboard, "#lang=en&vendor=acme&topology=2x8&precision=none&nothing=1")
-    assert page.texts("[role=status]") == ["2 of 20 runs"]
+    assert page.texts("[role=status]") == ["Runs: 2 of 20"]
 
     page.click("button[type=reset]")
     page.run("return new Promise(done => setTimeout(done, 20))")
-    assert page.texts("[role=status]") == ["20 of 20 runs"]
+    assert page.texts("[role=status]") == ["Runs: 20 of 20"]
     assert page.run("return location.hash") == "#lang=en"
 
 
@@ -227,6 +231,8 @@ def test_keyboard(page: Page, leaderboard: Path):
     page.run("document.querySelector(arguments[0]).focus()", f"{RUNS} thead th:last-child button")
     page.press(Keys.TAB)
     assert focused(page)["tag"] == "TD"
+    assert page.texts("#provenance .hint") == ["Arrow keys lead to the other values."]
+    assert page.run("return document.activeElement.closest('table').getAttribute('role')") == "grid"
     place = page.run("return document.querySelector(arguments[0]).cellIndex", f"{RUNS} .p_whole")
     page.press(Keys.ARROW_DOWN, *[Keys.ARROW_RIGHT] * place)
     assert page.texts("#provenance .field") == ["metrics.p_whole"]
@@ -260,6 +266,39 @@ def test_phone_shows_cards_that_say_which_column_a_value_is_of(page: Page, leade
         "return [...document.querySelectorAll('main *')].map(e => parseFloat(getComputedStyle(e).fontSize))"
     )
     assert min(sizes) >= 9
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+@pytest.mark.parametrize("name", ["leaderboard", "run_page"])
+def test_what_ranks_is_seen_at_every_width(page: Page, request: pytest.FixtureRequest, name: str, language: str):
+    """Without scrolling: in the table, or in cards if it has no room for p_core; a wide table's end fades."""
+    forms = set()
+    for width in (390, 700, 850, 900, 1000, 1100, 1440, 1920):
+        page.open(request.getfixturevalue(name), f"#lang={language}", size=(width, 900))
+        rights, is_cards, fades, end = page.run(
+            """const tables = [...document.querySelectorAll('.runs')].filter(e => e.checkVisibility());
+               return [[...document.querySelectorAll('.runs tbody .p_core')].map(e => e.getBoundingClientRect().right),
+                       tables.map(e => e.matches('.cards')),
+                       tables.every(e => (getComputedStyle(e.parentElement).maskImage !== 'none') ===
+                                         (e.scrollWidth > e.parentElement.clientWidth)),
+                       Math.min(...tables.map(e => e.parentElement.getBoundingClientRect().right -
+                                                   (e.scrollWidth > e.parentElement.clientWidth ? 32 : 0)))]"""
+        )
+        forms.update(is_cards)
+
+        assert 0 < max(rights) <= end < width
+        assert fades
+        assert width != 390 or all(is_cards)
+        assert width != 1920 or not any(is_cards)
+    assert forms == {True, False}
+
+
+def test_table_becomes_cards_as_soon_as_the_window_is_narrow(page: Page, leaderboard: Path):
+    page.open(leaderboard, "#lang=en", size=(1440, 900))
+    for width, is_cards in ((500, True), (1440, False)):
+        page._devtools("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=False)
+        page.run("return new Promise(done => setTimeout(done, 100))")
+        assert page.run("return document.querySelector(arguments[0]).matches('.cards')", RUNS) is is_cards
 
 
 def test_page_without_scripts_shows_one_language_and_no_dead_controls(page: Page, leaderboard: Path):
@@ -395,3 +434,35 @@ def test_numbers_are_at_the_right(page: Page, leaderboard: Path):
 
     assert len(edges) > 5
     assert max(edges) - min(edges) <= 1
+
+
+@pytest.fixture
+def long_page(tmp_path: Path) -> Path:
+    """A leaderboard with a table of more rows than a sheet of paper has room for."""
+    runs = [make_run(run_id=f"run-{number}", seed=number) for number in range(60)]
+    file = tmp_path / "index.html"
+    boards = make_boards([summarize(run) for run in runs], most_rows=100)
+    file.write_text(render_leaderboard(boards, language="en"), encoding="utf-8")
+    return file
+
+
+@pytest.mark.skipif(
+    shutil.which("pdftotext") is None, reason="pdftotext is not installed: apt-get install poppler-utils"
+)
+def test_every_sheet_of_paper_names_the_columns(page: Page, long_page: Path, tmp_path: Path):
+    page.open(long_page)
+    with_rows = [sheet for sheet in page.printed(tmp_path) if sheet.count("converged") > 3]
+
+    assert len(with_rows) > 1
+    for sheet in with_rows:
+        assert {"Vendor", "Verdict", "p_core"} <= set(sheet.split())
+
+
+def test_rank_is_explained_where_there_is_one(page: Page, long_page: Path, leaderboard: Path):
+    page.open(long_page)
+    assert "A rank is the place by p_core" in page.texts(".facts")[0]
+    assert page.texts("tbody .rank")[0] == "1/60"
+
+    page.open(leaderboard, "#lang=en")
+    assert "A rank is" not in page.texts(".facts")[0]
+    assert page.texts(".rank") == []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import xml.etree.ElementTree as ElementTree
 from datetime import datetime, timezone
+from itertools import pairwise
 
 import pytest
 from chipperf.records.schema import Window
@@ -49,6 +50,20 @@ def test_picture_is_one_element_without_size_or_colors_of_its_own(draw):
     assert not re.findall(r"#[0-9a-f]{6}(?![0-9a-f\-])", text)
     assert set(re.findall(r"var\((--[a-z]+)", text)) <= {"--ink", "--line", "--series"}
     assert draw() == text
+
+
+@pytest.mark.parametrize("top", [0.3, 0.6], ids=["low", "high"])
+def test_numbers_of_curves_that_end_at_one_place_are_apart(top: float):
+    ends = [*[top - 0.001 * (number % 2) for number in range(9)], 0.3]
+    curves = [[*LINE[:10], (30.0, end)] for end in ends[:-1]]
+    text = draw_convergence([*curves, LINE[:20], [(1.0, 0.9)]], [0.3], "acc (%)", as_percent=True)
+    found = re.findall(r"text-anchor: start; fill: var\(--series[^>]* x=\"([\d.]+)\" y=\"([\d.]+)\"[^>]*>(\d+)<", text)
+    places = sorted((float(x), float(y)) for x, y, _ in found)
+
+    assert sorted(int(number) for _, _, number in found) == list(range(1, 12))
+    for (x, y), (other_x, other_y) in pairwise(places):
+        assert other_x - x > 10 or abs(other_y - y) > 8
+    assert all(0 < y < 216 for _, y in places)
 
 
 OTHERS = {

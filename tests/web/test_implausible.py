@@ -128,6 +128,8 @@ def test_every_page_and_the_table_of_values_say_why(site: Path) -> None:
     pages = [path.read_text(encoding="utf-8") for path in (site / "runs").iterdir()]
     (marked,) = [text for text in pages if "Implausible: values of the record contradict" in text]
 
+    assert index.count("Convergence:") == 1
+    assert all(text.count("Convergence:") == 1 for text in pages)
     for text in (index, marked):
         assert '<span class="mark warn"><span lang="zh">不可信</span><span lang="en">implausible</span></span>' in text
         assert f'<li><span lang="zh">{in_language(finding, "zh")}</span><span lang="en">{finding}</span></li>' in text

@@ -172,14 +172,14 @@ def test_runs_that_failed_are_folded(build):
     assert text.count("failed (oom)") == 2
 
 
-def test_many_changes_are_folded(build):
+def test_changes_that_need_a_second_line_are_folded(build):
     changes = [{"key": f"k{number}", "base": 1, "value": 2, "origin": "file"} for number in range(6)]
-    made = build(*(make_run(run_id=f"{count}", hyperparameters__changes=changes[:count]) for count in (4, 6)))
+    made = build(*(make_run(run_id=f"{count}", hyperparameters__changes=changes[:count]) for count in (3, 6)))
     text = made.index.read_text(encoding="utf-8")
 
     assert text.count('<td class="fix_hp"><details>') == 1
     assert "k0=2,<wbr>k1=2" in text
-    assert "6 changes" in text
+    assert "changes: 6" in text
 
 
 def test_bars_are_named_and_as_long_as_they_say(build):
@@ -250,7 +250,8 @@ def test_record_that_cannot_be_read_is_listed_with_its_place(build, tmp_path):
 
     assert made.runs == 1
     assert {problem.place for problem in made.problems} == {f"bad/{name}/record.json" for name in contents}
-    assert "<code>bad/not json/record.json</code>: record.json:1:2: not JSON" in text
+    assert '<code>bad/not json/record.json</code>: <span lang="zh">record.json:1:2：不是 JSON：' in text
+    assert '<span lang="en">record.json is not a record: schema_version is missing</span>' in text
     assert "<code>bad/&lt;b&gt;/record.json</code>" in text
     assert str(tmp_path) not in text
 

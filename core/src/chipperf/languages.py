@@ -39,13 +39,15 @@ class Translation:
 
     A text with a plural is a list of its forms, under the English singular; ``form_of`` returns the form's index.
     ``stored`` has the texts that records store in English: what stands around each value, and the translation with
-    a ``{}`` for the value. ``stored_parts`` has those that are values of others. Any other value stays as it is,
-    because it can be a name, such as a host called ``core``.
+    a ``{}`` for the value. ``stored_since_3`` has those that reports have had since their layout 3.
+    ``stored_parts`` has those that are values of others. Any other value stays as it is, because it can be a name,
+    such as a host called ``core``.
     """
 
     texts: Mapping[str, Mapping[str, str | Sequence[str]]]
     form_of: Callable[[int], int]
     stored: Sequence[tuple[Sequence[str], str]] = ()
+    stored_since_3: Sequence[tuple[Sequence[str], str]] = ()
     stored_parts: Sequence[tuple[Sequence[str], str]] = ()
 
     def find(self, english: str, context: str = "") -> str:
@@ -80,7 +82,7 @@ def read_translation(language: Language) -> Translation:
         gettext.c2py(content.get("plural", "n != 1")),
         *(
             [(english.split("{}"), spelling) for english, spelling in content.get(table, {}).items()]
-            for table in ("stored", "stored_parts")
+            for table in ("stored", "stored_since_3", "stored_parts")
         ),
     )
 
@@ -93,19 +95,24 @@ class Translated:
 
 @dataclass(frozen=True, slots=True)
 class Stored(Translated):
-    """A text that a record stores in English: a reason, a source or a warning, of core's or of a vendor's."""
+    """A text that a record stores in English: a reason, a source or a warning, of core's or of a vendor's.
+
+    ``since_3`` is false for a report of layout 2, which is verified as it was written.
+    """
 
     en: str
+    since_3: bool = True
 
     def in_language(self, language: Language) -> str:
         """Return the text in a language, or in English if core has no translation of it."""
-        return _stored_text(self.en, language)
+        return _stored_text(self.en, language, self.since_3)
 
 
 @lru_cache(maxsize=4096)
-def _stored_text(text: str, language: Language) -> str:
+def _stored_text(text: str, language: Language, since_3: bool) -> str:
     translation = read_translation(language)
-    return _spelled(text, translation.stored, translation.stored_parts)
+    newer = translation.stored_since_3 if since_3 else ()
+    return _spelled(text, (*translation.stored, *newer), translation.stored_parts)
 
 
 def _spelled(

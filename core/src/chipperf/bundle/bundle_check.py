@@ -112,6 +112,9 @@ def _opened(bundle: Path) -> Iterator[tuple[tarfile.TarFile, _Reader]]:
             stream: Any = reader
             with tarfile.open(fileobj=stream, mode="r:") as archive:
                 yield archive, reader
+    except gzip.BadGzipFile as error:
+        what = f"{bundle} is not a bundle: it is no .tar.gz"
+        raise CheckFailed(what, hint="name an archive of 'perf bundle'") from error
     except (tarfile.TarError, EOFError, OSError, zlib.error, ValueError, OverflowError) as error:
         raise CheckFailed(f"{bundle} is not a bundle, or is damaged: {error}", hint=_HINT) from error
 

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from chipperf.data.dataset_files import require_directory
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
@@ -169,6 +171,7 @@ class CaseData:
 
     Attributes:
         reference: The dataset for which the case is defined.
+        parts: Directories that every dataset of the case holds; without one of them no run is begun.
         check: Checks a directory; ``None`` if the case has no check.
         ensure_sample: Generates the dataset for runs without ``--data``; ``None`` if there is no such dataset.
         sample_options: Options of ``perf data sample`` that ``ensure_sample`` accepts, with their Python names.
@@ -176,10 +179,15 @@ class CaseData:
     """
 
     reference: ReferenceDataset
+    parts: tuple[str, ...] = ()
     check: DataCheck | None = None
     ensure_sample: EnsureSample | None = None
     sample_options: tuple[str, ...] = ()
     ensure_few_samples: EnsureFewSamples | None = None
+
+    def require(self, directory: Path, hint: str) -> Path:
+        """Return a dataset's directory; a :class:`.MissingDataset` says that it is none or lacks one of its parts."""
+        return require_directory(directory, hint, parts=self.parts)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

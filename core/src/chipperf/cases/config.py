@@ -108,6 +108,12 @@ def parse_assignments(assignments: Sequence[str]) -> dict[str, Setting]:
     return parsed
 
 
+def contradicting_values(one: str, value: Setting, other: str, another: Setting, key: str) -> UsageError:
+    """Return the error for a hyperparameter that two options of a command or keys of a file set differently."""
+    what = f"{one} and {other} set {key} to different values, {value} and {another}"
+    return UsageError(what, hint="leave one of them out")
+
+
 def read_config_file(path: Path) -> ConfigFile:
     """Read a TOML file with the tables ``[hyperparameters]`` and ``[environment]``.
 

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 import typer
 
 from chipperf.cli.agreement import require_agreement
 from chipperf.cli.command_groups import group_with_default
-from chipperf.cli.command_options import JSON_OPTION, complete_runs
-from chipperf.cli.output import note, print_json, require_directory
+from chipperf.cli.command_options import JSON_OPTION, complete_runs, runs_among
+from chipperf.cli.output import note, print_json, require_file
 from chipperf.cli.verify import verify_reports
 from chipperf.errors import CheckFailed, RecordError
 from chipperf.visible import counted
+
+if TYPE_CHECKING:
+    from chipperf.bundle.manifest import BundleManifest
 
 _TEMPLATES = typer.Option(
     None, "--templates", help="The --templates with which the reports were rendered.", exists=True
@@ -49,7 +53,8 @@ def pack_runs(
     from chipperf.records.store import read_stored
     from chipperf.verify.evidence import examine
 
-    require_directory(out)
+    require_file(out, (".tar.gz", ".tgz"))
+    runs = runs_among(runs)
     require_agreement(
         map(read_stored, runs), examine, hint="leave them out: 'perf bundle check' would refuse the bundle"
     )
@@ -61,7 +66,7 @@ def pack_runs(
     manifest = pack(runs, reports, out, sign, documents)
     size_bytes = sum(file.size_bytes for file in manifest.files)
     typer.echo(
-        f"wrote {out}: {len(manifest.runs)} runs, {len(manifest.reports)} reports, {len(manifest.files)} files, "
+        f"wrote {out}: {_contents(manifest)}, {counted(len(manifest.files), 'file')}, "
         f"{size_bytes} bytes before compression"
     )
 
@@ -127,11 +132,15 @@ def check(
         for text in remarks:
             note(f"{bundle}: {text}")
         typer.echo(
-            f"{bundle}: {len(manifest.files)} files as packed, {len(manifest.runs)} records, "
-            f"{len(manifest.reports)} reports{f', signed by {signer}' if signer else '; no signature was checked'}"
+            f"{bundle}: {counted(len(manifest.files), 'file')} as packed, {_contents(manifest)}"
+            f"{f', signed by {signer}' if signer else '; no signature was checked'}"
         )
     differences = [*contradictions, *(text for texts in found for text in texts)]
     _require_equal(differences, hint="see which record and which page differ with perf verify")
+
+
+def _contents(manifest: BundleManifest) -> str:
+    return f"{counted(len(manifest.runs), 'run')}, {counted(len(manifest.reports), 'report')}"
 
 
 def _require_equal(differences: list[str], *, hint: str) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import typer
 
+from chipperf.cli.output import note
 from chipperf.languages import DEFAULT, LANGUAGES
 from chipperf.precisions import DEFAULT_PRECISION, PRECISIONS, either
 
@@ -40,6 +41,29 @@ def complete_runs(incomplete: str) -> list[str]:
         return []
     is_run = {path: any((path / name).exists() for name in ("record.json", "plan.json")) for path in directories}
     return [str(path) if is_run[path] else f"{path}/" for path in directories]
+
+
+def runs_among(paths: Sequence[Path]) -> list[Path]:
+    """Return what may be runs among the paths of a command, and note what a shell's ``runs/*`` matched besides.
+
+    That are files that are no JSON, and directories in which there are no runs. If there is nothing else, all are
+    returned, and the command says why it cannot use them.
+    """
+    others = [path for path in paths if _is_no_run(path)]
+    if len(others) == len(paths):
+        return list(paths)
+    for path in others:
+        note(f"left out: {path} is not a run")
+    return [path for path in paths if path not in others]
+
+
+def _is_no_run(path: Path) -> bool:
+    from chipperf.records.store import find_records
+
+    if path.is_dir():
+        # A run that has only a plan must not pass for none.
+        return not (path / "plan.json").exists() and next(find_records(path), None) is None
+    return path.is_file() and path.suffix.casefold() != ".json"
 
 
 def _setting(variable: str) -> Callable[[bool], None]:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import typer
 
 from chipperf.cli.command_options import JSON_OPTION, complete_runs, language_option
-from chipperf.cli.output import note, note_fonts, print_json, print_table, require_directory, write_file
+from chipperf.cli.output import note, note_fonts, print_json, print_table, print_wrapped, require_file, write_file
 from chipperf.compare.comparison import Comparison, compare_columns, compare_curves
 from chipperf.compare.comparison_formats import (
     as_csv,
@@ -117,7 +117,7 @@ def compare(
         if axis is not None:
             raise UsageError("--axis belongs to a curve", hint="add --curve accuracy, or loss")
         chosen = _choose_format(output, out, as_json=as_json)
-        require_directory(out)
+        require_file(out, (*_FORMATS, ".txt"))
         sides = _read(paths, topology, precision)
         comparison = compare_columns(sides, peak_of=installed_peak)
         if requirements:
@@ -132,7 +132,7 @@ def compare(
         raise UsageError(
             f"--out {out} does not end in .svg, .png or .csv", hint="name a file with one of these endings"
         )
-    require_directory(out)
+    require_file(out)
     if out is not None and out.suffix in _PICTURES:
         require_matplotlib("plot")
     comparison = compare_columns(_read(paths, topology, precision))
@@ -229,19 +229,20 @@ def _write_comparison(comparison: Comparison, output: ComparisonFormat, out: Pat
 
 def _print_comparison(comparison: Comparison) -> None:
     for line in legend(comparison):
-        typer.echo(line)
+        print_wrapped(line, "    ")
     typer.echo()
     _print_beside(headers(comparison), rows(comparison))
     for text in notes(comparison):
-        typer.echo(f"\n{text}")
+        typer.echo()
+        print_wrapped(text)
     if comparison.judgments:
         typer.echo("\nRequirements")
         for judgment in comparison.judgments:
-            typer.echo(f"  {describe_judgment(judgment)}")
+            print_wrapped(f"  {describe_judgment(judgment)}", "    ")
     if comparison.footnotes:
         typer.echo("\nFootnotes")
         for place, footnote in enumerate(comparison.footnotes, start=1):
-            typer.echo(f"  [{place}] {footnote.text}")
+            print_wrapped(f"  [{place}] {footnote.text}", "      ")
     if comparison.settings:
         typer.echo("\nSettings that differ")
         places = [str(place) for place in range(1, len(comparison.columns) + 1)]

@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict
@@ -20,7 +21,7 @@ from chipperf.cases.base import SampleSize
 from chipperf.cases.registry import case_names, find_case
 from chipperf.cli.command_options import JSON_OPTION, complete_cases, complete_vendors, precision_option
 from chipperf.cli.live import run_progress, terminal
-from chipperf.cli.output import is_quiet, print_json, print_table, tell
+from chipperf.cli.output import is_quiet, print_json, print_table, require_file, tell
 from chipperf.contract.certificate import Certificate, write_plot
 from chipperf.contract.check import CONTRACT_VERSION, LEVELS, Check, all_checks, case_checks, find_check
 from chipperf.contract.check_runner import CheckResult, Runner, Status
@@ -35,6 +36,7 @@ from chipperf.plugin.types import EnvironmentSettings, Rank
 from chipperf.precisions import precision_of
 from chipperf.records.files import read_model, write_atomically
 from chipperf.report.figures import require_matplotlib
+from chipperf.visible import counted
 
 app = typer.Typer(no_args_is_help=True, help="Check a vendor plugin, or a case, against the contract.")
 
@@ -80,8 +82,6 @@ def certify(
         None,
         "--data",
         help="Dataset directory of the case. [a generated sample]",
-        exists=True,
-        file_okay=False,
     ),
     out: Path = typer.Option(..., "--out", help="Directory for equivalence.json and equivalence.png."),
 ) -> None:
@@ -93,8 +93,10 @@ def certify(
     Example: perf contract certify --vendor cpu --case mobilenetv2 --out certificate
     """
     names = [find_case(name).name for name in case] or list(case_names())
-    if data is not None and len(names) != 1:
-        raise UsageError("--data names the directory of one case's dataset", hint="give one --case")
+    if data is not None:
+        if len(names) != 1:
+            raise UsageError("--data names the directory of one case's dataset", hint="give one --case")
+        find_case(names[0]).data.require(data, "'perf data check' explains")
     require_matplotlib("contract")
     entry = selection.select_vendor(vendor).entry
     try:
@@ -200,6 +202,9 @@ def case(
 
 
 def _print_results(results: Sequence[CheckResult]) -> None:
+    # One reason keeps many checks from running: without a device, all but the static ones.
+    causes = Counter(each.message for each in results if each.status == "not_run")
+    shared = {message for message, count in causes.items() if message and count > 1}
     rows = [
         (
             each.check.id,
@@ -208,8 +213,12 @@ def _print_results(results: Sequence[CheckResult]) -> None:
             f"{each.check.summary}\n{each.message}" if each.message else each.check.summary,
         )
         for each in results
+        if each.message not in shared
     ]
     print_table(("check", "result", "time", ""), rows)
+    for message in sorted(shared):
+        ids = [each.check.id for each in results if each.status == "not_run" and each.message == message]
+        typer.echo(f"{counted(len(ids), 'check')} not run: {message}: {', '.join(ids)}")
     for each in results:
         if each.detail:
             typer.echo(f"\n{each.check.id}:\n{each.detail}")
@@ -249,8 +258,9 @@ def run(
     if highest:
         require_recent_torch()
     # Before the checks take minutes.
-    if statement and (statement.is_dir() or not os.access(statement.absolute().parent, os.W_OK)):
-        raise UsageError(f"cannot write {statement}", hint="name a file in a directory that exists and is yours")
+    require_file(statement, (".json",))
+    if statement and not os.access(statement.absolute().parent, os.W_OK):
+        raise UsageError(f"cannot write {statement}", hint="name a file in a directory that is yours")
     kept = _kept(statement, entry) if resume else {}
     # When a scheduler ends the job, the checks' files must be removed, and what was found must stay.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))

@@ -14,6 +14,7 @@ from chipperf.cli.live import counting_progress
 from chipperf.cli.output import print_json
 from chipperf.data.dataset_files import require_directory
 from chipperf.errors import CheckFailed, UsageError
+from chipperf.visible import counted
 
 app = typer.Typer(help="Generate sample datasets and check real ones.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -80,7 +81,7 @@ def check(
     if not report.ok:
         faults = sum(finding.severity == "error" for finding in report.findings)
         accepted = "" if any_size else "; --any-size accepts other counts than the benchmark's"
-        raise CheckFailed(f"{directory} has {faults} faults", hint=f"correct them before training{accepted}")
+        raise CheckFailed(f"{directory} has {counted(faults, 'fault')}", hint=f"correct them before training{accepted}")
 
 
 def _spelled(options: Iterable[str]) -> str:

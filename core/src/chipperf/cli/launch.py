@@ -10,7 +10,7 @@ import typer
 from chipperf.cases.registry import find_case
 from chipperf.cli.command_options import complete_cases, typed_parameters
 from chipperf.cli.train import train
-from chipperf.errors import RecordError, UsageError
+from chipperf.errors import PerfError, RecordError, UsageError
 from chipperf.launch.slurm import batch_script, submit
 from chipperf.records.files import write_atomically
 
@@ -66,7 +66,13 @@ def slurm(
     except OSError as error:
         raise RecordError(f"cannot create {directory}: {error.strerror}", hint="choose another --directory") from error
     write_atomically(script, text)
-    typer.echo(f"job {submit(script)}, from {script}")
+    try:
+        job = submit(script)
+    except PerfError:
+        # Nothing runs it, and it would be in the way of runs/*.
+        script.unlink(missing_ok=True)
+        raise
+    typer.echo(f"job {job}, from {script}")
 
 
 def _check_arguments(case: str, arguments: list[str]) -> None:

@@ -13,7 +13,7 @@ import typer
 
 from chipperf.cli.command_groups import group_with_default
 from chipperf.cli.command_options import JSON_OPTION, complete_cases, complete_runs, complete_vendors
-from chipperf.cli.output import note, print_json, require_directory, write_file
+from chipperf.cli.output import note, print_json, require_file, write_file
 from chipperf.cli.streams import is_colored
 from chipperf.errors import CheckFailed, UsageError
 from chipperf.visible import counted
@@ -100,13 +100,14 @@ def check(
         listed = "".join(map(_listed, rules))
         _write(_json([describe(rule) for rule in rules]) if form.startswith("json") else listed, output_file)
         return
-    choose_rules(*chosen)
+    if not choose_rules(*chosen):
+        raise UsageError("no rule is left to check", hint="every selected rule is ignored: leave one of the two out")
     if not paths:
         raise UsageError("there is nothing to check", hint="name files or directories: perf lint README.md")
     if diff and write_baseline:
         raise UsageError("--diff writes nothing, so no baseline either", hint="leave one of them out")
-    for file in (output_file, write_baseline):
-        require_directory(file)
+    require_file(output_file, (".txt", ".md", ".json", ".sarif"))
+    require_file(write_baseline, (".json",))
     paths, contents = _with_standard_input(paths, stdin_filename)
     if contents and fix and not diff:
         raise UsageError("--fix cannot write standard input", hint="--diff shows what it would change, as a patch")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TextIO, cast
 
 from rich.console import Console, Group
 from rich.live import Live
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -54,11 +54,20 @@ def counting_progress(title: str) -> Iterator[Callable[[int, int], None]]:
         tell(f"{title} ...")
         yield lambda done, total: None
         return
-    left = (TimeRemainingColumn(), TextColumn("left"))
-    columns = (TextColumn("{task.description}"), BarColumn(20), MofNCompleteColumn(), *left)
+    columns = (TextColumn("{task.description}"), BarColumn(20), _Counted())
     with Progress(*columns, console=terminal(), transient=True, redirect_stdout=False, redirect_stderr=False) as bar:
         task = bar.add_task(title, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+class _Counted(ProgressColumn):
+    """How many items are done and how long the others take, as far as this is known."""
+
+    def render(self, task: Task) -> Text:
+        if task.total is None:
+            return Text()
+        left = "" if task.time_remaining is None else f", about {format_duration(round(task.time_remaining))} left"
+        return Text(f"{task.completed:.0f} of {task.total:.0f}{left}")
 
 
 @contextmanager
@@ -220,9 +229,11 @@ class RunPicture:
     def draw(self) -> RenderableType:
         """Return the lines for a terminal, with a bar."""
         progress = self._progress
-        where = ", ".join(filter(None, (progress.phase, _epoch(progress))))
+        # Training that met its target ends before all planned steps: a bar would stay half full.
+        is_over = progress.phase == FINISHED
+        where = ", ".join(filter(None, (progress.phase, "" if is_over else _epoch(progress))))
         lines: list[RenderableType] = [Text(f"{self._title}: {where}")]
-        if progress.steps:
+        if progress.steps and not is_over:
             bar = Table.grid(padding=(0, 1))
             bar.add_row(ProgressBar(progress.steps, progress.step, width=24), _steps(progress))
             lines.append(bar)

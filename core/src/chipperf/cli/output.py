@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -22,6 +24,7 @@ _UNLIMITED: Final = 10**6
 
 
 HTML_ENDINGS: Final = (".html", ".htm")
+TEXT_ENDINGS: Final = (".md", ".markdown", ".txt")
 
 
 def print_json(value: object) -> None:
@@ -45,6 +48,15 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     if not console.is_terminal:
         console.width = _UNLIMITED
     console.print(table)
+
+
+def print_wrapped(text: str, indent: str = "") -> None:
+    """Print a text, on a terminal with line breaks between words and with the lines after the first indented."""
+    if sys.stdout.isatty():
+        columns = shutil.get_terminal_size().columns
+        options = {"break_long_words": False, "break_on_hyphens": False, "subsequent_indent": indent}
+        text = "\n".join(textwrap.fill(line, columns, **options) for line in text.split("\n"))  # type: ignore[arg-type]
+    typer.echo(text)
 
 
 def tell(text: str) -> None:
@@ -77,6 +89,13 @@ def print_error(message: str, hint: str | None = None) -> None:
         typer.echo(f"  hint: {hint}", err=True, color=True)
 
 
+def note_unused_templates(templates: Path | None, names: Sequence[str], suffix: str) -> None:
+    """Print a note if the user's directory has none of the templates that are looked for there: a name may be wrong."""
+    if templates and templates.is_dir() and not any((templates / f"{name}{suffix}").is_file() for name in names):
+        wanted = " or ".join(f"{name}{suffix}" for name in dict.fromkeys(names))
+        note(f"no template in {templates} is used: it has no {wanted}")
+
+
 def note_fonts(drawn: Language, wanted: Language, unwritten: Sequence[int]) -> None:
     """Print notes if no font has the wanted language of a picture, or the names of its curves with these numbers."""
     if drawn != wanted:
@@ -88,20 +107,28 @@ def note_fonts(drawn: Language, wanted: Language, unwritten: Sequence[int]) -> N
         note(f"the picture has no names for these curves, no font was found for them: {', '.join(map(str, unwritten))}")
 
 
-def require_directory(out: Path | None, *, is_html: bool = False) -> None:
-    """Check, before any work is done, that the directory of an output file, if any, exists, or raise a UsageError.
+def require_file(out: Path | None, endings: Sequence[str] = ()) -> None:
+    """Check, before any work is done, that an output file, if any, can be written there, or raise a UsageError.
 
-    A name that says HTML is refused for what is none: a browser would show it as one paragraph.
+    Its name has one of ``endings`` or none: no program opens a text that is called .pdf. Without ``endings`` it may
+    have any.
     """
     if out is None:
         return
-    if not is_html and out.suffix.casefold() in HTML_ENDINGS:
-        raise UsageError(
-            f"{out} would not be HTML",
-            hint="choose another ending; perf report --format html and perf site write pages",
-        )
+    if out.is_dir():
+        raise UsageError(f"{out} is a directory", hint="name a file in it")
     if not out.parent.is_dir():
         raise UsageError(f"{out.parent} is not a directory", hint="create it, or write elsewhere")
+    if endings and out.suffix and not out.name.casefold().endswith(tuple(endings)):
+        raise UsageError(
+            f"{out} ends in {out.suffix}, which is not the format that would be written",
+            hint=f"let the name end in {_either(endings)}",
+        )
+
+
+def _either(endings: Sequence[str]) -> str:
+    *others, last = endings
+    return f"{', '.join(others)} or {last}" if others else last
 
 
 def write_file(out: Path, content: str | bytes) -> None:

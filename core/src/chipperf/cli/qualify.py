@@ -52,9 +52,12 @@ def qualify(
     qualification, and --resume continues it. At the end, verdict.md says what may be claimed, what may not and why.
     Exit code 4 if a check failed.
 
-    Example: perf qualify --vendor cpu --budget 6m --dry-run
+    The shortest budget is a multiple of the time in which this machine starts the vendor's stack; a shorter one is
+    refused with the shortest that would do.
 
-    Example: perf qualify --vendor cpu --budget 6m --out proof
+    Example: perf qualify --vendor cpu --budget 20m --dry-run
+
+    Example: perf qualify --vendor cpu --budget 20m --out proof
 
     Example: perf qualify --out proof --resume
     """

@@ -48,6 +48,11 @@ def record_tools(
     write_atomically(out / "manifest.json", json.dumps(manifest, indent=2) + "\n")
     problems = [f"{entry['name']}: {entry['problem']}" for entry in entries if entry["problem"]]
     complete = len(entries) - len(problems)
+    if not complete:
+        for file in out.iterdir():
+            file.unlink()
+        out.rmdir()
+        raise CheckFailed("; ".join(problems), hint=f"run this where the tools of {vendor} are; nothing was recorded")
     typer.echo(f"{complete} of {len(entries)} outputs are in {out}; read them before you publish them")
     if problems:
         raise CheckFailed("; ".join(problems), hint="the manifest lists them; the others are complete")

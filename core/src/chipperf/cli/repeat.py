@@ -17,6 +17,7 @@ from chipperf.records.repeats import ENOUGH_REPEATS, REPEATS_FILE, RepeatedRun, 
 from chipperf.run.directory import RunDirectory
 from chipperf.suites.execution import state_after
 from chipperf.suites.suite_plan import option_arguments
+from chipperf.visible import counted
 
 _OWN_PARAMETERS = ("case", "repeat", "seed", "out")
 """Parameters of ``perf train`` that are given to each run in another way."""
@@ -38,7 +39,10 @@ def repeat_training(context: typer.Context, options: TrainOptions, *, count: int
         RunDirectory(root / name).require_no_run()
     require_torch()
     typed = [parameter for parameter in typed_parameters(context) if parameter.name not in _OWN_PARAMETERS]
-    same = option_arguments({each.opts[0].removeprefix("--"): context.params[each.name] for each in typed})
+    given = {each.opts[0].removeprefix("--"): context.params[each.name] for each in typed}
+    # Each run has a seed of its own.
+    given["set"] = [text for text in given.get("set", ()) if text.partition("=")[0].strip() != "seed"]
+    same = option_arguments(given)
     sequence = ProcessSequence()
     runs: list[RepeatedRun] = []
     repeats = Repeats(case=case, planned=count, runs=[], metrics={})
@@ -59,7 +63,7 @@ def repeat_training(context: typer.Context, options: TrainOptions, *, count: int
         how = "stopped by a signal: " if sequence.interrupted else ""
         states = ", ".join(f"{run.directory} {run.state}" for run in repeats.runs if run.state != "completed")
         raise TrainingError(
-            f"{how}{repeats.completed} of {count} runs completed{f'; {states}' if states else ''}",
+            f"{how}{repeats.completed} of {counted(count, 'run')} completed{f'; {states}' if states else ''}",
             hint="the errors are above, and in the record of each run",
         )
 

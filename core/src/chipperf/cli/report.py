@@ -11,8 +11,17 @@ import typer
 
 from chipperf.cli.agreement import require_agreement
 from chipperf.cli.command_groups import group_with_default
-from chipperf.cli.command_options import complete_cases, complete_runs, complete_vendors, language_option
-from chipperf.cli.output import HTML_ENDINGS, note, note_fonts, require_directory, tell, write_file
+from chipperf.cli.command_options import complete_cases, complete_runs, complete_vendors, language_option, runs_among
+from chipperf.cli.output import (
+    HTML_ENDINGS,
+    TEXT_ENDINGS,
+    note,
+    note_fonts,
+    note_unused_templates,
+    require_file,
+    tell,
+    write_file,
+)
 from chipperf.cli.report_import import import_documents
 from chipperf.errors import RecordError, UsageError
 from chipperf.languages import Language
@@ -79,17 +88,19 @@ def report(
     is_html = report_format == "html" or (
         report_format is None and out is not None and out.suffix.casefold() in HTML_ENDINGS
     )
-    require_directory(out, is_html=is_html)
-    chosen = _chosen(runs, case, vendor)
+    require_file(out, HTML_ENDINGS if is_html else TEXT_ENDINGS)
+    chosen = _chosen(runs_among(runs), case, vendor)
     if is_html:
         if baseline:
             raise UsageError("a page shows all runs alike and has no --baseline", hint="name the run among the others")
+        note_unused_templates(templates, (*dict.fromkeys(run.record.case.name for run in chosen), "report"), ".html.j2")
         html = _web_page(chosen, lang, templates)
         if out is None:
             typer.echo(html, nl=False)
         else:
             write_file(out, html)
         return
+    note_unused_templates(templates, (chosen[0].record.case.name, "report"), ".md.j2")
     curves_of = list(map(read_stored, baseline))
     require_agreement(
         [*chosen, *curves_of],

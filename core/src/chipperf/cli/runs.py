@@ -11,6 +11,7 @@ import typer
 from chipperf.cli.command_options import JSON_OPTION, complete_cases, complete_runs, complete_vendors
 from chipperf.cli.output import note, print_json, print_table
 from chipperf.languages import ENGLISH, in_language
+from chipperf.visible import counted
 
 if TYPE_CHECKING:
     from chipperf.errors import RecordError
@@ -102,7 +103,10 @@ def show(
 
 def _fact(name: object, cell: PageCell) -> tuple[str, str]:
     text = in_language(cell.text, ENGLISH)
-    return in_language(name, ENGLISH), f"{text} ({cell.reason})" if cell.reason and cell.reason not in text else text
+    reason = cell.reason or ""
+    if reason.startswith(text):
+        text = reason
+    return in_language(name, ENGLISH), f"{text} ({reason})" if reason not in text else text
 
 
 def _cells(row: dict[str, Value], stored: StoredRecord) -> tuple[object, ...]:
@@ -111,7 +115,8 @@ def _cells(row: dict[str, Value], stored: StoredRecord) -> tuple[object, ...]:
 
     created, rate, failure = row["created_at"], row["p_core_samples_per_s"], row["failure"]
     when = f"{created:%Y-%m-%d %H:%M}" if isinstance(created, datetime) else ""
-    state = f"{row['state']} ({failure})" if failure else row["state"]
+    # The failure of a run that was killed or interrupted has that name, too.
+    state = f"{row['state']} ({failure})" if failure not in (None, row["state"]) else row["state"]
     speed = number(rate) if isinstance(rate, float) else "-"
     place = stored.file.parent
     name, verdict = configuration_name(stored.record), str(row["verdict"]).replace("_", " ")
@@ -128,4 +133,4 @@ def _why_none(rows: list[dict[str, Value]], wanted: dict[str, str]) -> str:
     if not rows:
         return "there are no runs"
     there = [f"{key} {', '.join(sorted({str(row[key]) for row in rows}))}" for key in wanted]
-    return f"none of {len(rows)} runs matches; there are: {'; '.join(there)}"
+    return f"none of {counted(len(rows), 'run')} matches; there are: {'; '.join(there)}"

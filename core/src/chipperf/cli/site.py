@@ -6,9 +6,10 @@ from pathlib import Path
 
 import typer
 
+from chipperf.cases.registry import case_names
 from chipperf.cli.command_options import language_option
 from chipperf.cli.live import counting_progress
-from chipperf.cli.output import note, tell
+from chipperf.cli.output import note, note_unused_templates, tell
 from chipperf.report.figures import has_matplotlib
 from chipperf.web.site_files import build_site
 
@@ -27,6 +28,7 @@ def site(
 
     Example: perf site runs --out site
     """
+    note_unused_templates(templates, ("leaderboard", "report", *case_names()), ".html.j2")
     with counting_progress("making pages") as advance:
         made = build_site(directory, out, language=lang, user_templates=templates, tell=advance)
     for problem in made.problems[:_SHOWN_PROBLEMS]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import signal
 from collections.abc import Callable
 from typing import Any, TextIO
 
@@ -21,7 +22,8 @@ def is_colored(stream: TextIO) -> bool:
 class Output:
     """Standard output or standard error. Characters that a terminal obeys or hides, or the encoding lacks, are escaped.
 
-    If standard output cannot be written, a :class:`PluginError` says so. What standard error does not take is lost.
+    If standard output cannot be written, a :class:`PluginError` says so; a reader that has seen enough, such as
+    ``head``, ends the program without a word. What standard error does not take is lost.
     Rich, which moves the cursor, writes to ``rich_proxied_file``; whoever gives it foreign texts makes them visible.
     """
 
@@ -55,4 +57,6 @@ class Output:
         except OSError as error:
             self._failures.append(error)
             if not self._may_lose:
+                if isinstance(error, BrokenPipeError):
+                    raise SystemExit(128 + signal.SIGPIPE) from error
                 raise PluginError(f"cannot write to standard output: {error.strerror}") from error

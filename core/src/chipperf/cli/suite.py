@@ -20,6 +20,7 @@ from chipperf.records.repeats import Repeats
 from chipperf.suites.execution import Follower, Machine, execute, leading, machine_from_options
 from chipperf.suites.state import SuiteDirectory, SuiteRun, SuiteState
 from chipperf.suites.suite_plan import plan_suite
+from chipperf.visible import counted
 
 _SHOWN_METRICS = tuple(column.name for column in columns_of("suite"))
 
@@ -114,7 +115,7 @@ def _print_plan(
         if run in left and run not in to_do:
             text = "does not need this machine"
         typer.echo(f"{run.planned.name}: {text}")
-    typer.echo(f"{len(to_do)} of {len(state.runs)} runs would be started")
+    typer.echo(f"{len(to_do)} of {counted(len(state.runs), 'run')} would be started")
 
 
 def _print_summary(summaries: Mapping[str, Repeats]) -> None:
@@ -142,7 +143,7 @@ def _require_joined(codes: list[int], machine: Machine, *, interrupted: bool) ->
     if interrupted or completed < len(codes):
         how = "stopped by a signal: " if interrupted else ""
         raise TrainingError(
-            f"{how}machine {machine.node_rank} completed {completed} of {len(codes)} runs that it joined",
+            f"{how}machine {machine.node_rank} completed {completed} of {counted(len(codes), 'run')} that it joined",
             hint=f"what each run printed here is beside it, in *.node{machine.node_rank}.log",
         )
 
@@ -160,7 +161,8 @@ def _require_completed(
     only_failed = all(run.state == "failed" for run in rest)
     place = machine.options() if machine else []
     again = shlex.join(["perf", "suite", str(file), f"--out={directory.path}", *place, "--resume"])
+    runs = counted(len(state.runs), "run")
     raise TrainingError(
-        f"{how}{state.count('completed')} of {len(state.runs)} runs completed, {state.count('failed')} failed",
+        f"{how}{state.count('completed')} of {runs} completed, {state.count('failed')} failed",
         hint=f"{again} --retry-failed" if only_failed else again,
     )

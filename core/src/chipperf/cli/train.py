@@ -9,7 +9,7 @@ from pathlib import Path
 
 import typer
 
-from chipperf.cases.config import parse_assignments
+from chipperf.cases.config import contradicting_values, parse_assignments
 from chipperf.cli.command_options import (
     complete_cases,
     complete_runs,
@@ -175,12 +175,15 @@ def train(
         raise UsageError(
             "no case is named", hint="perf train CASE, or perf train --resume RUN; 'perf cases' lists cases"
         )
-    settings: dict[str, Setting | None] = {
-        "seed": seed,
-        "evaluate_every_steps": evaluate_every,
-        "checkpoint_every_steps": checkpoint_every,
-        "keep_checkpoints": keep_checkpoints,
-    }
+    settings: dict[str, Setting] = parse_assignments(assignments)
+    for option, key, value in (
+        ("--seed", "seed", seed),
+        ("--evaluate-every", "evaluate_every_steps", evaluate_every),
+        ("--checkpoint-every", "checkpoint_every_steps", checkpoint_every),
+        ("--keep-checkpoints", "keep_checkpoints", keep_checkpoints),
+    ):
+        if value is not None and settings.setdefault(key, value) != value and str(settings[key]) != str(value):
+            raise contradicting_values(option, value, "--set", settings[key], key)
     options = TrainOptions(
         case=case,
         precision=precision_of(precision),
@@ -188,7 +191,7 @@ def train(
         data=data,
         vendor=vendor,
         config=config,
-        settings=parse_assignments(assignments) | {key: value for key, value in settings.items() if value is not None},
+        settings=settings,
         limits=Limits(
             max_epochs=max_epochs,
             max_steps=max_steps,
@@ -202,12 +205,26 @@ def train(
         out=out,
     )
     if repeat == 1:
-        _run(plan_job(options, started_s=started_s, observer=_Terminal()))
+        job = plan_job(options, started_s=started_s, observer=_Terminal())
+        _warn_of_full_sample(options, job)
+        _run(job)
         return
     # Imported here, because the end-to-end time of a single run includes its imports.
     from chipperf.cli.repeat import repeat_training
 
     repeat_training(context, options, count=repeat)
+
+
+def _warn_of_full_sample(options: TrainOptions, job: Job) -> None:
+    """Warn of long training whose result nobody can use: the benchmark's whole schedule on the small sample."""
+    if options.data is not None or options.preset != "full" or options.limits.shortened:
+        return
+    epochs, presets = job.plan.hyperparameters.values["epochs"], [name for name in job.case.presets if name != "full"]
+    short = f", {' or '.join(f'--preset {name}' for name in presets)} trains for minutes" if presets else ""
+    typer.echo(
+        f"warning: {epochs} epochs on a generated sample give no benchmark result: --data DIR names the dataset{short}",
+        err=True,
+    )
 
 
 def _resume(
@@ -310,7 +327,7 @@ def _why_ended(record: Record) -> str:
         verdict = "there is no target on this dataset"
     elif isinstance(metrics.time_to_target, TimeToTarget):
         met = metrics.time_to_target
-        return f"target {wanted} met in epoch {met.epoch:g}, after {met.seconds:.4g} s of training"
+        return f"target {wanted} met in epoch {round(met.epoch, 3):g}, after {met.seconds:.4g} s of training"
     else:
         verdict = f"target {wanted} not met"
     if limits.budget_s is not None and not isinstance(metrics.projected_train_seconds, Missing):

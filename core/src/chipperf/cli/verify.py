@@ -77,7 +77,7 @@ def verify(
     if differences := sum(found):
         wrong = sum(map(bool, found))
         raise CheckFailed(
-            f"{counted(differences, 'difference')} in {wrong} of {len(results)} reports",
+            f"{counted(differences, 'difference')} in {wrong} of {counted(len(results), 'report')}",
             hint="render the report again, or find out who changed it: docs/verify.md",
         )
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import typer
 
 from chipperf.cli.command_options import JSON_OPTION, complete_runs
-from chipperf.cli.output import note, print_json, print_table, tell
+from chipperf.cli.output import note, print_json, print_table, require_file, tell
 from chipperf.errors import CheckFailed, UsageError
 from chipperf.records import withholding
 from chipperf.records.schema import Record
@@ -56,6 +57,9 @@ def withhold(
         raise UsageError(f"{out} exists", hint="choose another --out; nothing is overwritten")
     if out.resolve() in private.resolve().parents or private.resolve().parent == out.resolve().parent:
         raise UsageError(f"{private} would be in or beside the published directory", hint="choose another --secrets")
+    # Its directory is made.
+    if private.is_dir():
+        raise UsageError(f"{private} is a directory", hint="name a file in it")
     record = read_record(run)
     base = _comparable(ratio_to, record)
     result = withholding.withhold(record, fields, reason, keep=keep, ratio_to=base)
@@ -98,6 +102,7 @@ def reveal(
 
     Example: perf reveal public/demo --secrets runs/demo/demo.secrets.json --field metrics.p_core
     """
+    require_file(out, (".json",))
     content = withholding.read_secrets(secrets)
     if fields:
         wanted = {withholding.json_path(field) for field in fields}
@@ -114,7 +119,11 @@ def reveal(
     if as_json:
         print_json([{"field": each.field, "value": each.value, "problem": each.problem} for each in revealed])
     else:
-        rows = [(each.field, _shown(each.value), each.problem or "as committed") for each in revealed]
+        rows = [
+            (name, _shown(value), each.problem or "as committed")
+            for each in revealed
+            for name, value in _parts(each.field, each.value)
+        ]
         print_table(("field", "value", "check"), rows)
     shown = {each.field for each in revealed}
     for committed in record.withheld:
@@ -128,10 +137,19 @@ def reveal(
         tell(f"wrote {out}")
 
 
+def _parts(field: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """Yield the values in a value by field; a throughput and a spread are one value, their median."""
+    if not isinstance(value, dict) or "missing" in value:
+        yield field, value
+    elif "median" in value:
+        yield field, value["median"]
+    else:
+        for name, part in value.items():
+            yield from _parts(f"{field}.{name}", part)
+
+
 def _shown(value: Any) -> str:
-    """Return a value as one text. A throughput is shown by its median, and on a terminal long texts are cut."""
-    if isinstance(value, dict) and "median" in value:
-        value = value["median"]
+    """Return a value as one text. On a terminal long texts are cut."""
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= _LONGEST_VALUE or not sys.stdout.isatty() else f"{text[: _LONGEST_VALUE - 3]}..."
 

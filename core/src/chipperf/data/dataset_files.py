@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -12,13 +12,22 @@ from typing import BinaryIO
 from chipperf.errors import DataError, MissingDataset
 
 
-def require_directory(root: str | os.PathLike[str], hint: str) -> Path:
-    """Return the path of a dataset directory; a :class:`MissingDataset` says that it is none."""
+def require_directory(root: str | os.PathLike[str], hint: str, *, parts: Sequence[str] = ()) -> Path:
+    """Return the path of a dataset directory; a :class:`MissingDataset` says that it is none, or lacks a part."""
     root = Path(root)
     if not root.is_dir():
         what = "is not a directory" if root.exists() else "does not exist"
         raise MissingDataset(f"the dataset directory {root} {what}", hint=hint)
+    if lacking := [part for part in parts if not (root / part).is_dir()]:
+        raise MissingDataset(f"the dataset directory {root} has no {', no '.join(lacking)}{_held(root)}", hint=hint)
     return root
+
+
+def _held(directory: Path) -> str:
+    with suppress(OSError):
+        names = sorted(name for name in os.listdir(directory) if not name.startswith("."))
+        return f"; {directory} holds {', '.join([*names[:5], *(['…'] if names[5:] else [])]) or 'nothing'}"
+    return ""
 
 
 def files_below(directory: Path, hidden: list[str] | None = None) -> list[str]:
@@ -57,9 +66,7 @@ def unlistable(directory: Path, error: OSError) -> DataError:
     """Return the error for a directory that cannot be listed; if it is missing, with the names beside it."""
     what = f"cannot list {directory}: {error.strerror}"
     if isinstance(error, FileNotFoundError):
-        with suppress(OSError):
-            names = sorted(name for name in os.listdir(directory.parent) if not name.startswith("."))
-            what += f"; {directory.parent} holds {', '.join([*names[:5], *(['…'] if names[5:] else [])]) or 'nothing'}"
+        what += _held(directory.parent)
     return DataError(what)
 
 

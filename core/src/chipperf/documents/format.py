@@ -17,7 +17,7 @@ from chipperf.languages import Language, Phrase, in_language, phrase
 from chipperf.records.schema import Missing, MissingKind, Setting
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from chipperf.records.columns import Unit
 
@@ -58,11 +58,14 @@ def _escaped(value: object) -> str:
     return str(value).replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
 
 
-def marker(missing: Missing) -> Phrase:
-    """Return the text for a missing value. For failed and withheld values it contains the reason."""
+def marker(missing: Missing, *, reason_as: Callable[[str], object] = str) -> Phrase:
+    """Return the text for a missing value. For failed and withheld values it contains the reason.
+
+    ``reason_as`` makes a value of a phrase of it: pages translate it, and reports say it as it is stored.
+    """
     text = MARKERS[missing.missing]
     if missing.reason and missing.missing in REASON_IN_MARKER:
-        return phrase("%(marker)s (%(reason)s)", marker=text, reason=missing.reason)
+        return phrase("%(marker)s (%(reason)s)", marker=text, reason=reason_as(missing.reason))
     return text
 
 

@@ -6,6 +6,7 @@ rows of tables itself.
 
 from __future__ import annotations
 
+import errno
 import re
 from dataclasses import dataclass
 from itertools import pairwise, takewhile
@@ -158,7 +159,8 @@ def decoded_text(path: Path) -> tuple[str, Fault | None]:
     try:
         content = read_bounded(path, MAX_BYTES)
     except OSError as error:
-        raise DocumentError(f"cannot read {path}: {error.strerror}", hint="name a document of a page or two") from error
+        hint = "name a document of a page or two" if error.errno == errno.EFBIG else "name a report, such as README.md"
+        raise DocumentError(f"cannot read {path}: {error.strerror}", hint=hint) from error
     return decoded(content)
 
 

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Protocol
 import psutil
 
 from chipperf.cases.registry import find_case
-from chipperf.data.dataset_files import require_directory
 from chipperf.errors import TrainingStopped, UsageError
 from chipperf.launch.channel import SECRET_VARIABLE
 from chipperf.launch.launcher_group import LauncherGroup
@@ -144,8 +143,12 @@ def plan_job(options: TrainOptions, *, started_s: float, observer: JobObserver) 
         data_root = options.data
     idle_memory_bytes = read_idle_memory(session, selection.probe.devices)
     vendor_info = session.vendor_info()
-    if options.device_check:
-        require_free_cards(vendor_info, selection.probe.devices, idle_memory_bytes, options.processes_started_here)
+    require_free_cards(
+        vendor_info,
+        selection.probe.devices,
+        idle_memory_bytes if options.device_check else {},
+        options.processes_started_here,
+    )
     checks_devices = options.device_check and vendor_info.device_type != "cpu"
     now = datetime.now(timezone.utc)
     what = f"{checked.case.name}-{selection.entry.name}-{options.precision}-{topology.label}"
@@ -202,12 +205,13 @@ def plan_resumed_job(
         return None
     plan = read_plan(directory.plan)
     hint = "if its data have moved: perf train --resume RUN --data DIR"
-    root = require_directory((data or plan.data_root).resolve(), hint)
+    found = find_case(plan.case)
+    root = found.data.require((data or plan.data_root).resolve(), hint)
     plan = plan.model_copy(update={"data_root": root, "started_s": started_s})
     _require_same_topology(plan, launcher)
     if launcher is None:
         directory.require_ended()
-    session, found = bind(installed.find_vendor(plan.vendor)), find_case(plan.case)
+    session = bind(installed.find_vendor(plan.vendor))
     require_same_software(plan, record, found, session)
     return Job(plan=plan, session=session, case=found, out=path, launcher=launcher, resumes=True)
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from chipperf.cases.config import ConfigFile, read_config_file, resolve
 from chipperf.cases.registry import find_case
-from chipperf.data.dataset_files import require_directory
 from chipperf.precisions import DEFAULT_PRECISION
 from chipperf.records.schema import Limits, Topology
 from chipperf.run.plan import DEFAULT_HANG_TIMEOUT_S
@@ -85,7 +84,7 @@ def check_options(options: TrainOptions) -> CheckedOptions:
     case = find_case(options.case)
     file = read_config_file(options.config) if options.config else ConfigFile(hyperparameters={}, environment={})
     if options.data is not None:
-        require_directory(options.data, "check --data; 'perf data check' explains")
+        case.data.require(options.data, "check --data; 'perf data check' explains")
     hyperparameters = partial(
         resolve, case, preset=options.preset, file=file.hyperparameters, command_line=options.settings
     )

@@ -64,5 +64,7 @@ def submit(script: Path) -> str:
         raise PluginError("sbatch is not installed here", hint="run this on a machine that submits jobs, or --dry-run")
     output = run_tool([sbatch, "--parsable", str(script)], timeout_s=_SBATCH_TIMEOUT_S)
     if output.problem:
-        raise PluginError(f"no job: {output.problem}", hint=f"the script is {script}; sinfo lists partitions")
+        raise PluginError(
+            f"sbatch accepted no job: {output.problem}", hint="sinfo lists partitions, --dry-run prints the script"
+        )
     return output.stdout.strip().partition(";")[0]

@@ -8,7 +8,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Final, Literal
 
 from chipperf.lint.result_formats import statistics
-from chipperf.lint.rule import find_rule
+from chipperf.lint.rule import DOCUMENT_RULE, find_rule
 from chipperf.visible import counted, visible
 
 if TYPE_CHECKING:
@@ -41,7 +41,10 @@ class Screen:
 def _text(result: Result, screen: Screen) -> Iterator[str]:
     yield from _documents(result, screen, folds=True)
     yield from _accepted(each for each in result.findings if each.severity == "error" and not each.in_baseline)
-    if len(result.files) == 1:
+    if any(each.rule == DOCUMENT_RULE.id for each in result.open) and len(result.files) == 1 and result.unchecked:
+        # What else a rule needs helps nobody before the document is understood.
+        yield f"not checked: {', '.join(sorted({each.rule for each in result.unchecked}))} (--format full: why)"
+    elif len(result.files) == 1:
         yield from _reasons(result.files[0], result)
     elif result.unchecked:
         counts = Counter(each.rule for each in result.unchecked)

@@ -178,7 +178,7 @@ class StageRunner:
     show: Callable[[QualifyStage], None]
 
     def carry_out(self) -> None:
-        """Execute the stages in order, until a signal comes. A stage that fails keeps no other from its turn."""
+        """Execute the stages in order, until a signal comes. After a stage that fails, the others still run."""
         self.state.sessions += 1
         for stage in self.state.stages:
             if stage.state in ("waiting", "interrupted") and not self.sequence.interrupted:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from chipperf.cases.registry import case_names, find_case
 from chipperf.durations import format_duration
-from chipperf.errors import DataError, DeviceError, UsageError
+from chipperf.errors import DeviceError, UsageError
 from chipperf.plugin.session import bind
 from chipperf.plugin.types import Capability, EnvironmentSettings, Rank
 from chipperf.precisions import DEFAULT_PRECISION, Precision, runnable_precisions
@@ -116,8 +116,7 @@ def choose_cases(names: Sequence[str], data: Mapping[str, Path]) -> list[str]:
     for case, directory in data.items():
         if case not in chosen:
             raise UsageError(f"--data names data of {case}, which is not among the cases", hint="see --cases")
-        if not directory.is_dir():
-            raise DataError(f"the dataset directory {directory} does not exist", hint="--data CASE=DIR names one")
+        find_case(case).data.require(directory, "--data CASE=DIR names one")
     return chosen
 
 

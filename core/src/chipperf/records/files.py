@@ -63,7 +63,7 @@ def read_model(model: type[ModelT], file: Path, *, hint: str) -> ModelT:
     try:
         return parse_model(model, read_bounded(file))
     except OSError as error:
-        raise UnusableRecord(f"cannot read {file}: {error.strerror}") from error
+        raise UnusableRecord(f"cannot read {file}: {error.strerror}", hint=hint) from error
     except ValidationError as error:
         raise UnusableRecord(f"{file}: {first_fault(error)}", hint=hint) from error
 

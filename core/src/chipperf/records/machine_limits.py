@@ -147,7 +147,7 @@ def limits_text(limits: MachineLimits) -> str:
 def read_limits(path: Path) -> MachineLimits:
     """Return the limits in a directory or file; a :class:`RecordError` says where they are wrong."""
     file = path / LIMITS_NAME if path.is_dir() else path
-    return read_model(MachineLimits, file, hint="measure them again: perf limits")
+    return read_model(MachineLimits, file, hint="'perf limits --out DIR' writes them into a directory")
 
 
 def slowest_cards(limits: MachineLimits) -> dict[str, tuple[CardLimits, float]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shlex
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,9 @@ from chipperf.records.upgrade import upgrade
 
 RECORD_NAME: Final = "record.json"
 """Name of a record's file."""
+
+_DOCUMENTS: Final = (".md", ".markdown", ".log", ".txt")
+"""Endings of what ``perf report import`` reads."""
 
 _LONGEST_INTEGER = 19
 """Number of characters of the largest allowed integer."""
@@ -84,8 +88,17 @@ def read_content(path: Path) -> tuple[Path, bytes]:
         )
         raise UnusableRecord(f"no record at {file}", hint=hint) from error
     except OSError as error:
-        raise UnusableRecord(f"cannot read {file}: {error.strerror}") from error
+        raise UnusableRecord(f"cannot read {file}: {error.strerror}", hint=_hint(file)) from error
     return file, content
+
+
+def _hint(file: Path) -> str:
+    """Return what to do about a file that is no record."""
+    if file.name == RECORD_NAME:
+        return "the file was edited, is incomplete, or is of another program"
+    if file.suffix.casefold() in _DOCUMENTS:
+        return f"{shlex.join(['perf', 'report', 'import', str(file)])} makes records of a report or log"
+    return "name a run's directory; 'perf runs DIR' lists the runs below a directory"
 
 
 def parse_stored(file: Path, content: bytes) -> StoredRecord:
@@ -97,13 +110,14 @@ def _parse_record(text: bytes, file: Path) -> Record:
     try:
         content = json.loads(text.decode("utf-8"), parse_int=_parse_integer, object_pairs_hook=distinct_keys)
     except UnicodeDecodeError as error:
-        raise UnusableRecord(f"{file} is not a record: byte {error.start} is not UTF-8") from error
+        raise UnusableRecord(f"{file} is not a record: byte {error.start} is not UTF-8", hint=_hint(file)) from error
     except json.JSONDecodeError as error:
-        raise UnusableRecord(f"{file}:{error.lineno}:{error.colno}: not JSON: {error.msg}") from error
+        place = f"{file}:{error.lineno}:{error.colno}"
+        raise UnusableRecord(f"{place}: not JSON: {error.msg}", hint=_hint(file)) from error
     except RecursionError as error:
-        raise UnusableRecord(f"{file} is not a record: nested too deeply") from error
+        raise UnusableRecord(f"{file} is not a record: nested too deeply", hint=_hint(file)) from error
     except ValueError as error:
-        raise UnusableRecord(f"{file} is not a record: {error}") from error
+        raise UnusableRecord(f"{file} is not a record: {error}", hint=_hint(file)) from error
     _require_known_version(file, content)
     hint = "the file was edited or is incomplete"
     try:
@@ -128,7 +142,7 @@ def _parse_integer(text: str) -> int:
 
 def _require_known_version(file: Path, content: Any) -> None:
     if not isinstance(content, dict) or not isinstance(content.get("schema_version"), int):
-        raise UnusableRecord(f"{file} is not a record: schema_version is missing")
+        raise UnusableRecord(f"{file} is not a record: schema_version is missing", hint=_hint(file))
     for key, known in (("schema_version", SCHEMA_VERSION), ("metrics_version", METRICS_VERSION)):
         written = content.get(key, known)
         if isinstance(written, int) and written > known:

@@ -71,8 +71,9 @@ def require_comparable(records: Sequence[Record]) -> None:
         records,
         hint="the same names have different definitions, see docs/metrics.md: compare only reports with reports",
     )
-    # An imported document may name no dataset.
-    named = [record for record in records if record.kind != "imported" or record.dataset.name != UNKNOWN_NAME]
+    # An imported document may name no dataset, and a run that failed early has read none.
+    read = filter(has_read_dataset, records)
+    named = [record for record in read if record.kind != "imported" or record.dataset.name != UNKNOWN_NAME]
     _require_one_dataset([record.dataset for record in named], hint=hint)
     # Only fingerprints of one method can be compared.
     methods: dict[str, list[str]] = {}
@@ -97,6 +98,13 @@ def length(limits: Limits) -> str:
     ends = ((limits.max_epochs, "epochs"), (limits.max_steps, "steps"), (limits.budget_s, "s"))
     texts = [f"{value:g} {unit}" for value, unit in ends if value]
     return f"at most {' and '.join(texts)}" if texts else "the whole schedule"
+
+
+def has_read_dataset(record: Record) -> bool:
+    """Return whether a run came as far as its dataset. If not, it goes with any, whatever name its record has."""
+    fingerprint = record.dataset.fingerprint
+    is_unread = isinstance(fingerprint, Missing) and fingerprint.missing == "not_run"
+    return record.status.state == "completed" or not is_unread
 
 
 def _dataset_name(dataset: Dataset) -> str:

@@ -170,7 +170,7 @@ def _environment(
         "in_unit": partial(formatting.in_unit, as_percent=as_percent, round_up=round_up, exact=exact),
         "setting": formatting.setting,
         "marker": formatting.marker,
-        "stored": lambda text: Stored(text) if layout > 1 and isinstance(text, str) else text,
+        "stored": lambda text: Stored(text, since_3=layout > 2) if layout > 1 and isinstance(text, str) else text,
         "in_words": lambda topology: topology_words(topology.nnodes, topology.nproc_per_node),
         "per_row": partial(_per_row, language=language),
     }

@@ -18,7 +18,13 @@ from chipperf.records.columns import columns_of
 from chipperf.records.convergence import lower_is_better
 from chipperf.records.plausibility import check_scaling
 from chipperf.records.schema import CONTAINER_ENGINES, METRICS_VERSION, UNKNOWN, Missing
-from chipperf.report.comparability import RunDifference, differences, require_comparable, require_same
+from chipperf.report.comparability import (
+    RunDifference,
+    differences,
+    has_read_dataset,
+    require_comparable,
+    require_same,
+)
 from chipperf.report.curves import MINIMUM_POINTS, CurveRuns, Curves, build_curves, read_points
 from chipperf.report.row import (
     Row,
@@ -190,6 +196,7 @@ def build_view(records: Sequence[Record], *, baseline: Sequence[Record] = (), la
 
     Args:
         records: At least one record, all of the same vendor, case and version, dataset and kind. Duplicates count once.
+            A run that failed before it read its dataset goes with any.
         baseline: Records of another vendor or device, whose convergence curves are shown for comparison.
         layout: Version of the layout, at most :data:`LAYOUT`.
 
@@ -216,6 +223,7 @@ def build_view(records: Sequence[Record], *, baseline: Sequence[Record] = (), la
         for record in chosen
     )
     first = chosen[0]
+    read = next(filter(has_read_dataset, chosen), first)
     environment = _environment(rows, layout)
     return ReportView(
         kind=first.kind,
@@ -225,9 +233,9 @@ def build_view(records: Sequence[Record], *, baseline: Sequence[Record] = (), la
         case_version=first.case.version,
         profile=case.report,
         lower_is_better=lower_is_better(first.case),
-        dataset=first.dataset,
+        dataset=read.dataset,
         reference=case.data.reference,
-        on_reference_dataset=is_on_reference_dataset(first, case),
+        on_reference_dataset=is_on_reference_dataset(read, case),
         environment=environment,
         precisions=tuple(dict.fromkeys((*_USUAL_PRECISIONS, *(record.precision.requested for record in chosen)))),
         shortened=_share(rows, lambda row: _shortenings(row.record)),
@@ -261,9 +269,9 @@ def _require_one_report(records: Sequence[Record], baseline: Sequence[Record]) -
     if not records:
         raise UsageError("there are no records to report", hint="name one run directory or more")
     for fact in ("cases", "vendors", "case versions", "datasets", "kinds", "metric definitions"):
-        require_same(
-            fact, records, hint="render one report for each: choose runs with --case and --vendor, or name them"
-        )
+        choice = {"cases": "choose one with --case", "vendors": "choose one with --vendor"}.get(fact, "name its runs")
+        shown = filter(has_read_dataset, records) if fact == "datasets" else records
+        require_same(fact, shown, hint=f"render one report for each: {choice}; --format html shows all on one page")
 
 
 def build_convergence(

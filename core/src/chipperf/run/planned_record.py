@@ -6,10 +6,12 @@ import platform
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import chipperf
+from chipperf.data.dataset_identity import read_manifest
 from chipperf.languages import in_language
 from chipperf.records import environment as machine
 from chipperf.records.schema import (
     NOT_REACHED,
+    UNKNOWN_NAME,
     Card,
     CaseRecord,
     Dataset,
@@ -27,6 +29,7 @@ from chipperf.records.schema import (
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from pydantic import BaseModel
 
@@ -63,13 +66,21 @@ def planned_record(plan: RunPlan, session: Session, *, metric: str, lower_is_bet
         hyperparameters=plan.hyperparameters,
         limits=plan.limits,
         seed=int(plan.hyperparameters.values["seed"]),
-        dataset=_not_reached(Dataset, name=plan.data_root.name, fingerprint_method="", is_sample=False),
+        dataset=_not_reached(Dataset, **_announced(plan.data_root), fingerprint_method=""),
         loader=NOT_REACHED,
         environment=machine_environment(plan.stated_environment),
         knobs=[],
         metrics=_not_reached(Metrics),
         warnings=list(plan.warnings),
     )
+
+
+def _announced(root: Path) -> dict[str, Any]:
+    """Return what is known of a dataset before its files are read: what the manifest of a sample says."""
+    manifest = read_manifest(root) or {}
+    is_sample = isinstance(manifest.get("name"), str) and isinstance(manifest.get("version"), str)
+    named = {key: manifest[key] for key in ("name", "version")} if is_sample else {"name": UNKNOWN_NAME}
+    return {**named, "is_sample": is_sample}
 
 
 def vendor_record(session: Session) -> Vendor:

@@ -121,7 +121,7 @@ class ProgressFile:
         shown = "not defined" if value is None else now.shown(value)
         known = [each for each in (now.best, value) if each is not None]
         now.best = best_of(known, lower=now.lower_is_better) if known else None
-        self._progress.evaluation = f"epoch {epoch:g}: {metric} {shown}"
+        self._progress.evaluation = f"epoch {round(epoch, 3):g}: {metric} {shown}"
         self._samples, self._reported_s = 0, time.monotonic()
         self._write()
 

@@ -14,9 +14,8 @@ from typing import Annotated, Any, NamedTuple, TypeVar
 
 from pydantic import BeforeValidator, Field, ValidationError
 
-from chipperf.cases.config import ConfigFile, read_config_file, resolve
+from chipperf.cases.config import ConfigFile, contradicting_values, read_config_file, resolve
 from chipperf.cases.registry import find_case
-from chipperf.data.dataset_files import require_directory
 from chipperf.durations import parse_duration
 from chipperf.errors import ConfigError, PerfError, did_you_mean
 from chipperf.plugin import installed, selection
@@ -163,6 +162,11 @@ def plan_suite(path: Path) -> SuitePlan:
     A :class:`ConfigError` or :class:`.MissingDataset` names the place of an entry that is wrong or not possible.
     """
     file = _read_suite_file(path)
+    entries = {f"[[run]] {number}": entry for number, entry in enumerate(file.run, start=1)}
+    for table, options in {"[defaults]": file.defaults, **entries}.items():
+        if options.seed is not None and options.set.get("seed", options.seed) != options.seed:
+            what = contradicting_values("seed", options.seed, "set", options.set["seed"], "seed")
+            raise ConfigError(f"{path}: {table}: {what.message}", hint=what.hint)
     runs: list[PlannedRun] = []
     ignored: dict[str, None] = {}
     origins: dict[str, str] = {}
@@ -218,7 +222,7 @@ def _configuration(
     paths = (row.data, options.config)
     data, config = (None if path is None else (root / path.expanduser()).resolve() for path in paths)
     if data is not None:
-        require_directory(data, "paths are relative to the suite's file")
+        case.data.require(data, "paths are relative to the suite's file")
     file = read_config_file(config) if config else ConfigFile(hyperparameters={}, environment={})
     own = options.set if options.seed is None else options.set | {"seed": options.seed}
     values = resolve(case, preset=options.preset, file=file.hyperparameters, command_line=own).values

@@ -37,6 +37,9 @@ POOL_BATCHES = 4
 DIAGNOSTIC_STEPS = 10
 """Steps of a pass that waits for the device within each step."""
 
+_FEWEST_WAITS = 5
+"""Batches without which there is no typical wait for one."""
+
 
 def measure_core(context: RunContext, replica: Replica, state: RunState) -> None:
     """Measure the throughput with device-resident batches and the phases of a step; this changes the weights."""
@@ -136,13 +139,19 @@ def _time_ranks(
         with replica.without_exchange():
             replica.backward(replica.forward(batch))
         _lap(context, durations_s, start_s)
-    not_run = Missing(missing="not_run")
-    own = (statistics.median(durations_s), statistics.median(data_waits_s) if data_waits_s else not_run)
+    own = (statistics.median(durations_s), typical_wait_s(data_waits_s))
     all_ranks = context.collectives.gather(own)
     return [
         RankStep(rank=rank, step_s=step_s, data_wait_s=wait_s, card=describe_card(device))
         for rank, (device, (step_s, wait_s)) in enumerate(zip(context.devices, all_ranks, strict=True))
     ]
+
+
+def typical_wait_s(waits_s: Sequence[float]) -> float | Missing:
+    """Return the median wait for a batch. Of few batches there is none: one that came late would name a straggler."""
+    if len(waits_s) < _FEWEST_WAITS:
+        return Missing(missing="not_run", reason=f"fewer than {_FEWEST_WAITS} batches")
+    return statistics.median(waits_s)
 
 
 def _lap(context: RunContext, durations_s: list[float], start_s: float) -> float:

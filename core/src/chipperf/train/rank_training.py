@@ -187,11 +187,8 @@ def of_another_model(context: RunContext, what: str, own_changes: str) -> list[s
     by_change: dict[str, list[int]] = {}
     for rank, changes in enumerate(context.collectives.gather(own_changes)):
         by_change.setdefault(changes, []).append(rank)
-    return [
-        f"the results are of another model: {what}{_on(ranks) if len(by_change) > 1 else ''}: {changes}"
-        for changes, ranks in by_change.items()
-        if changes
-    ]
+    told = {changes: what + (_on(ranks) if len(by_change) > 1 else "") for changes, ranks in by_change.items()}
+    return [f"the results are of another model: {where}: {changes}" for changes, where in told.items() if changes]
 
 
 def _on(ranks: list[int]) -> str:

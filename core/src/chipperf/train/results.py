@@ -15,7 +15,7 @@ from chipperf.plugin.torch_helpers import HOST_VARIABLES, user_variables
 from chipperf.plugin.types import Capability
 from chipperf.records.columns import WINDOWED
 from chipperf.records.consistency import CROSS_CHECK_TOLERANCE
-from chipperf.records.convergence import best_of, best_quality
+from chipperf.records.convergence import best_of, best_quality, quality_text
 from chipperf.records.event_metrics import throughput
 from chipperf.records.schema import (
     MINIMUM_WINDOWS,
@@ -234,13 +234,14 @@ def _why_no_time_to_target(context: RunContext, state: RunState) -> Missing:
     if not (known := _known(point.value for point in state.curve)):
         return Missing(missing="not_applicable", reason="no evaluation has a result")
     best = best_of(known, lower=context.lower_is_better)
+    shown, wanted = (quality_text(each, lower=context.lower_is_better) for each in (best, context.target))
     epoch = next(point.epoch for point in state.curve if point.value == best)
     within = ""
     if state.ended_by_budget and context.plan.limits.budget_s is not None:
         within = f" within the budget of {format_duration(context.plan.limits.budget_s)}"
     return Missing(
         missing="failed",
-        reason=f"not reached{within}: best {best:.4f} in epoch {epoch:g}, target {context.target:g}",
+        reason=f"not reached{within}: best {shown} in epoch {round(epoch, 3):g}, target {wanted}",
     )
 
 

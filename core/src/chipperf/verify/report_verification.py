@@ -117,6 +117,8 @@ def verify_report(
     named = named_by_provenance(provenance) if provenance else named_by_page(page)
     if not named:
         missing = "it is not a report of chipperf, or its evidence was removed"
+        # How its records were found is of no use.
+        result.notes.clear()
         result.add("page", f"the page names no record by its hash: {missing}")
         return result
     found = [(each, record) for each in named if (record := _find(each, finder, result))]

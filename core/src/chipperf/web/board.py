@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from itertools import groupby
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from chipperf.cases.recorded_settings import check_with_case, missing_settings
 from chipperf.documents.document_identity import installed_cases
 from chipperf.documents.format import decimals_of, in_unit, marker, number
-from chipperf.languages import Phrase, phrase
+from chipperf.languages import Phrase, Stored, phrase
 from chipperf.records.columns import Column, columns_of, completed_value
 from chipperf.records.convergence import Verdict, lower_is_better, run_verdict
 from chipperf.records.rows import aware
-from chipperf.records.schema import Missing, MissingKind, Record
-from chipperf.report.comparability import FACTS
+from chipperf.records.schema import UNKNOWN_NAME, Missing, MissingKind, Record
+from chipperf.report.comparability import FACTS, has_read_dataset
 from chipperf.report.curves import MINIMUM_POINTS, read_points
 from chipperf.report.row import card_short_name, configuration_name, fix_hp, precision_name, row_label
 from chipperf.report.tracing import record_digest
@@ -87,7 +87,8 @@ def cell(
         value, field = shown, "status"
     written = value if isinstance(value, Missing) else write(value)
     if isinstance(written, Missing):
-        return PageCell(text=marker(written), field=field, missing=written.missing, reason=written.reason)
+        text = marker(written, reason_as=Stored)
+        return PageCell(text=text, field=field, missing=written.missing, reason=written.reason)
     number = value if isinstance(value, (int, float)) and not isinstance(value, bool) else None
     return PageCell(text=written if isinstance(written, Phrase) else str(written), field=field, sort=number)
 
@@ -134,13 +135,16 @@ COLUMNS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BoardKey:
-    """The values that all runs of a board share, so that their numbers are comparable."""
+    """The values that all runs of a board share, so that their numbers are comparable.
+
+    ``fingerprint`` is empty if it is unknown, and ``None`` of a run that failed before it read its dataset.
+    """
 
     case: str
     case_version: str
     metric: str
     dataset: str
-    fingerprint: str
+    fingerprint: str | None
     sample: bool
     kind: Literal["measured", "simulated", "imported"]
     metrics_definition: str
@@ -225,6 +229,11 @@ class Board:
     unchecked: bool
 
     @property
+    def is_ranked(self) -> bool:
+        """True if a run has a rank among several."""
+        return any(rank is not None and rank[1] > 1 for rank in self.ranks)
+
+    @property
     def targets(self) -> tuple[float, ...]:
         """The distinct targets of the runs."""
         return tuple(dict.fromkeys(row.target for row in self.rows if row.target is not None))
@@ -264,11 +273,17 @@ def make_boards(rows: Iterable[RunRow], *, most_rows: int) -> tuple[Board, ...]:
     groups: dict[BoardKey, list[RunRow]] = {}
     for row in rows:
         groups.setdefault(row.key, []).append(row)
+    for unread in [key for key in groups if key.fingerprint is None]:
+        alike = [key for key in groups if key.fingerprint is not None and _may_be_of(unread, key)]
+        if len(alike) == 1:
+            groups[alike[0]] += groups.pop(unread)
     kinds = ("measured", "simulated", "imported")
-    order = sorted(
-        groups,
-        key=lambda key: (key.case, key.sample, kinds.index(key.kind), key.case_version, key.dataset, key.fingerprint),
-    )
+
+    def place(key: BoardKey) -> tuple[Any, ...]:
+        is_unread = key.fingerprint is None
+        return key.case, is_unread, key.sample, kinds.index(key.kind), key.case_version, key.dataset, key.fingerprint
+
+    order = sorted(groups, key=place)
     taken = _shares([len(groups[key]) for key in order], most_rows)
     return tuple(_board(key, groups[key], count) for key, count in zip(order, taken, strict=True))
 
@@ -301,7 +316,6 @@ def summarize(record: Record, directory: Path | None = None, *, digest: str | No
     # What is not in a row cannot become a rank, a bar, a curve or a step of a trend.
     is_shown = record.status.state == "completed" and not findings
     rates = [column.value(record) if is_shown else None for column in RATES]
-    points = read_points(record, "quality").points if is_shown else ()
     target = record.case.target
     return RunRow(
         key=_board_key(record),
@@ -321,21 +335,38 @@ def summarize(record: Record, directory: Path | None = None, *, digest: str | No
         implausible=findings,
         lacks_evidence=examined.lacks_evidence,
         withheld=tuple(each.field.removeprefix("$.") for each in record.withheld),
-        curve=tuple((point.epoch or 0.0, point.value) for point in points) if len(points) >= MINIMUM_POINTS else (),
+        curve=curve_of(record) if is_shown else (),
         target=None if isinstance(target, Missing) else target,
         throughputs=tuple(None if isinstance(rate, Missing) else rate for rate in rates),
         measured=measure(record) if is_shown else None,
     )
 
 
+def curve_of(record: Record) -> tuple[tuple[float, float], ...]:
+    """Return epoch and quality of every evaluation of a run; empty if there are too few for a curve."""
+    points = read_points(record, "quality").points
+    return tuple((point.epoch or 0.0, point.value) for point in points) if len(points) >= MINIMUM_POINTS else ()
+
+
+def _may_be_of(unread: BoardKey, key: BoardKey) -> bool:
+    """Return whether runs that did not read their dataset may be of a board: they name its dataset or none."""
+    names_it = unread.dataset in (UNKNOWN_NAME, key.dataset)
+    return names_it and unread == replace(key, dataset=unread.dataset, sample=unread.sample, fingerprint=None)
+
+
 def _board_key(record: Record) -> BoardKey:
     dataset = record.dataset
+    name = dataset.name if isinstance(dataset.version, Missing) else f"{dataset.name} {dataset.version}"
+    fingerprint: str | None = "" if isinstance(dataset.fingerprint, Missing) else dataset.fingerprint
+    if not has_read_dataset(record):
+        # Without a version, the name may be that of a directory.
+        name, fingerprint = UNKNOWN_NAME if isinstance(dataset.version, Missing) else name, None
     return BoardKey(
         case=record.case.name,
         case_version=record.case.version,
         metric=record.case.metric,
-        dataset=dataset.name if isinstance(dataset.version, Missing) else f"{dataset.name} {dataset.version}",
-        fingerprint="" if isinstance(dataset.fingerprint, Missing) else dataset.fingerprint,
+        dataset=name,
+        fingerprint=fingerprint,
         sample=dataset.is_sample,
         kind=record.kind,
         metrics_definition=record.metrics_definition,
@@ -425,7 +456,9 @@ def _cells(record: Record, verdict: Verdict) -> Iterator[PageCell]:
     case, label = installed_cases().get(record.case.name), row_label(record)
     yield cell(record.vendor.name, "vendor.name")
     if isinstance(label, Missing):
-        yield cell(card_short_name(record), "environment.card_short_name")
+        name = card_short_name(record)
+        # The link to the run's page needs a text that says which run it is.
+        yield cell(record.run_id, "run_id") if isinstance(name, Missing) else cell(name, "environment.card_short_name")
     else:
         yield cell(label, "environment.row_label")
     yield cell(record.topology.label, "topology")
@@ -449,7 +482,9 @@ def _cells(record: Record, verdict: Verdict) -> Iterator[PageCell]:
 def _verdict_text(record: Record, verdict: Verdict) -> Phrase:
     if verdict == "not_completed":
         state, failure = STATES[record.status.state], record.status.failure
-        return phrase("%(marker)s (%(reason)s)", marker=state, reason=failure.failure_class) if failure else state
+        if failure is None or failure.failure_class == record.status.state:
+            return state
+        return phrase("%(marker)s (%(reason)s)", marker=state, reason=failure.failure_class)
     missed = verdict == "below_target" and lower_is_better(record.case)
     return phrase("above target") if missed else VERDICTS[verdict]
 
@@ -484,4 +519,8 @@ def _per_card(record: Record, column: Column) -> PageCell:
     shown = cell(share, column.field, number, result_of=record)
     if shown.sort is None:
         return shown
-    return replace(shown, decimals=decimals_of(shown.sort, spread / cards if spread else None))
+    decimals = decimals_of(shown.sort, spread / cards if spread else None)
+    if record.kind == "imported":
+        # No more of them than the document has.
+        decimals = min(decimals, len(str(number(value, exact=True)).partition(".")[2]))
+    return replace(shown, decimals=decimals)

@@ -20,7 +20,7 @@ from chipperf.report.figures import can_write, drawing_style, find_fonts, pictur
 from chipperf.web.trend_inputs import RATES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from datetime import datetime
 
     from matplotlib.axes import Axes
@@ -35,6 +35,8 @@ MOST_POINTS = 400
 """Largest number of points of a line. A line with more points is drawn from medians of neighboring points."""
 
 _WIDTH_INCHES, _HEIGHT_INCHES = 5.0, 3.0
+_NUMBER_WIDTH_POINTS, _NUMBER_HEIGHT_POINTS = 12.0, 9.0
+"""Room that the number of a curve takes."""
 _SHORT_TREND = timedelta(days=3)
 """A shorter trend has times of day on its axis."""
 _LINE_STYLES: dict[str, Any] = {"solid": "-", "dashed": (0, (5, 2)), "dotted": (0, (1, 1.5))}
@@ -56,21 +58,15 @@ def draw_convergence(
     """
     scale = 100.0 if as_percent else 1.0
     with _axes("epoch", quality_column) as (figure, axes):
+        ends = {}
         for index, curve in enumerate(curves):
-            if not curve:
-                continue
-            line = _draw_line(axes, [(epoch, value * scale) for epoch, value in curve], index, linewidth=1.8)
-            axes.annotate(
-                str(index + 1),
-                line[-1],
-                xytext=(4, 0),
-                textcoords="offset points",
-                verticalalignment="center",
-                color=_series(index),
-            )
+            if curve:
+                points = [(epoch, value * scale) for epoch, value in curve]
+                ends[index] = _draw_line(axes, points, index, linewidth=1.8)[-1]
         for target in targets:
             axes.axhline(target * scale, color=_INK, linestyle=(0, (1, 1)), linewidth=1.2)
         axes.margins(x=0.06)
+        _number(axes, ends)
         return _svg(figure)
 
 
@@ -142,6 +138,32 @@ def _draw_line(
         markersize=3,
     )
     return points
+
+
+def _number(axes: Axes, ends: Mapping[int, tuple[float, float]]) -> None:
+    """Write the number of each curve at its end. Numbers that would cover others evade them towards the middle."""
+    # The limits are those of what is drawn only after somebody asked for them.
+    middle = statistics.fmean(axes.get_ylim())
+    is_high = statistics.fmean(value for _, value in ends.values()) > middle
+    points_per_pixel = 72 / axes.figure.dpi
+    taken: list[tuple[float, float]] = []
+    for index in sorted(ends, key=lambda index: ends[index][1], reverse=is_high):
+        across, height = (float(each) * points_per_pixel for each in axes.transData.transform(ends[index]))
+        place = height
+        for other_across, other in taken:
+            if abs(other_across - across) < _NUMBER_WIDTH_POINTS:
+                place = (
+                    min(place, other - _NUMBER_HEIGHT_POINTS) if is_high else max(place, other + _NUMBER_HEIGHT_POINTS)
+                )
+        taken.append((across, place))
+        axes.annotate(
+            str(index + 1),
+            ends[index],
+            xytext=(4, place - height),
+            textcoords="offset points",
+            verticalalignment="center",
+            color=_series(index),
+        )
 
 
 @contextmanager

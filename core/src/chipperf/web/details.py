@@ -134,7 +134,7 @@ def _run(record: Record) -> Iterator[Fact]:
     yield Fact(phrase("Status"), PageCell(text=STATES[status.state], field="status.state"))
     if failure:
         yield Fact(phrase("Cause"), cell(failure.failure_class, "status.failure.failure_class"))
-        yield Fact(phrase("Message"), cell(failure.message, "status.failure.message"))
+        yield Fact(phrase("Message"), cell(failure.message, "status.failure.message", _stored))
     yield Fact(phrase("Created"), cell(record.created_at.isoformat(timespec="seconds"), "created_at"))
     yield Fact(phrase("Seed"), cell(record.seed, "seed"))
     yield Fact(phrase("Preset"), cell(record.case.preset, "case.preset"))
@@ -243,7 +243,8 @@ def _knobs(record: Record) -> Iterator[Fact]:
 
 def _interruptions(record: Record) -> Iterator[Fact]:
     for index, each in enumerate(record.interruptions):
-        cause = cell(f"{each.cause.failure_class}: {each.cause.message}", f"interruptions.{index}")
+        values = (("class", each.cause.failure_class), ("message", Stored(each.cause.message)))
+        cause = PageCell(text=Phrase("%(class)s: %(message)s", values), field=f"interruptions.{index}")
         yield Fact(each.stopped_at.isoformat(timespec="seconds"), cause)
 
 

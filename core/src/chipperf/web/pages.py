@@ -29,7 +29,7 @@ from chipperf.records.schema import Record, Throughput
 from chipperf.report import templating
 from chipperf.report.figures import has_matplotlib
 from chipperf.web import charts
-from chipperf.web.board import CONDITIONS, VERDICTS, Board, RunRow, make_boards, mark_doubles
+from chipperf.web.board import CONDITIONS, VERDICTS, Board, RunRow, curve_of, make_boards, mark_doubles
 from chipperf.web.details import Section, describe
 from chipperf.web.trend_inputs import RATES, SOFTWARE
 from chipperf.web.trends import Trend, TrendPoint, find_trends
@@ -116,11 +116,12 @@ class TrendView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunView:
-    """The full content of a record."""
+    """The full content of a record. ``convergence`` is the curve of a run that is in no board's chart."""
 
     row: RunRow
     sections: tuple[Section, ...]
     windows: Chart | None
+    convergence: Chart | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,7 +167,12 @@ def render_runs(
         vendor_templates=vendor_templates,
         with_charts=with_charts,
         runs=[
-            RunView(row=row, sections=describe(record), windows=_windows(record) if with_charts else None)
+            RunView(
+                row=row,
+                sections=describe(record),
+                windows=_windows(record) if with_charts else None,
+                convergence=_implausible_curve(record, row, boards) if with_charts else None,
+            )
             for record, row in zip(records[:MOST_DETAILED], rows, strict=False)
         ],
         runs_omitted=max(0, len(records) - MOST_DETAILED),
@@ -247,11 +253,19 @@ def _board_view(board: Board, *, with_charts: bool) -> BoardView:
         return tuple(Bar(each.key, texts[each.key], rate / fastest) for each, rate in rates if rate)
 
     charted = tuple(ChartedRun(row, bars(row)) for row in drawn)
-    return BoardView(board=board, charted=charted, convergence=_convergence(board, drawn))
+    return BoardView(board=board, charted=charted, convergence=_convergence(board, [row.curve for row in drawn]))
 
 
-def _convergence(board: Board, drawn: Sequence[RunRow]) -> Chart | None:
-    curves, percent = [row.curve for row in drawn], board.quality_as_percent
+def _implausible_curve(record: Record, row: RunRow, boards: Iterable[Board]) -> Chart | None:
+    """Return the curve of a run that no board draws because it is implausible."""
+    if not row.implausible or record.status.state != "completed":
+        return None
+    board = next(board for board in boards if board.key == row.key)
+    return _convergence(board, [curve_of(record)])
+
+
+def _convergence(board: Board, curves: Sequence[Sequence[tuple[float, float]]]) -> Chart | None:
+    percent = board.quality_as_percent
     if not any(curves):
         return None
     targets = [quality(target, as_percent=percent) for target in board.targets]

@@ -51,6 +51,7 @@ IMAGENET2012: Final = CaseData(
     reference=ReferenceDataset(
         name="imagenet2012", title="ImageNet2012", train_samples=1_281_167, eval_samples=50_000, classes=1000
     ),
+    parts=("train", "val"),
     check=_check,
     ensure_sample=_ensure_sample,
     sample_options=("classes", "train_per_class", "val_per_class"),

@@ -69,6 +69,7 @@ def _case(
         reference=ReferenceDataset(
             name="coco2017", title="coco2017", train_samples=118_287, eval_samples=5_000, classes=80
         ),
+        parts=("train2017", "val2017", "annotations"),
         check=partial(_check, kind),
         ensure_sample=_ensure_sample,
         sample_options=("size",),

@@ -105,7 +105,7 @@ def seed_controls_device(subject: PluginUnderTest) -> None:
 
 @check("S2", level=1, fault="a hook reseeds or advances the host's generators")
 def seed_controls_host(subject: PluginUnderTest) -> None:
-    """No hook between seeding and the first steps' ends changes the generators of Python, NumPy and torch's CPU."""
+    """No hook from seeding until the end of the first steps changes the generators of Python, NumPy and torch's CPU."""
     device = subject.device
     for variables in ({}, _SECOND_RANK):
         os.environ.update(variables)

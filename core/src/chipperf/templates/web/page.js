@@ -16,6 +16,12 @@
     for (const link of all("a[href]:not([download])")) link.hash = `lang=${html.lang}`;
   }
 
+  // What is left to do after the reader has chosen something.
+  function finish() {
+    remember();
+    fit();
+  }
+
   function setLanguage(language) {
     html.lang = language;
     for (const element of all(`[data-${language}]`)) element.textContent = element.dataset[language];
@@ -26,7 +32,21 @@
     for (const table of comparable) showRatios(table);
   }
 
-  // On a narrow page every cell of a card says which column it is of.
+  // A table on which p_core, by which runs are ranked, would have to be scrolled to is a card for each row.
+  function fit() {
+    const tables = all("table.cells");
+    for (const table of tables) table.classList.remove("cards");
+    const wide = tables.filter((table) => {
+      const place = table.parentElement;
+      const last = table.querySelector("thead .p_core") ?? table.tHead.rows[0].lastElementChild;
+      // The style lets the last 32 px of a table fade that is to be scrolled.
+      const end = place.getBoundingClientRect().right - 32 - place.scrollLeft;
+      return table.scrollWidth > place.clientWidth && last.getBoundingClientRect().right > end;
+    });
+    for (const table of wide) table.classList.add("cards");
+  }
+
+  // Every cell of a card says which column it is of.
   function nameCells() {
     for (const table of all("table.cells")) {
       const names = all("thead th", table).map(shownText);
@@ -83,10 +103,10 @@
       if (filter.selectedIndex < 0) filter.value = "";
     }
     if (form) applyFilters();
-    remember();
+    finish();
   }
 
-  // A rank has a box that selects its run, and a ratio a button that makes its run the baseline: without this script
+  // A device has a box that selects its run, and a ratio a button that makes its run the baseline: without this script
   // there is neither.
   const comparable = all("table.runs").filter((table) => table.querySelector(".ratio"));
   const word = (name) => shownText(document.querySelector(`#words .${name}`));
@@ -98,7 +118,7 @@
   function addControls(table, number) {
     for (const row of table.tBodies[0].rows) {
       const select = Object.assign(document.createElement("input"), { type: "checkbox", className: "select" });
-      row.querySelector(".rank").prepend(select, " ");
+      row.querySelector("th").prepend(select, " ");
       if (isNaN(rateOf(row))) continue;
       const base = Object.assign(document.createElement("input"), { type: "radio", name: `base-${number}`, className: "base" });
       row.querySelector(".ratio").append(document.createElement("span"), " ", base);
@@ -205,11 +225,12 @@
     const source = cell.closest("[data-record]");
     const texts = { reason: told(cell, "reason") ?? "", field: fieldOf(cell), record: source.dataset.record, sha: source.dataset.sha };
     for (const [name, text] of Object.entries(texts)) provenance.querySelector(`.${name}`).textContent = text;
+    provenance.querySelector(".hint").hidden = cell !== document.activeElement;
     cell.classList.add("named");
     cell.setAttribute("aria-describedby", "provenance");
   }
 
-  // One cell of each table is reached with Tab, the others from there with the arrow keys.
+  // One cell of each table is reached with Tab, the others from there with the arrow keys, as in a grid.
   function focusCell(cell) {
     for (const other of all("[tabindex]", cell.closest(".cells"))) other.tabIndex = -1;
     cell.tabIndex = 0;
@@ -220,6 +241,7 @@
     for (const cells of all(".cells")) {
       const first = all("tbody tr:not([hidden]) > :first-child, dd", cells)[0];
       if (first) first.tabIndex = 0;
+      if (cells.matches("table")) cells.setAttribute("role", "grid");
     }
   }
 
@@ -248,7 +270,7 @@
     const language = event.target.closest("[data-language]");
     const sort = event.target.closest(".sort");
     const cell = event.target.closest(cellSelector);
-    if (language) { setLanguage(language.dataset.language); remember(); }
+    if (language) { setLanguage(language.dataset.language); finish(); }
     if (sort) sortBy(sort.closest("th"));
     if (event.target.closest(".clear")) {
       const table = event.target.closest(".side").previousElementSibling.querySelector("table");
@@ -268,10 +290,12 @@
     if (table && event.target.matches(".base")) showRatios(table);
     if (table && event.target.matches(".select")) showSideBySide(table);
   });
-  form?.addEventListener("change", () => { applyFilters(); remember(); });
-  form?.addEventListener("reset", () => setTimeout(() => { applyFilters(); remember(); }));
+  form?.addEventListener("change", () => { applyFilters(); finish(); });
+  form?.addEventListener("reset", () => setTimeout(() => { applyFilters(); finish(); }));
   form?.addEventListener("submit", (event) => event.preventDefault());
+  document.addEventListener("toggle", (event) => { if (event.target.matches(".failed")) fit(); }, true);
   addEventListener("hashchange", restore);
+  addEventListener("resize", fit);
 
   for (const element of all(".needs-script")) element.hidden = false;
   comparable.forEach(addControls);
