@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 def runs(tmp_path: Path) -> str:
     for name, case, vendor in (("a", "resnet50", "cpu"), ("deep/b", "resnet50", "metax"), ("c", "mobilenetv2", "cpu")):
         (tmp_path / "runs" / name).mkdir(parents=True)
-        record = make_record(run_id=f"run-{name[-1]}", case__name=case, vendor__name=vendor)
+        # Of another version of the case than the installed one, whose settings no record of another case has.
+        changes = {"case__name": case, "vendor__name": vendor, "vendor__device_type": vendor, "case__version": "0.9"}
+        record = make_record(run_id=f"run-{name[-1]}", **changes)
         (tmp_path / "runs" / name / "record.json").write_text(record.model_dump_json(), encoding="utf-8")
     return "runs"
 
