@@ -294,7 +294,7 @@ def test_hint_fits_what_happened(
 ) -> None:
     (tmp_path / "text.md").write_text("# text\n")
     (tmp_path / "runs" / "other").mkdir()
-    other = make_record(run_id="run-o", kind="simulated", vendor__name="cpu")
+    other = make_record(run_id="run-o", kind="simulated", vendor__name="cpu", case__version="0.9")
     (tmp_path / "runs" / "other" / "record.json").write_text(other.model_dump_json(), encoding="utf-8")
 
     ended = invoke(*words)
