@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from chipperf.contract.operators import ARITHMETIC, FORMS, Operator, dropout_faults, errors_of
+from chipperf.contract.operators import ARITHMETIC, FORMS, OPTIONS, Operator, dropout_faults, errors_of
 from chipperf.contract.tolerances import fp32_operator
 from torch.nn import functional
 
@@ -26,7 +26,7 @@ def error_of(apply):
     return max(found.output, found.gradients)
 
 
-@pytest.mark.parametrize("operator", [*ARITHMETIC, *FORMS], ids=lambda operator: operator.name)
+@pytest.mark.parametrize("operator", [*ARITHMETIC, *FORMS, *OPTIONS], ids=lambda operator: operator.name)
 def test_operator_is_right_on_the_cpu(operator):
     found = errors_of(operator, CPU, seed=1)
     assert max(found.output, found.gradients) < fp32_operator(operator.terms) / 2

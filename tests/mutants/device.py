@@ -372,4 +372,9 @@ MUTANTS = [
             ),
         ),
     ),
+    Mutant(
+        name="product_has_the_memory_of_a_larger_one",
+        kills=("D7",),
+        changes=(Change(old='short_name="A1"),', new='short_name="A1", memory_bytes=2**34),'),),
+    ),
 ]

@@ -540,4 +540,9 @@ MUTANTS = [
         kills=("P10",),
         changes=(Change(old=_VARIABLE, new='name="ACME RING", value="1"'),),
     ),
+    Mutant(
+        name="environment_of_ranks_differs_in_an_algorithm",
+        kills=("P10",),
+        changes=(Change(old=_VARIABLE, new='name="ACME_DIRECT_COPY", value=str(rank.rank % 2)'),),
+    ),
 ]

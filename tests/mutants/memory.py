@@ -302,4 +302,27 @@ MUTANTS = [
             ),
         ),
     ),
+    Mutant(
+        name="reset_empties_a_large_cache",
+        kills=("M3",),
+        changes=(
+            Change(
+                old=_RESET,
+                new="    if _torch_acme().memory_reserved(device) > 2**29:\n"
+                f"        _torch_acme().empty_cache()\n{_RESET}",
+            ),
+        ),
+    ),
+    Mutant(
+        name="step_in_a_hundred_leaves_memory_behind",
+        kills=("M7",),
+        changes=(
+            Change(
+                old=_STEP_END,
+                new=f"{_STEP_END}    import torch\n\n"
+                '    kept = perf_vendor_info.__dict__.setdefault("kept", [])\n'
+                "    kept.append(None if len(kept) % 100 else torch.empty(2**12, device=device))\n",
+            ),
+        ),
+    ),
 ]

@@ -585,4 +585,16 @@ torch.nn.utils.clip_grad_norm_ = clip_grad_norm_
             ),
         ),
     ),
+    Mutant(
+        name="padding_row_is_trained",
+        kills=("N6",),
+        changes=_patched_torch("""
+embed = torch.nn.functional.embedding
+
+def embedding(input, weight, padding_idx=None, *options, **others):
+    return embed(input, weight, None if weight.device.type == "acme" else padding_idx, *options, **others)
+
+torch.nn.functional.embedding = embedding
+"""),
+    ),
 ]

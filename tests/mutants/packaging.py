@@ -433,4 +433,11 @@ MUTANTS = [
             ),
         ),
     ),
+    Mutant(
+        name="overrides_are_those_of_the_first_job",
+        kills=("A10",),
+        changes=(
+            Change(old="value=4,", new="value=perf_vendor_info.__dict__.setdefault(case, min(rank.world_size, 4)),"),
+        ),
+    ),
 ]

@@ -202,4 +202,24 @@ MUTANTS = [
         changes=_without_driver("        from chipperf.vendors import cpu\n        return cpu.perf_probe()\n"),
         environment=_WITHOUT_DRIVER,
     ),
+    Mutant(
+        name="probe_stops_at_a_blank",
+        kills=("B6",),
+        changes=(
+            Change(
+                old=_CARDS,
+                new='        for card in acme_runtime.cards()[: 1 if " " in _value_of_choice() else None]\n',
+            ),
+            Change(
+                old="@hookimpl\ndef perf_environment",
+                new="def _value_of_choice() -> str:\n    import os\n\n"
+                '    return os.environ.get(_VISIBLE_VARIABLE, "")\n\n\n@hookimpl\ndef perf_environment',
+            ),
+        ),
+    ),
+    Mutant(
+        name="index_is_the_number_of_the_board",
+        kills=("B6",),
+        changes=(Change(old="index=properties.index", new="index=int(properties.uuid[-4:])"),),
+    ),
 ]

@@ -225,4 +225,14 @@ MUTANTS = [
             ),
         ),
     ),
+    Mutant(
+        name="ordered_sums_in_cases_that_it_knows",
+        kills=("S3",),
+        changes=(
+            Change(
+                old="    if not settings.deterministic:\n",
+                new='    if not settings.deterministic or settings.case == "detr":\n',
+            ),
+        ),
+    ),
 ]

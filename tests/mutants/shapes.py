@@ -173,7 +173,19 @@ MUTANTS = [
         environment={"ACME_CARDS": "1"},
         not_run=(*_BESIDE_ANOTHER, *_OF_TWO_RANKS),
     ),
-    Mutant(name="shape_of_three_cards", kills=(), changes=(), environment={"ACME_CARDS": "3"}),
+    Mutant(
+        name="shape_of_three_cards_and_a_core_for_each",
+        kills=(),
+        changes=(
+            Change(
+                old="    if not settings.deterministic:\n        return (threads,)\n",
+                new='    core = EnvironmentVariable(name="ACME_CORES", value=str(rank.local_rank), reason=reason)\n'
+                "    if not settings.deterministic:\n        return (threads, core)\n",
+            ),
+            Change(old="    return (threads, Env", new="    return (threads, core, Env"),
+        ),
+        environment={"ACME_CARDS": "3"},
+    ),
     Mutant(
         name="shape_of_one_visible_card",
         kills=(),

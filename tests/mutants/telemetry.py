@@ -264,4 +264,9 @@ MUTANTS = [
             ),
         ),
     ),
+    Mutant(
+        name="idle_use_is_unknown",
+        kills=("R1",),
+        changes=(Change(old=_UTILIZATION, new=_UTILIZATION.replace(",", " or None,")),),
+    ),
 ]

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     import torch
 
     from chipperf.contract.plugin_under_test import PluginUnderTest
-    from chipperf.plugin.types import PrecisionPolicy, ProbedDevice
+    from chipperf.plugin.types import DeviceInfo, PrecisionPolicy, ProbedDevice
 
 SEED: Final = 7
 """Seed of runs that need no other."""
@@ -81,6 +81,32 @@ def probed_devices(subject: PluginUnderTest) -> tuple[ProbedDevice, ...]:
     """Return the devices that the probe finds in its own process, as under a launcher; :class:`NotRun` if it fails."""
     with not_run_on(PluginError, "the probe fails, see B1"):
         return probe_vendor(subject.entry, timeout_s=patient(PROBE_TIMEOUT_S)).devices
+
+
+def fault_of_identity(info: DeviceInfo, probed: ProbedDevice, local_rank: int) -> str | None:
+    """Say how the runtime's identity of the device of a local rank differs from the probe's; ``None`` if it does not.
+
+    A capacity may differ by what a driver reserves.
+    """
+    which = f"the device of local rank {local_rank}"
+    if info.index != local_rank:
+        return f"perf_device_info gives {which} the index {info.index}: return the one that it has for torch"
+    for key in ("name", "uuid", "pci_bus_id"):
+        said, found = getattr(info, key), getattr(probed, key)
+        if None not in (said, found) and said.casefold() != found.casefold():
+            return (
+                f"{which} has {key} {said!r} by perf_device_info, but {found!r} by the probe: find it by its UUID or "
+                "PCI address"
+            )
+    said_bytes, probed_bytes = info.total_bytes, probed.total_bytes
+    if said_bytes is None or probed_bytes is None:
+        return None
+    if abs(said_bytes - probed_bytes) > tolerances.TOTAL_MEMORY * probed_bytes:
+        return (
+            f"{which} has {said_bytes} bytes by perf_device_info and {probed_bytes} bytes by the probe: report the "
+            "device's own capacity, in bytes"
+        )
+    return None
 
 
 def ranks_share_device(subject: PluginUnderTest) -> bool:

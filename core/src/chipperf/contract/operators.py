@@ -296,6 +296,122 @@ def _long_statistics(values: Tensor) -> Tensor:
     return _running_statistics(values[:, None, None, None] * _spread(_MANY, values))
 
 
+def _joined(*tensors: Tensor) -> Tensor:
+    return torch.cat([tensor.flatten() for tensor in tensors])
+
+
+def _embeddings(weight: Tensor) -> Tensor:
+    rows = _repeated_rows(20, weight.device)
+    padded = functional.embedding(rows, weight, padding_idx=4)
+    return _joined(padded, functional.embedding(rows, weight, scale_grad_by_freq=True))
+
+
+def _labels_with_options(logits: Tensor, others: Tensor) -> Tensor:
+    weights, labels = _spread(logits.shape[1], logits), _labels(logits)
+    chances = others.detach().softmax(dim=1)
+    return _joined(
+        functional.cross_entropy(logits, labels, weights, label_smoothing=0.2, reduction="none"),
+        functional.cross_entropy(logits, labels, weights, ignore_index=1, reduction="sum") / len(logits),
+        functional.cross_entropy(logits, chances, label_smoothing=0.1),
+        functional.nll_loss(others.log_softmax(dim=1), labels, weights, ignore_index=2),
+        functional.kl_div(logits.log_softmax(dim=1), chances.log(), log_target=True, reduction="batchmean"),
+        functional.binary_cross_entropy_with_logits(others, chances, weights, pos_weight=3 * weights),
+    )
+
+
+def _distances(one: Tensor, other: Tensor) -> Tensor:
+    return _joined(
+        functional.smooth_l1_loss(one, other, beta=0.3, reduction="none"),
+        functional.huber_loss(one, other, delta=0.7, reduction="none"),
+        functional.mse_loss(one, other, reduction="sum") / len(one),
+        functional.cosine_similarity(one, other, dim=0, eps=0.1),
+        functional.normalize(one, p=1.0, dim=0),
+    )
+
+
+def _pooled(images: Tensor) -> Tensor:
+    return _joined(
+        functional.max_pool2d(images, 3, stride=2, ceil_mode=True),
+        functional.max_pool2d(images, 2, stride=1, dilation=3),
+        functional.avg_pool2d(images, 3, stride=2, padding=1),
+        functional.avg_pool2d(images, 3, stride=2, padding=1, count_include_pad=False),
+        functional.avg_pool2d(images, 3, stride=2, ceil_mode=True, divisor_override=5),
+    )
+
+
+def _resized(images: Tensor) -> Tensor:
+    return _joined(
+        functional.interpolate(images, size=(19, 11), mode="bilinear", align_corners=True),
+        functional.interpolate(images, size=(19, 11), mode="bicubic", align_corners=False),
+        functional.interpolate(images, scale_factor=2.0, mode="nearest-exact"),
+        functional.pad(images, (1, 2, 3, 1), mode="reflect"),
+        functional.pad(images, (1, 2, 3, 1), mode="replicate"),
+        functional.pad(images, (1, -2, 3, 1), value=0.5),
+    )
+
+
+def _transposed_convolution(images: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    options: dict[str, Any] = {"stride": 2, "padding": 1, "output_padding": 1, "groups": 2}
+    return _joined(
+        functional.conv_transpose2d(images, weight, bias, **options),
+        functional.conv_transpose2d(images, weight, bias, dilation=2, groups=2),
+    )
+
+
+def _normalized(images: Tensor) -> Tensor:
+    return _joined(
+        functional.batch_norm(images, None, None, training=True, eps=0.3),
+        functional.layer_norm(images, images.shape[1:], eps=0.3),
+        functional.group_norm(images, 2, eps=0.3),
+        functional.instance_norm(images, eps=0.3),
+    )
+
+
+def _activations(rows: Tensor) -> Tensor:
+    return _joined(
+        functional.gelu(rows),
+        functional.leaky_relu(rows, 0.2),
+        functional.elu(rows, alpha=0.6),
+        functional.softplus(rows, beta=2.0, threshold=1.0),
+        functional.hardtanh(rows, -0.4, 0.8),
+        functional.hardswish(rows),
+        functional.silu(rows),
+        rows.softmax(dim=0),
+        rows.log_softmax(dim=0) / rows.shape[0],
+    )
+
+
+def _reductions_with_options(rows: Tensor) -> Tensor:
+    return _joined(
+        rows - rows.mean(dim=0, keepdim=True),
+        rows.std(dim=1, unbiased=False, keepdim=True),
+        rows.var(dim=(0, 1), unbiased=True, keepdim=True),
+        rows.norm(p=1, dim=0, keepdim=True) / len(rows),
+        rows.max(dim=1, keepdim=True).values,
+        rows.topk(3, dim=0, largest=False).values,
+        rows.sort(dim=1, descending=True).values,
+        rows.tril(diagonal=-1),
+        rows.triu(diagonal=2),
+    )
+
+
+def _scaled_sums(rows: Tensor, one: Tensor, other: Tensor) -> Tensor:
+    index = _repeated_rows(len(rows), rows.device)[: len(rows)]
+    return _joined(
+        torch.addmm(rows, one, other, beta=0.5, alpha=2.0),
+        torch.baddbmm(rows[None], one[None], other[None], beta=0.5, alpha=2.0),
+        torch.add(rows, rows.flip(0), alpha=3.0),
+        torch.addcmul(rows, rows, rows.flip(1), value=0.3),
+        torch.lerp(rows, rows.flip(0), 0.3),
+        rows.index_add(0, index, rows, alpha=0.5),
+    )
+
+
+def _biased_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    bias = (query @ key.transpose(-2, -1)).detach().cos()
+    return functional.scaled_dot_product_attention(query, key, value, attn_mask=bias)
+
+
 ARITHMETIC: Final = (
     Operator(
         "3x3 convolution",
@@ -367,6 +483,13 @@ ARITHMETIC: Final = (
         ((2, 8, 100, 32), (2, 8, 120, 32), (2, 8, 120, 32)),
         lambda query, key, value: functional.scaled_dot_product_attention(query, key, value),
         terms=120,
+        role="product",
+    ),
+    Operator(
+        "attention to earlier tokens",
+        ((2, 4, 60, 32), (2, 4, 60, 32), (2, 4, 60, 32)),
+        lambda query, key, value: functional.scaled_dot_product_attention(query, key, value, is_causal=True),
+        terms=60,
         role="product",
     ),
     Operator(
@@ -449,6 +572,7 @@ ARITHMETIC: Final = (
     Operator("counted positions", ((2, 40),), _counted_positions, terms=40),
     Operator("reductions", ((20, 300),), _reductions, terms=300),
     Operator("pointwise functions", ((40, 30), (40, 30)), _pointwise),
+    Operator("GELU by tanh", ((40, 30),), lambda rows: functional.gelu(rows, approximate="tanh")),
     Operator("long sum", ((3,),), lambda values: values[:, None].expand(-1, _MANY).sum(1), terms=_MANY),
     Operator("long mean", ((1,),), lambda value: value.expand(_MANY).mean(), terms=_MANY),
     Operator("statistics of a long batch", ((2,),), _long_statistics, terms=_MANY),
@@ -519,6 +643,21 @@ FORMS: Final = (
     ),
 )
 """Operators with the forms of input that occur in the cases: dtypes, layouts, sizes and masks."""
+
+OPTIONS: Final = (
+    Operator("embedding with a padding row, or by frequency", ((20, 16),), _embeddings, terms=16),
+    Operator("losses with weights, ignored and smooth labels", ((64, 10), (64, 10)), _labels_with_options, terms=640),
+    Operator("distances with a threshold", ((64, 10), (64, 10)), _distances, terms=640),
+    Operator("pooling with ceilings, dilation and divisors", ((2, 4, 14, 12),), _pooled, terms=9),
+    Operator("images resized by aligned corners, or padded", ((2, 4, 8, 9),), _resized, terms=36),
+    Operator("transposed convolution", ((2, 4, 9, 9), (4, 3, 3, 3), (6,)), _transposed_convolution, terms=1000),
+    Operator("normalization with a large epsilon", ((4, 8, 7, 7),), _normalized, terms=392),
+    Operator("activations with parameters", ((40, 30),), _activations, terms=40),
+    Operator("reductions that keep dimensions", ((20, 30),), _reductions_with_options, terms=600),
+    Operator("scaled sums", ((20, 30), (20, 8), (8, 30)), _scaled_sums, terms=30),
+    Operator("attention with a bias", ((2, 4, 30, 16), (2, 4, 30, 16), (2, 4, 30, 16)), _biased_attention, 30),
+)
+"""Operators with arguments that change their meaning, as cases of other packages may give them."""
 
 LARGE: Final = (
     Operator(

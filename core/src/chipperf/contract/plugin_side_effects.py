@@ -197,10 +197,10 @@ def answer_elsewhere(entry: Mapping[str, str]) -> dict[str, str]:
 
 
 def answer_again(entry: Mapping[str, str]) -> dict[str, str]:
-    """Return every answer of the hooks that need no device, each as text."""
+    """Return every answer of the hooks that need no device, each as text, asked for in another order."""
     from chipperf.contract.sample_records import data_answers
 
-    return {call: repr(answer) for call, answer in data_answers(_session(entry))}
+    return {call: repr(answer) for call, answer in data_answers(_session(entry), backwards=True)}
 
 
 def answer_what_is_constant(entry: Mapping[str, str]) -> dict[str, str]:

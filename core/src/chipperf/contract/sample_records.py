@@ -17,13 +17,14 @@ from chipperf.records import schema
 from chipperf.run.planned_record import vendor_record
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from chipperf.cases.base import Case
     from chipperf.cases.config import Resolved
     from chipperf.plugin.session import Session
 
 M = TypeVar("M", bound=BaseModel)
+T = TypeVar("T")
 
 RANKS: Final = (Rank(), Rank(world_size=8, local_world_size=8), Rank(world_size=16, local_world_size=8))
 """Rank 0 of each reported topology: 1x1, 1x8 and 2x8."""
@@ -53,34 +54,45 @@ def is_known(device_name: str) -> bool:
     return device_name not in ("", _OTHER_CARD)
 
 
-def environments(session: Session) -> Iterator[tuple[str, tuple[EnvironmentVariable, ...]]]:
+def environments(session: Session, *, backwards: bool = False) -> Iterator[tuple[str, tuple[EnvironmentVariable, ...]]]:
     """Yield the environment for each case, precision and rank, with a phrase for the situation."""
-    for case, precision, deterministic, rank in product(case_names(), PRECISIONS, (False, True), JOBS):
+    order = _backwards if backwards else iter
+    for case, precision, deterministic, rank in order(product(case_names(), PRECISIONS, (False, True), JOBS)):
         settings = EnvironmentSettings(case=case, precision=precision, deterministic=deterministic)
         kind = "deterministic " if deterministic else ""
         yield f"{kind}{case} in {precision}, {_of_job(rank)}", session.environment(rank, settings)
 
 
-def constant_answers(session: Session) -> Iterator[tuple[str, object]]:
+def constant_answers(session: Session, *, backwards: bool = False) -> Iterator[tuple[str, object]]:
     """Yield what depends on no machine, each with the call: the vendor's info, overrides and peaks."""
+    order = _backwards if backwards else iter
     info = session.vendor_info()
     # The order of a set differs between processes.
     yield "perf_vendor_info", replace(info, capabilities=tuple(sorted(info.capabilities)))  # type: ignore[arg-type]
-    for case, rank, device_name in product(case_names(), JOBS, device_names(info)):
+    for case, rank, device_name in order(product(case_names(), JOBS, device_names(info))):
         call = f"perf_case_overrides of {case} on {device_name or 'an unknown device'}, {_of_job(rank)}"
         yield call, session.case_overrides(case, rank, device_name)
-    for device_name, precision in product(device_names(info), PRECISIONS):
+    for device_name, precision in order(product(device_names(info), PRECISIONS)):
         yield (
             f"perf_peak_flops of {device_name or 'an unknown device'} in {precision}",
             session.peak_flops(device_name, precision),
         )
 
 
-def data_answers(session: Session) -> Iterator[tuple[str, object]]:
-    """Yield every answer of the hooks that need no device, each with the call."""
-    yield from constant_answers(session)
-    yield from ((f"perf_environment of {situation}", variables) for situation, variables in environments(session))
+def data_answers(session: Session, *, backwards: bool = False) -> Iterator[tuple[str, object]]:
+    """Yield every answer of the hooks that need no device, each with the call.
+
+    If ``backwards``, each hook is asked for the last case, rank and device first: an answer that was kept for other
+    arguments is then another one.
+    """
+    yield from constant_answers(session, backwards=backwards)
+    for situation, variables in environments(session, backwards=backwards):
+        yield f"perf_environment of {situation}", variables
     yield "perf_tool_commands", session.tool_commands()
+
+
+def _backwards(items: Iterable[T]) -> Iterator[T]:
+    return reversed(list(items))
 
 
 def _of_job(rank: Rank) -> str:

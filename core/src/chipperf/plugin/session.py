@@ -313,8 +313,8 @@ class Session:
         part, total_bytes, product = device.part, device.total_bytes, self._info.product(device.name)
         if part is None and os.path.exists(f"/sys/bus/pci/devices/{device.pci_bus_id}/physfn"):
             part = "virtual function"
-        elif part is None and product and total_bytes and product.is_more_than(total_bytes):
-            part = f"part with {total_bytes / 2**30:.1f} GiB"
+        elif part is None and product and total_bytes:
+            part = product.part(total_bytes)
         if part is None:
             return device
         named = part.casefold() in device.name.casefold()

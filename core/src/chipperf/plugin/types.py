@@ -76,7 +76,7 @@ class KnownDevice:
     Attributes:
         name: Its name as the runtime or the management library reports it [A10].
         short_name: Its name in a report's tables [R4].
-        memory_bytes: Its memory according to the data sheet [A10].
+        memory_bytes: Its memory according to the data sheet [A10, D7].
     """
 
     name: str
@@ -86,6 +86,10 @@ class KnownDevice:
     def is_more_than(self, total_bytes: float) -> bool:
         """Return whether a whole card reports more than ``total_bytes``, as far as its memory is known."""
         return self.memory_bytes is not None and total_bytes < self.memory_bytes * _LEAST_OF_WHOLE
+
+    def part(self, total_bytes: float) -> str | None:
+        """Return what part of a card a device with so much memory is, ``None`` for a whole card."""
+        return f"part with {total_bytes / 2**30:.1f} GiB" if self.is_more_than(total_bytes) else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -72,8 +72,10 @@ _OF_A_LAUNCHER: Final = re.compile("NODE_RANK|(ROLE|GROUP)_.*|(TORCHELASTIC|SLUR
 _LAYOUTS: Final = ((1, 2), (1, 3), (2, 2), (8, 2))
 """Machines, and processes on each, of simulated jobs."""
 
-_OWN_PLACE: Final = re.compile("VISIBLE|AFFINITY|PLACES|IFNAME|HCA|CACHE|DIR|PATH|FILE|PORT|LOG")
-"""Names of variables that may give every rank cards, cores, or files of its own."""
+_OWN_PLACE: Final = re.compile(
+    "(^|_)(VISIBLE|AFFINITY|PLACES|BIND|CORES?|CPUS?|NUMA|IFNAME|HCA|CACHE|DIR|PATH|FILE|PORT|LOG)(_|$)"
+)
+"""Words in the names of variables that may give every rank cards, cores, or files of its own."""
 
 _SHAPES: Final = ((), (1,), (2,), (1021,), (33, 31))
 _TURNS: Final = 3

@@ -190,7 +190,7 @@ def data_hooks_return_specified_types(subject: PluginUnderTest) -> None:
         "if one device is visible": ask(
             plugin_side_effects.answer_what_is_constant, environment=dict.fromkeys(names, "0")
         ),
-        "in another process": ask(plugin_side_effects.answer_again),
+        "in another process that asks in another order": ask(plugin_side_effects.answer_again),
     }
     plugin = _registered(subject)
     try:

@@ -4,25 +4,32 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from chipperf.contract import tolerances
 from chipperf.contract.check import NotApplicable, NotRun, check, fp32, require
-from chipperf.contract.devices import require_computes
-from chipperf.contract.isolation import call_in_fork, call_in_new_interpreter, patient
+from chipperf.contract.devices import fault_of_identity, require_computes
+from chipperf.contract.isolation import CallOutcome, call_in_fork, call_in_new_interpreter, patient
 from chipperf.contract.plugin_under_test import PluginUnderTest
 from chipperf.contract.probing import Probing, make_faulty_tools, make_foreign_pci, make_impersonator, probe
 from chipperf.contract.texts import count_words
+from chipperf.errors import DeviceError
 from chipperf.plugin.installed import PluginEntry, vendors
 from chipperf.plugin.probe_process import PROBE_TIMEOUT_S, ask_all
 from chipperf.plugin.session import bind
-from chipperf.plugin.types import ProbedDevice, ProbeResult, Rank
-from chipperf.run.ranks import describe_card
+from chipperf.plugin.types import DeviceInfo, ProbedDevice, ProbeResult, Rank
+from chipperf.run.ranks import describe_card, job_ranks
+
+if TYPE_CHECKING:
+    import torch
 
 _INITIALIZE_TIMEOUT_S: Final = 80.0
+_NO_DEVICE: Final = "no-device"
+"""Entry of a visible-devices variable that names none."""
 
 
 @check("B1", level=0, fault="the probe crashes or hangs on machines without the vendor's software, or on unusual ones")
@@ -159,11 +166,12 @@ def probe_is_consistent(subject: PluginUnderTest) -> None:
     require(len(set(uuids)) == len(uuids), f"a UUID occurs twice: {', '.join(uuids)}")
 
 
-@check("B6", level=1, fault="the benchmark runs on another card than the reserved one")
+@check("B6", level=1, fault="the benchmark runs on another card than the reserved one, or calls it by another number")
 def visible_devices_are_honored(subject: PluginUnderTest) -> None:
-    """Probe and runtime see the devices of the visible-devices variable, in its order, and none if it is empty.
+    """Probe and runtime see the same devices of the visible-devices variable, in its order, and none if it is empty.
 
-    The probe describes each of them as it does without the variable, but for its index.
+    However it is written: with blanks, without an entry between commas, with one that names no device, or one twice.
+    The probe describes each device as it does without the variable, but for its index.
     """
     everything = _probe_here(subject)
     names = everything.visible_devices_env
@@ -171,45 +179,76 @@ def visible_devices_are_honored(subject: PluginUnderTest) -> None:
         raise NotApplicable("VendorInfo.visible_devices_env names no variable")
     if _probe_here(subject).devices != everything.devices:
         raise NotRun("two probes disagree, see B5: devices cannot be distinguished")
+    if fault := _fault_of_runtime(call_in_fork, subject, everything, {}):
+        raise NotRun(f"without a variable, {fault}, see D4 and D7")
     # If a scheduler has set the variable, use its names for the devices.
     words = names_of_devices(names, len(everything.devices), os.environ)
     variable, *others = names
-    for chosen in ([], [len(words) - 1], [1, 0] if len(words) > 1 else [0]):
-        value = ",".join(words[index] for index in chosen)
+    first, last = words[0], words[-1]
+    orders = ([], [len(words) - 1], [1, 0] if len(words) > 1 else [0])
+    tidy = {",".join(words[index] for index in order): order for order in orders}
+    untidy = (f"{last}, {first}", f"{last},,{first}", f"{last},{_NO_DEVICE},{first}", f"{last},{last}")
+    described = {_physical_name(device): replace(device, index=0) for device in everything.devices}
+    for value in (*tidy, *untidy):
         variables = {**dict.fromkeys(others), variable: value}
+        situation = f"with {variable}={value!r}"
         probing = probe(subject.entry, variables=variables)
-        require(probing.fault is None, f"with {variable}={value!r}: {probing.fault}")
-        expected = [_physical_name(everything.devices[index]) for index in chosen]
-        # Only the set is compared here; the order is compared with the runtime's order.
-        require(
-            sorted(map(_physical_name, probing.devices)) == sorted(expected),
-            f"with {variable}={value!r} the probe finds {_list(probing.devices)} instead of "
-            f"{', '.join(expected) or 'none'}",
-        )
-        _require_reason(probing, f"with {variable}={value!r} ")
+        require(probing.fault is None, f"{situation}: {probing.fault}")
+        if value in tidy:
+            expected = [_physical_name(everything.devices[index]) for index in tidy[value]]
+            # Only the set is compared here; the order is compared with the runtime's order.
+            require(
+                sorted(map(_physical_name, probing.devices)) == sorted(expected),
+                f"{situation} the probe finds {_list(probing.devices)} instead of {', '.join(expected) or 'none'}",
+            )
+        _require_reason(probing, f"{situation} ")
         indices = [device.index for device in probing.devices]
         require(
             indices == list(range(len(indices))),
-            f"with {variable}={value!r} the devices are numbered {indices}: number the visible ones from 0",
+            f"{situation} the devices are numbered {indices}: number the visible ones from 0",
         )
-        described = {_physical_name(device): replace(device, index=0) for device in everything.devices}
         for device in probing.devices:
-            whole = described[_physical_name(device)]
+            whole = described.get(_physical_name(device))
             require(
                 replace(device, index=0) == whole,
-                f"with {variable}={value!r} the probe describes a device as {device}, and without it as {whole}",
+                f"{situation} the probe describes a device as {device}, and without it as {whole}",
             )
-    # The runtime must have the same first device as the last probe.
-    outcome = call_in_new_interpreter(
-        compute_on_first_device, asdict(subject.entry), timeout_s=_INITIALIZE_TIMEOUT_S, environment=variables
+        # The process that imported torch may not be told of a variable that is set later.
+        if (fault := _fault_of_runtime(call_in_fork, subject, probing, variables)) is not None:
+            fault = _fault_of_runtime(call_in_new_interpreter, subject, probing, variables)
+        require(fault is None, f"{situation} {fault}")
+
+
+def _fault_of_runtime(
+    call: Callable[..., CallOutcome], subject: PluginUnderTest, probing: Probing, variables: Mapping[str, str | None]
+) -> str | None:
+    """Say how the devices of the runtime, in a process with these variables, differ from those of a probe."""
+    arguments = {"entry": asdict(subject.entry), "most": len(probing.devices) + 1}
+    outcome = call(list_devices, arguments, timeout_s=_INITIALIZE_TIMEOUT_S, environment=variables)
+    if outcome.fault and probing.devices:
+        return f"the first device cannot be used: {outcome.fault}"
+    used: list[dict[str, Any]] = outcome.value or []
+    if len(used) != len(probing.devices):
+        of_runtime = ", ".join(str(info["uuid"] or info["pci_bus_id"] or info["name"]) for info in used) or "none"
+        return f"the probe finds {_list(probing.devices)}, and the runtime {of_runtime}: read it as the runtime does"
+    faults = (
+        fault_of_identity(DeviceInfo(**info), device, number)
+        for number, (device, info) in enumerate(zip(probing.devices, used, strict=True))
     )
-    require(outcome.fault is None, f"with {variable}={value!r} the first device cannot be used: {outcome.fault}")
-    for key in ("uuid", "pci_bus_id"):
-        probed, used = getattr(probing.devices[0], key), outcome.value[key]
-        require(
-            probed is None or used is None or probed == used,
-            f"with {variable}={value!r} the probe's first device has the {key} {probed}, the runtime's {used}",
-        )
+    return next(filter(None, faults), None)
+
+
+def list_devices(arguments: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Compute on the first device of the runtime, and return the identities of all, but of no more than ``most``."""
+    subject = PluginUnderTest(PluginEntry(**arguments["entry"]), Rank(), fp32()[0], Path())
+    _ = subject.runtime
+    devices: list[torch.device] = []
+    with suppress(DeviceError):
+        for rank in job_ranks(arguments["most"]):
+            devices.append(subject.session.device_init(rank))
+            if rank.is_main:
+                require_computes(subject, devices[0], "after initialization")
+    return [asdict(subject.session.device_info(device)) for device in dict.fromkeys(devices)]
 
 
 def names_of_devices(names: Sequence[str], count: int, environment: Mapping[str, str]) -> list[str]:

@@ -9,9 +9,11 @@ import random
 import time
 from collections import defaultdict
 from contextlib import nullcontext, suppress
+from dataclasses import replace
 from itertools import product
 from typing import TYPE_CHECKING, Any, Final
 
+from chipperf.cases.registry import case_names
 from chipperf.contract import tolerances
 from chipperf.contract.check import (
     Failed,
@@ -35,6 +37,7 @@ from chipperf.contract.devices import (
     train,
 )
 from chipperf.contract.isolation import call_in_fork
+from chipperf.contract.sample_records import RANKS
 from chipperf.errors import PerfError, PluginError, UnsupportedPrecision
 from chipperf.plugin.types import Capability, Rank
 from chipperf.precisions import PRECISIONS
@@ -139,6 +142,7 @@ def deterministic_runs_are_equal(subject: PluginUnderTest) -> None:
 
     from chipperf.contract.operators import ARITHMETIC, FORMS
 
+    _require_same_variables(subject)
     weights = []
     for _ in range(2):
         policy = begin_run(subject, subject.device)
@@ -324,6 +328,29 @@ def _require_unchanged(expected: dict[str, object], hooks: str) -> None:
     found = _host_generators()
     changed = [name for name, state in expected.items() if found[name] != state]
     require(not changed, f"{hooks} changes the random numbers of {', '.join(changed)}, which core seeds")
+
+
+def _require_same_variables(subject: PluginUnderTest) -> None:
+    """Check that the variables of deterministic runs are asked for in those of every case.
+
+    The check trains one network with them, and a user may train cases that no plugin knows.
+    """
+    for rank in RANKS:
+        own, others = (
+            {
+                case: {variable.name for variable in subject.session.environment(rank, replace(settings, case=case))}
+                for case in case_names()
+            }
+            for settings in (replace(subject.settings, deterministic=each) for each in (True, False))
+        )
+        needed = set[str]().union(*(own[case] - others[case] for case in own))
+        for case, names in own.items():
+            missing = ", ".join(sorted(needed - names))
+            require(
+                not missing,
+                f"perf_environment asks for {missing} in deterministic runs of other cases, and not in those of {case} "
+                f"on {rank.topology}: what makes operators deterministic is needed in every case",
+            )
 
 
 def _require_determinism() -> None:

@@ -192,7 +192,7 @@ def call_telemetry(arguments: Mapping[str, Any]) -> dict[str, Any]:
     if arguments["turns"]:
         turns, settle_s = Path(arguments["turns"]), arguments["settle_s"]
         other = arguments["other"] and DeviceInfo(**arguments["other"])
-        uses = [_use(session, other)]
+        uses, rest = [_use(session, other)], _burst(session, device)
         _next_turn(turns)
         settled_s = time.monotonic() + settle_s
         while time.monotonic() < settled_s and not (len(seconds) >= arguments["calls"] and _show_load(samples)):
@@ -202,6 +202,7 @@ def call_telemetry(arguments: Mapping[str, Any]) -> dict[str, Any]:
             uses.append(_use(session, other))
             fault = _fault_at_rest(session, device, samples, turns, settle_s)
             uses.append(_use(session, other))
+            fault = fault or _fault_of_missing(rest, samples[-1])
             fault = fault or _fault_of_other_device(device, other, uses)
             fault = fault or _fault_of_repetition(session, device, turns, settle_s)
     elif arguments["calls"]:
@@ -256,6 +257,18 @@ def _timed(session: Session, device: DeviceInfo, seconds: list[float]) -> Teleme
 def _next_turn(turns: Path) -> None:
     """Let the device begin to work, or to rest if it does, and have more memory in use."""
     (turns / str(len(os.listdir(turns)) + 1)).touch()
+
+
+def _fault_of_missing(rest: Sequence[TelemetrySample], busy: TelemetrySample) -> str | None:
+    """Say what no reading of the device at rest has, though it is measured: without these, a mean is too high."""
+    missing = [
+        name
+        for name, value in asdict(busy).items()
+        if value is not None and all(getattr(sample, name) is None for sample in rest)
+    ]
+    if not missing:
+        return None
+    return f"perf_telemetry has no {', '.join(missing)} at rest, and has it under load: 0 is a value, too"
 
 
 def _fault_at_rest(
