@@ -154,7 +154,7 @@ MUTANTS = [
     Mutant(name="product_name_of_the_c_library", kills=("D8",), changes=_named("Acme A1\\n")),
     Mutant(
         name="second_card_named_after_its_vendor",
-        kills=("D8",),
+        kills=("B6", "D8"),
         changes=tuple(
             Change(old=f"name={source}.name,", new=f'name="Acme" if {source}.index else {source}.name,')
             for source in ("card", "properties")

@@ -103,7 +103,8 @@ class MachineSpecs:
 
         The hook does not change ``os.environ``, and returns the same variables in each process [A10, P10]. It leaves
         ``RANK`` and other variables of launchers alone [P6]. The ranks of a job differ at most in their cards, cores
-        and files [P10]. Core sets and records them. Core keeps the value of a variable that the user has already set.
+        and files [P10]. What deterministic runs need does not depend on the case [S3]. Core sets and records them.
+        Core keeps the value of a variable that the user has already set.
 
         Example:
             from chipperf import EnvironmentVariable, hookimpl
@@ -349,6 +350,7 @@ class MonitoringSpecs:
         Core calls the hook about once a second during training, in a process without torch. A call takes little time
         [R1], and does not slow training down [R2]. The hook finds the device by its UUID, not by its index [R1].
         A reading is of now: no mean over a longer time, and never an earlier one in place of one that failed [R1].
+        What is measured under load is measured at rest, too [R1].
 
         Example:
             from chipperf import TelemetrySample, hookimpl

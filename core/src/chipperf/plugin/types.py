@@ -267,7 +267,7 @@ class DeviceInfo:
     """Identity of the device that a worker trains on.
 
     Attributes:
-        index: Its index for torch [D7].
+        index: Its index for torch, whatever its number in the machine [B6, D7].
         name: Product name [D7, D8].
         uuid: Unique id, as the probe finds it [D7].
         pci_bus_id: Address on the PCI bus, as the probe finds it [D7].

@@ -208,13 +208,13 @@ def device_info_agrees_with_probe(subject: PluginUnderTest) -> None:
         fault = fault_of_identity(info, probed, number)
         require(fault is None, str(fault))
         for known in subject.info.known_devices:
-            # Core has put the part into the name.
+            # Core has put the part into the name. The plugin's own says more than a size.
             is_this = info.name.casefold() == f"{known.name} {info.part}".casefold()
             require(
                 not is_this or info.part != known.part(info.total_bytes or 0),
-                f"{which} has {info.total_bytes} bytes, and a {known.name} of VendorInfo.known_devices "
-                f"{known.memory_bytes}, so that it is no whole card, without a peak: correct memory_bytes there, or "
-                "say in `part` what part of a card it is",
+                f"{which} has {info.total_bytes} bytes, but {known.name} has {known.memory_bytes} by "
+                "VendorInfo.known_devices, so that core takes it for a part of a card, and no peak applies: correct "
+                "memory_bytes, or say in `part` what part it is",
             )
         for other in infos:
             for key in ("uuid", "pci_bus_id"):
