@@ -350,7 +350,7 @@ torch.Tensor.sum = add_in_bf16
     ),
     Mutant(
         name="gradients_of_repeated_rows_are_lost",
-        kills=("N1",),
+        kills=("N1", "N6"),
         changes=_patched_torch("""
 class LookUp(torch.autograd.Function):
     @staticmethod
@@ -529,7 +529,7 @@ torch.nn.BatchNorm2d.forward = uncounted
     ),
     Mutant(
         name="norm_of_groups_has_another_epsilon",
-        kills=("N1",),
+        kills=("N1", "N6"),
         changes=_patched_torch("""
 normalize = torch.nn.functional.group_norm
 
