@@ -172,7 +172,8 @@ def test_doctor_probes_every_vendor_and_misses_torch(clean):
 @pytest.mark.parametrize("with_data", [True, False])
 def test_train_without_torch_says_what_to_install_and_leaves_nothing(clean, tmp_path, with_data):
     work = tmp_path / "work"
-    (work / "images").mkdir(parents=True)
+    for part in ("train", "val"):
+        (work / "images" / part).mkdir(parents=True)
     data = ["--data", "images"] if with_data else []
 
     completed = clean.run(

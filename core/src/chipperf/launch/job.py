@@ -204,13 +204,13 @@ def plan_resumed_job(
     if record.status.state == "completed":
         return None
     plan = read_plan(directory.plan)
+    _require_same_topology(plan, launcher)
+    if launcher is None:
+        directory.require_ended()
     hint = "if its data have moved: perf train --resume RUN --data DIR"
     found = find_case(plan.case)
     root = found.data.require((data or plan.data_root).resolve(), hint)
     plan = plan.model_copy(update={"data_root": root, "started_s": started_s})
-    _require_same_topology(plan, launcher)
-    if launcher is None:
-        directory.require_ended()
     session = bind(installed.find_vendor(plan.vendor))
     require_same_software(plan, record, found, session)
     return Job(plan=plan, session=session, case=found, out=path, launcher=launcher, resumes=True)
