@@ -119,8 +119,8 @@ def test_check_that_fails_ends_with_4_and_says_what_is_wrong(contract, vendor):
         (("--vendor", VENDOR, "--check", "A99"), 2, "there is no check 'A99' (did you mean 'A9'?)", "contract list"),
         (("--vendor", VENDOR, "--check", "A2", "--level", "0"), 2, "--check and --level exclude", "one of the two"),
         (("--vendor", VENDOR, "--waivers", "none.toml"), 2, "none.toml: ", "check --waivers"),
-        (("--vendor", VENDOR, "--statement", "none/s.json"), 2, "cannot write none/s.json", "a directory that exists"),
-        (("--vendor", VENDOR, "--statement", "."), 2, "cannot write .", "a directory that exists"),
+        (("--vendor", VENDOR, "--statement", "none/s.json"), 2, "none is not a directory", "create it"),
+        (("--vendor", VENDOR, "--statement", "."), 2, ". is a directory", "name a file"),
     ],
 )
 def test_mistake_is_found_before_any_check_is_run(contract, vendor, monkeypatch, arguments, code, error, hint):
