@@ -391,6 +391,36 @@ torch.nn.functional.dropout = dropout
 """),
     ),
     Mutant(
+        name="dropout_has_one_mask_for_all_samples",
+        kills=("N1",),
+        changes=_patched_torch("""
+drop = torch.nn.functional.dropout
+
+def dropout(input, p=0.5, training=True, inplace=False):
+    if input.device.type == "acme" and training and input.dim() > 1:
+        return input * drop(torch.ones_like(input[:1]), p)
+    return drop(input, p, training, inplace)
+
+torch.nn.functional.dropout = dropout
+"""),
+    ),
+    Mutant(
+        name="gradients_of_embeddings_have_rows_of_15_bits",
+        kills=("N6",),
+        changes=_patched_torch("""
+embed = torch.nn.functional.embedding
+
+def embedding(input, weight, *arguments, **options):
+    rows = embed(input, weight, *arguments, **options)
+    if weight.device.type != "acme" or len(weight) <= 2**15:
+        return rows
+    others = embed(input % 2**15, weight, *arguments, **options)
+    return others + (rows - others).detach()
+
+torch.nn.functional.embedding = embedding
+"""),
+    ),
+    Mutant(
         name="an_operator_is_missing",
         kills=("N1",),
         changes=_patched_torch("""

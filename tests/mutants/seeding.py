@@ -215,6 +215,18 @@ MUTANTS = [
         ),
     ),
     Mutant(
+        name="deterministic_steps_draw_alike",
+        kills=("S3",),
+        changes=(
+            Change(old=_HOOK, new=f"_seeds = []\n\n\n{_HOOK}"),
+            Change(old=_SEED, new=f"{_SEED}    _seeds[:] = [seed] if deterministic else []\n"),
+            Change(
+                old=_STEP_END,
+                new=f"{_STEP_END}    for seed in _seeds:\n        _torch_acme().manual_seed_all(seed)\n",
+            ),
+        ),
+    ),
+    Mutant(
         name="every_hundredth_step_reseeds",
         kills=("S1",),
         changes=(

@@ -34,6 +34,9 @@ _SMALL: Final = 64
 _MANY: Final = 2**20
 """Terms of a long sum. If one of equal terms after the other is added in fp32, it is off by a percent."""
 
+_ROWS: Final = 70_001
+"""Rows of an embedding whose numbers 16 bits do not hold."""
+
 _MANY_HALVES: Final = 2**17
 """Terms of a long sum that fp16 can hold; added in 16 bits, it stops growing long before its end."""
 
@@ -137,9 +140,14 @@ def _dropout_faults(drop: Callable[[Tensor, float, bool], Tensor], x: Tensor, p:
     output, again = (drop(x, p, True) for _ in range(2))
     kept, kept_again = (each.detach().cpu() != 0 for each in (output, again))
     alike = p**2 + (1 - p) ** 2
+    neighbors = [
+        (float((kept == kept.roll(1, dim)).double().mean()), alike, f"repeats its mask along dimension {dim}: alike in")
+        for dim in range(kept.dim())
+    ]
     for share, expected, what in (
         (float((~kept).double().mean()), p, "drops a share of"),
         (float((kept == kept_again).double().mean()), alike, "repeats masks: two are alike in"),
+        *neighbors,
     ):
         if abs(share - expected) > _DEVIATIONS * math.sqrt(expected * (1 - expected) / x.numel()):
             yield f"{what} {share:.3f}, not {expected:.3f}"
@@ -674,5 +682,11 @@ LARGE: Final = (
         terms=64,
     ),
     Operator("large feature maps", ((1, 4, 400, 667), (4, 4, 3, 3)), _large_maps, terms=266_800),
+    Operator(
+        "embedding of many rows",
+        ((_ROWS, 4),),
+        lambda weight: functional.embedding(_repeated_rows(_ROWS, weight.device), weight),
+        terms=16,
+    ),
 )
-"""Operators on a million pixels, as the cases have them at full size."""
+"""Operators on a million pixels, as the cases have them at full size, and on as many rows as a vocabulary has."""

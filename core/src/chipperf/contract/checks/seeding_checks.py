@@ -168,6 +168,14 @@ def deterministic_runs_are_equal(subject: PluginUnderTest) -> None:
         seed_everything(subject.session, seed, subject.device, True)
         drawn.append(torch.rand(_SAMPLES, device=subject.device).cpu())
     require(not torch.equal(*drawn), "in a deterministic run, two seeds give the same random numbers")
+    following = torch.rand(_SAMPLES, device=subject.device).cpu()
+    seed_everything(subject.session, SEED + 1, subject.device, True)
+    torch.rand(_SAMPLES, device=subject.device)
+    call_between_steps(subject, subject.device, UNTRAINED_STEPS)
+    require(
+        torch.equal(following, torch.rand(_SAMPLES, device=subject.device).cpu()),
+        "in a deterministic run, the hooks between two steps change the next random numbers: only perf_seed may",
+    )
     seed_everything(subject.session, SEED, subject.device, False)
     require(
         torch.equal(drawn[0], torch.rand(_SAMPLES, device=subject.device).cpu()),
