@@ -205,6 +205,17 @@ MUTANTS = [
         changes=_library("broadcast", "opts.rootRank = 1\nreturn good(self, tensors, opts)"),
     ),
     Mutant(
+        name="reduction_forgets_the_last_piece",
+        kills=("P2",),
+        changes=_library(
+            "allreduce",
+            "if tensors[0].numel() > 2**24:\n"
+            "    numbers = tensors[0].view(-1)\n"
+            "    tensors = [numbers[: len(numbers) // 2**24 * 2**24]]\n"
+            "return good(self, tensors, opts)",
+        ),
+    ),
+    Mutant(
         name="gathered_bytes_saturate",
         kills=("P2", "P5"),
         changes=_library(

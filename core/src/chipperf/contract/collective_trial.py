@@ -22,6 +22,9 @@ _MOST_PRODUCTS: Final = 2000
 _PERIOD: Final = 8191
 """Numbers repeat after so many; a prime, so that no part of a tensor equals another that a library could mistake."""
 
+_MANY: Final = 2**25 + 100_003
+"""Numbers of 128 MiB and a remainder, which libraries send in pieces."""
+
 
 class CollectiveTrial:
     """Collectives of two or three ranks, each call with other numbers. ``calls`` is their number so far."""
@@ -44,6 +47,18 @@ class CollectiveTrial:
         is_sum = operation == dist.ReduceOp.SUM
         expected = _sum(numbers) if is_sum else torch.stack(numbers).amax(0)
         self._compare(mine, expected, f"all-reduce of {dtype}, {'sum' if is_sum else 'maximum'}")
+
+    def reduce_many(self) -> None:
+        """Reduce more numbers than a library sends at once. To compare them in parts needs less memory."""
+        import torch
+        import torch.distributed as dist
+
+        numbers = self._next(torch.float32, (_PERIOD,))
+        mine = numbers[self._own].repeat(-(-_MANY // _PERIOD))[:_MANY].to(self._device, copy=True)
+        dist.all_reduce(mine)
+        expected = _sum(numbers).repeat(2**10)
+        for number, part in enumerate(mine.split(len(expected)), start=1):
+            self._compare(part, expected[: len(part)], f"all-reduce of {_MANY} numbers of torch.float32, part {number}")
 
     def broadcast(self, dtype: torch.dtype, shape: tuple[int, ...]) -> None:
         """Send the numbers of one rank, of another one in each call, to the others."""

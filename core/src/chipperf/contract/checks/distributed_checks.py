@@ -197,6 +197,7 @@ def collectives_give_right_numbers(subject: PluginUnderTest) -> None:
     elements = _elements_beyond_a_bucket(config)
     trial.reduce(torch.float32, (elements,), total)
     trial.broadcast(torch.float32, (elements,))
+    trial.reduce_many()
     trial.reduce_several()
     trial.reduce_after_queued_work()
     if device.type != "cpu":
