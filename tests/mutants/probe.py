@@ -222,4 +222,14 @@ MUTANTS = [
         kills=("B6",),
         changes=(Change(old="index=properties.index", new="index=int(properties.uuid[-4:])"),),
     ),
+    Mutant(
+        name="probe_leaves_out_devices_in_use",
+        kills=("D7",),
+        changes=(
+            Change(
+                old=_CARDS,
+                new=f"{_CARDS}        if acme_runtime.telemetry(card.uuid).memory_used_bytes < 50 * 2**20\n",
+            ),
+        ),
+    ),
 ]

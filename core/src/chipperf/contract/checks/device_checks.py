@@ -46,6 +46,9 @@ if TYPE_CHECKING:
     from chipperf.plugin.types import DeviceInfo
 
 _REPETITIONS: Final = 10
+_HELD_PART: Final = 8
+"""One in so many bytes of a device is in use when it must be found all the same."""
+
 _SPAWN_TIMEOUT_S: Final = 150.0
 _EXIT_TIMEOUT_S: Final = 60.0
 _FAILED_STATUS: Final = 71
@@ -191,7 +194,7 @@ def spawned_process_can_use_device(subject: PluginUnderTest) -> None:
 def device_info_agrees_with_probe(subject: PluginUnderTest) -> None:
     """Runtime and probe report the same driver, and for each device name, UUID, PCI address and capacity (to 2 %).
 
-    The version of torch is torch's own.
+    The version of torch is torch's own. While memory of the first device is in use, the probe finds the same devices.
     """
     import torch
 
@@ -230,6 +233,15 @@ def device_info_agrees_with_probe(subject: PluginUnderTest) -> None:
             uuid_declared or info.uuid is None,
             f"{info.name} has UUID {info.uuid}, but Capability.UUID is not declared",
         )
+    # Not written, so that a host gives no pages for it; without room for so much, a part of it is in use already.
+    with suppress(RuntimeError):
+        _held = torch.empty((infos[0].total_bytes or 0) // _HELD_PART, dtype=torch.uint8, device=initialized[0])
+    found = [(each.index, each.uuid, each.pci_bus_id, each.name) for each in probed_devices(subject)]
+    require(
+        found == [(each.index, each.uuid, each.pci_bus_id, each.name) for each in devices],
+        f"while memory of {initialized[0]} is in use, the probe finds {len(found)} device(s), {found}, and "
+        f"{len(devices)} before: list and number all devices, whoever uses them",
+    )
     driver = subject.runtime.driver
     require(
         None in (driver, probe.driver_version) or _numbers(driver) == _numbers(probe.driver_version),
