@@ -269,4 +269,14 @@ MUTANTS = [
         kills=("R1",),
         changes=(Change(old=_UTILIZATION, new=_UTILIZATION.replace(",", " or None,")),),
     ),
+    Mutant(
+        name="power_of_all_cards_together",
+        kills=("R1",),
+        changes=(
+            Change(
+                old=_POWER,
+                new="        power_w=sum(acme_runtime.telemetry(a.uuid).power_w for a in acme_runtime.cards()),\n",
+            ),
+        ),
+    ),
 ]

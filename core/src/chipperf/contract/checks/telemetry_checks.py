@@ -203,7 +203,7 @@ def call_telemetry(arguments: Mapping[str, Any]) -> dict[str, Any]:
             fault = _fault_at_rest(session, device, samples, turns, settle_s)
             uses.append(_use(session, other))
             fault = fault or _fault_of_missing(rest, samples[-1])
-            fault = fault or _fault_of_other_device(device, other, uses)
+            fault = fault or _fault_of_other_device(device, other, uses, samples)
             fault = fault or _fault_of_repetition(session, device, turns, settle_s)
     elif arguments["calls"]:
         for _ in range(_FIRST_CALLS):
@@ -221,30 +221,40 @@ def call_telemetry(arguments: Mapping[str, Any]) -> dict[str, Any]:
     return {"samples": [asdict(sample) for sample in samples], "seconds": seconds, "fault": fault}
 
 
-def _use(session: Session, device: DeviceInfo | None) -> float | None:
-    """Return the utilization in most of some readings; ``None`` if it is unknown, or if there is no such device."""
-    found: list[float] = []
-    while device is not None and len(found) < _CALLS_OF_OTHER:
-        percent = session.telemetry(device).utilization_percent
-        if percent is None:
-            return None
-        found.append(percent)
+def _use(session: Session, device: DeviceInfo | None) -> dict[str, float]:
+    """Return utilization and power in most of some readings, as far as they are known; empty without a device."""
+    samples: list[TelemetrySample] = []
+    while device is not None and len(samples) < _CALLS_OF_OTHER:
+        samples.append(session.telemetry(device))
         time.sleep(_PAUSE_S)
-    return statistics.median(found) if found else None
+    values = {name: [getattr(each, name) for each in samples] for name in ("utilization_percent", "power_w")}
+    return {name: statistics.median(found) for name, found in values.items() if found and None not in found}
 
 
-def _fault_of_other_device(device: DeviceInfo, other: DeviceInfo | None, uses: Sequence[float | None]) -> str | None:
-    """Say what is wrong with the utilization of another device before, while and after the device had work."""
-    before, during, after = uses
-    if before is None or during is None or after is None:
-        return None
-    # Others may use it, but they hardly begin and end together with this process.
-    if during - max(before, after) < tolerances.BUSY_PERCENT:
-        return None
-    return (
-        f"utilization_percent of {other} by perf_telemetry was {before:g}, {during:g} while {device} had work, and "
-        f"{after:g} after that: read the device with the UUID alone"
-    )
+def _fault_of_other_device(
+    device: DeviceInfo,
+    other: DeviceInfo | None,
+    uses: Sequence[Mapping[str, float]],
+    samples: Sequence[TelemetrySample],
+) -> str | None:
+    """Say what is wrong with the use of another device before, while and after the device had work.
+
+    ``samples`` are the readings of the device from before until then.
+    """
+    rest_w, busy_w = samples[0].power_w or 0.0, samples[-1].power_w or 0.0
+    for name, most in (
+        ("utilization_percent", tolerances.BUSY_PERCENT),
+        ("power_w", max(_LEAST_RISE * rest_w, (busy_w - rest_w) / 2)),
+    ):
+        before, during, after = (use.get(name) for use in uses)
+        # Others may use it, but they hardly begin and end together with this process.
+        if before is None or during is None or after is None or during - max(before, after) <= most:
+            continue
+        return (
+            f"{name} of {other} by perf_telemetry was {before:g}, {during:g} while {device} had work, and {after:g} "
+            "after that: read the device with the UUID alone"
+        )
+    return None
 
 
 def _timed(session: Session, device: DeviceInfo, seconds: list[float]) -> TelemetrySample:
