@@ -90,6 +90,8 @@ def test_dropout_on_the_cpu_has_no_fault():
     [
         (lambda drop, x, p, training: drop(x, p / 2, training), "drops a share of"),
         (lambda drop, x, p, training: (torch.manual_seed(1), drop(x, p, training))[1], "repeats masks"),
+        (lambda drop, x, p, training: x * drop(torch.ones_like(x[:1]), p, training), "along dimension 0"),
+        (lambda drop, x, p, training: x * drop(torch.ones_like(x[..., :1]), p, training), "along dimension 2"),
         (lambda drop, x, p, training: drop(x, p, training) * (1 - p), "does not divide"),
         (lambda drop, x, p, training: drop(x, p, training).detach() + x - x.detach(), "another mask in its gradient"),
         (lambda drop, x, p, training: drop(x, p, True), "changes values in evaluation"),

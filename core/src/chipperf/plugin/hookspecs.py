@@ -93,8 +93,8 @@ class MachineSpecs:
                 return ProbeResult(available=True, reason=f"{len(nodes)} /dev/acme* nodes", devices=devices)
 
         Returns:
-            The visible devices, the same at each call [B5, B6]. If there is none, a reason that tells the user what to
-            do [B2, B6].
+            The visible devices, the same at each call, also those in use [B5, B6, D7]. If there is none, a reason that
+            tells the user what to do [B2, B6].
         """
 
     @hookspec(firstresult=True)
@@ -400,6 +400,8 @@ class VendorSpecs(MachineSpecs, DeviceSpecs, TrainingSpecs, MonitoringSpecs):
     @hookspec
     def perf_step_end(self, device: torch.device) -> None:
         """Mark the end of a training step, for stacks that record operations until this call; default nothing [M7, N5].
+
+        It seeds no generator and draws no numbers [S1, S2, S3].
 
         Example:
             @hookimpl
