@@ -71,7 +71,7 @@ MUTANTS = [
     ),
     Mutant(
         name="step_end_reseeds",
-        kills=("S1",),
+        kills=("S1", "S3"),
         changes=(Change(old=_STEP_END, new=f"{_STEP_END}    _torch_acme().manual_seed_all(0)\n"),),
     ),
     Mutant(
@@ -177,7 +177,7 @@ MUTANTS = [
     *(
         Mutant(
             name=f"end_of_every_tenth_step_{name}",
-            kills=(kill,),
+            kills=kills,
             changes=(
                 Change(old="@hookimpl\ndef perf_step_end", new="_steps = []\n\n\n@hookimpl\ndef perf_step_end"),
                 Change(
@@ -187,9 +187,9 @@ MUTANTS = [
                 ),
             ),
         )
-        for name, kill, action in (
-            ("disturbs_host", "S2", "torch.rand(1)"),
-            ("disturbs_device", "S1", "torch.rand(1, device=device)"),
+        for name, kills, action in (
+            ("disturbs_host", ("S2",), "torch.rand(1)"),
+            ("disturbs_device", ("S1", "S3"), "torch.rand(1, device=device)"),
         )
     ),
     Mutant(
@@ -228,7 +228,7 @@ MUTANTS = [
     ),
     Mutant(
         name="every_hundredth_step_reseeds",
-        kills=("S1",),
+        kills=("S1", "S3"),
         changes=(
             Change(
                 old=_STEP_END,
