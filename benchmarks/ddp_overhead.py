@@ -33,7 +33,7 @@ RATIOS = (("two ranks", "one rank"), ("two runs", "one rank"), ("two ranks", "tw
 
 
 def main() -> None:
-    parser = benchmark_parser(__doc__, rounds=5)
+    parser = benchmark_parser(__doc__, rounds=3)
     parser.add_argument("--steps", type=int, default=30)
     parser.add_argument("--global-batch-size", type=int, default=32)
     parser.add_argument("--without-runs", action="store_true", help="leave out the two runs beside each other")

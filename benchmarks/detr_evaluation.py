@@ -39,7 +39,7 @@ QUERIES = 100
 
 
 def main() -> None:
-    parser = benchmark_parser(__doc__, rounds=5)
+    parser = benchmark_parser(__doc__, rounds=4)
     parser.add_argument("--images", type=int, default=1000, help="images of the split; COCO's has 5000")
     parser.add_argument("--batch-size", type=int, default=8)
     arguments = parse(parser, images=16)

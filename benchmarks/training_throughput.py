@@ -99,7 +99,7 @@ def run_perf_train(case: str, batch_size: int, data: Path, steps: int) -> float:
 
 def main() -> None:
     parser = benchmark_parser(__doc__, rounds=3)
-    parser.add_argument("--steps", type=int, default=15, help="steps that count, at least 5")
+    parser.add_argument("--steps", type=int, default=10, help="steps that count, at least 5")
     parser.add_argument("--batch-size", type=int, help="32 or, for resnet50, 16 by default")
     parser.add_argument("--cases", nargs="+", choices=CASES, default=["mobilenetv2"])
     parser.add_argument("--plain", nargs=4, help=argparse.SUPPRESS)
