@@ -11,10 +11,12 @@ from pathlib import Path
 import pytest
 from chipperf.documents.markdown import read_text
 from chipperf.errors import DocumentError
+from chipperf.languages import LANGUAGES
 from chipperf.records.columns import BY_NAME, columns_of
 from chipperf.records.convergence import convergence_outcome
-from chipperf.records.schema import Missing, Record
+from chipperf.records.schema import UNKNOWN, Missing, Record
 from chipperf.report.render import render_report
+from factory import make_record
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from readmes import GENERAL, HEADERS, changed, facts_of, imported, readme, table
@@ -600,3 +602,18 @@ def test_text_that_could_not_be_read_is_listed():
 
     assert [record["topology"]["nproc_per_node"] for record in facts_of(result)] == [8, 1]
     assert [each.text for each in result.not_understood] == ["1 rows are cut off from their table"]
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_report_on_sample_data_stays_one(language: str) -> None:
+    """Its results are no benchmark scores, and the case's target is not one for them."""
+    sample = {"dataset__name": "chipperf-sample-10", "dataset__version": "1", "dataset__is_sample": True}
+    report = render_report([make_record(**sample, case__target=0.5, metrics__quality=0.66)], language=language)
+
+    record = imported(report).records[0].record
+
+    assert (record.dataset.name, record.dataset.version, record.dataset.is_sample) == ("chipperf-sample-10", "1", True)
+    assert record.case.target == UNKNOWN
+    again = render_report([record], language=language)
+    assert again.splitlines()[0] == report.splitlines()[0]
+    assert "chipperf-sample-10 1 |" in again

@@ -15,7 +15,7 @@ from chipperf.documents.stated_units import stated_factor
 from chipperf.documents.topology import bracketed_shapes
 from chipperf.errors import DocumentError
 from chipperf.importing.imported import Import, ImportSource, NotUnderstood, SourceFile, imported_record
-from chipperf.languages import ENGLISH, in_all_languages
+from chipperf.languages import ENGLISH, in_all_languages, pattern, phrase
 from chipperf.records.columns import Column, columns_of
 from chipperf.records.schema import UNKNOWN, UNKNOWN_NAME, HyperparameterChange, Memory, Missing, Titles, Topology
 from chipperf.report.row import SHORT_KEYS, hyperparameter_order
@@ -43,6 +43,7 @@ _BOXES = "bbox"
 _MEMORY_UNIT = re.compile("[KMGT]i?B", re.IGNORECASE)
 _MEMORY_LEGEND = re.compile(r"(?:\bin\s+|单位[为是：:]?\s*)([KMGT]i?B)", re.IGNORECASE)
 _LEAST_MEMORY_BYTES = 2**30
+_SAMPLE = re.compile(pattern(phrase("sample dataset, not %(dataset)s")))
 _UNKNOWN_VERSIONS = tuple(f" {text}" for text in in_all_languages(MARKERS["unknown"]))
 
 
@@ -88,6 +89,8 @@ class _Importer:
         self._case_name = case
         self._case = installed_cases().get(case)
         self._sha256 = hashlib.sha256(text.encode()).hexdigest()
+        general = document.general.get("dataset")
+        self._is_sample = bool(general and _SAMPLE.fullmatch(general.remark.text))
         self._shared: list[ImportSource] = []
         self._remarks: dict[str, Located] = {}
         self._not_understood: list[NotUnderstood] = []
@@ -127,7 +130,7 @@ class _Importer:
                         **changes,
                         "vendor": {"report_title": report_title},
                         "environment": {**environment, **changes["environment"]},
-                        "dataset": {"name": dataset},
+                        "dataset": dataset,
                         "remarks": list(self._remarks),
                     },
                     sources=(*sources, *shared),
@@ -147,18 +150,22 @@ class _Importer:
         self._shared += [self._source(f"environment.{key}", located) for key, located in facts.items()]
         return {key: cells.marker(located.text) or located.text for key, located in facts.items()}
 
-    def _dataset(self) -> str:
+    def _dataset(self) -> dict[str, Any]:
         row = self._document.general.get("dataset")
         text = row.value.text if row else ""
         for mark in _UNKNOWN_VERSIONS:
             text = text.removesuffix(mark)
         if row is None or cells.marker(text) is not None:
-            return UNKNOWN_NAME
+            return {"name": UNKNOWN_NAME, "is_sample": self._is_sample}
         self._shared.append(self._source("dataset.name", row.value))
+        if self._is_sample:
+            # chipperf generated it, and wrote its name and version.
+            name, *version = text.split(" ", maxsplit=1)
+            return {"name": name, "is_sample": True} | ({"version": version[0]} if version else {})
         reference = self._case.data.reference if self._case else None
         if reference and wording.normal(text) in (wording.normal(reference.name), wording.normal(reference.title)):
-            return reference.name
-        return text
+            return {"name": reference.name}
+        return {"name": text}
 
     def _report_title(self) -> dict[str, str]:
         title = self._document.title
@@ -214,15 +221,17 @@ class _Importer:
         for name in ("fix_hp", "parallel"):
             if cell := row.cells.get(name):
                 sources.append(self._source("hyperparameters.changes", cell))
-        case: dict[str, Any] = {}
+        # The case's target is one for its own dataset.
+        case: dict[str, Any] = {"target": UNKNOWN} if self._is_sample else {}
         if metrics.get("quality", UNKNOWN) != UNKNOWN and self._case is None:
-            case = {"metric": wording.metric_name(row.headers["quality"]) or UNKNOWN_NAME}
+            case["metric"] = wording.metric_name(row.headers["quality"]) or UNKNOWN_NAME
             if row.target is not None:
                 sources.append(self._source("case.target", row.cells["target"]))
                 case["target"] = row.target
         # The record has no field for a computed value.
         computed = (column.key for column in columns_of("report") if column.compute)
-        texts = (*_TEXT_COLUMNS, *computed) if "target" in case else (*_TEXT_COLUMNS, "target", *computed)
+        has_target = case.get("target", UNKNOWN) != UNKNOWN
+        texts = (*_TEXT_COLUMNS, *computed) if has_target else (*_TEXT_COLUMNS, "target", *computed)
         for name in texts:
             if text := row.known(name):
                 self._remark(f"{row.label.text}: {self._document.headers[name].text} {text}", row.cells[name])
