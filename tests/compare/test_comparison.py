@@ -98,6 +98,13 @@ def test_a_run_that_did_not_complete_has_failed_in_every_value():
     assert footnotes(comparison)["the run did not complete: killed"] == (2,)
 
 
+def test_a_document_that_was_imported_twice_is_compared():
+    dates = ("2026-11-30T01:06:00+00:00", "2026-11-30T01:06:01+00:00")
+    records = [make_record(run_id="imported-1", kind="imported", created_at=date) for date in dates]
+
+    assert len(compare_runs(records).columns) == 2
+
+
 def test_a_record_that_is_named_twice_counts_once():
     assert len(compare_runs([make_record(), make_record()]).columns) == 1
 

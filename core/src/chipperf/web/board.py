@@ -248,12 +248,13 @@ def mark_doubles(rows: Iterable[RunRow]) -> list[RunRow]:
     """Return the rows of different records; of completed runs with the same id, all but one with evidence are marked.
 
     No run writes two records that differ, so at most one is as it was written. If only one has evidence that does not
-    contradict it, that one stays as it is. A copy from which values are withheld differs, and says so.
+    contradict it, that one stays as it is. A copy from which values are withheld differs, and says so; each import of a
+    document writes records of its own.
     """
     rows = list(rows)
     by_run: dict[str, dict[str, RunRow]] = {}
     for row in rows:
-        if row.verdict != "not_completed" and not row.withheld:
+        if row.verdict != "not_completed" and not row.withheld and row.key.kind != "imported":
             by_run.setdefault(row.run_id, {})[row.digest] = row
     marked = {}
     for doubles in by_run.values():
