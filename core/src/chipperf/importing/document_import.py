@@ -158,14 +158,7 @@ class _Importer:
         if row is None or cells.marker(text) is not None:
             return {"name": UNKNOWN_NAME, "is_sample": self._is_sample}
         self._shared.append(self._source("dataset.name", row.value))
-        if self._is_sample:
-            # chipperf generated it, and wrote its name and version.
-            name, *version = text.split(" ", maxsplit=1)
-            return {"name": name, "is_sample": True} | ({"version": version[0]} if version else {})
-        reference = self._case.data.reference if self._case else None
-        if reference and wording.normal(text) in (wording.normal(reference.name), wording.normal(reference.title)):
-            return {"name": reference.name}
-        return {"name": text}
+        return _dataset_of(text, self._case, is_sample=self._is_sample)
 
     def _report_title(self) -> dict[str, str]:
         title = self._document.title
@@ -335,6 +328,18 @@ class _Importer:
 
     def _source(self, field: str, located: Located) -> ImportSource:
         return ImportSource.at(located, self._document.name, field)
+
+
+def _dataset_of(text: str, case: Case | None, *, is_sample: bool) -> dict[str, Any]:
+    """Return the fields of a dataset that a document names."""
+    if is_sample:
+        # chipperf generated it, and wrote its name and version.
+        name, *version = text.split(" ", maxsplit=1)
+        return {"name": name, "is_sample": True} | ({"version": version[0]} if version else {})
+    reference = case.data.reference if case else None
+    if reference and wording.normal(text) in (wording.normal(reference.name), wording.normal(reference.title)):
+        return {"name": reference.name}
+    return {"name": text}
 
 
 def _memory_of(cell: cells.MemoryCell) -> Memory:
