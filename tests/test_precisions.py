@@ -12,11 +12,11 @@ from chipperf.precisions import (
     DEFAULT_PRECISION,
     PRECISIONS,
     Precision,
-    either,
     precision_of,
     precisions_by_capability,
     runnable_precisions,
 )
+from chipperf.visible import either
 
 
 def test_annotation_and_table_name_the_same_precisions() -> None:

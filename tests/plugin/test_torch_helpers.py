@@ -11,8 +11,9 @@ import pytest
 import torch
 from chipperf import Capability, DeviceError, Rank, UnsupportedPrecision, torchtools
 from chipperf.plugin.torch_helpers import HOST_VARIABLES
-from chipperf.precisions import PRECISIONS, either
+from chipperf.precisions import PRECISIONS
 from chipperf.torchtools import Switch
+from chipperf.visible import either
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -164,9 +164,3 @@ def precision_of(name: str) -> Precision:
     raise UsageError(
         f"unknown precision {name!r}{did_you_mean(name, PRECISIONS)}", hint=f"precisions: {', '.join(PRECISIONS)}"
     )
-
-
-def either(names: Iterable[str]) -> str:
-    """Return names joined as alternatives, for example ``fp32, amp or bf16``."""
-    *others, last = names
-    return f"{', '.join(others)} or {last}" if others else last

@@ -6,7 +6,10 @@ import json
 import re
 import unicodedata
 from os.path import commonprefix
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 _HIDDEN: Final = re.compile(
     r"[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2028-\u202e"
@@ -26,6 +29,12 @@ def visible(text: str) -> str:
 def counted(count: int, noun: str) -> str:
     """Return a number with its noun, for example ``2 records``."""
     return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def either(names: Iterable[str]) -> str:
+    """Return names joined as alternatives, for example ``fp32, amp or bf16``."""
+    *others, last = names
+    return f"{', '.join(others)} or {last}" if others else last
 
 
 def shown_apart(one: str, other: str) -> tuple[str, str]:

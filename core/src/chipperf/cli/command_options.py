@@ -12,7 +12,8 @@ import typer
 
 from chipperf.cli.output import note
 from chipperf.languages import DEFAULT, LANGUAGES
-from chipperf.precisions import DEFAULT_PRECISION, PRECISIONS, either
+from chipperf.precisions import DEFAULT_PRECISION, PRECISIONS
+from chipperf.visible import either
 
 JSON_OPTION = typer.Option(False, "--json", help="Print JSON.")
 

@@ -17,7 +17,7 @@ from chipperf.cli.streams import is_colored
 from chipperf.errors import UsageError
 from chipperf.languages import Language
 from chipperf.records.files import write_atomically
-from chipperf.visible import visible
+from chipperf.visible import either, visible
 
 _UNLIMITED: Final = 10**6
 """Width in which no table wraps."""
@@ -122,13 +122,8 @@ def require_file(out: Path | None, endings: Sequence[str] = ()) -> None:
     if endings and out.suffix and not out.name.casefold().endswith(tuple(endings)):
         raise UsageError(
             f"{out} ends in {out.suffix}, which is not the format that would be written",
-            hint=f"let the name end in {_either(endings)}",
+            hint=f"let the name end in {either(endings)}",
         )
-
-
-def _either(endings: Sequence[str]) -> str:
-    *others, last = endings
-    return f"{', '.join(others)} or {last}" if others else last
 
 
 def write_file(out: Path, content: str | bytes) -> None:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from chipperf.records.schema import Record
 
 _DOCUMENTS: Final = (".md", ".markdown")
+_EDITED: Final = "the file was edited; name the runs themselves; each is then a column"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +68,7 @@ def _runs(path: Path) -> Side:
             if record.seed != run.seed and not isinstance(record.seed, Missing):
                 raise UsageError(
                     f"the run in {path / run.directory} has the seed {record.seed}, and {REPEATS_FILE} says {run.seed}",
-                    hint="the file was edited; name the runs themselves; each is then a column",
+                    hint=_EDITED,
                 )
             runs.append((record, path / run.directory))
     completed = [run for run in runs if run[0].status.state == "completed"]
@@ -81,18 +82,16 @@ def _runs(path: Path) -> Side:
 def _require_values_of_runs(path: Path, repeats: Repeats, completed: Sequence[Record]) -> None:
     """Refuse a file whose results are not those of its runs: others may read them there."""
     for column in columns_of("repeats"):
-        told, found = (
-            repeats.metrics.get(column.name),
-            aggregate([column.value(each) for each in completed], column.unit),
-        )
+        told = repeats.metrics.get(column.name)
         if told is None or len(told.values) != len(completed):
             continue
+        found = aggregate([column.value(each) for each in completed], column.unit)
         for field in ("value", "lowest", "highest"):
             said, given = getattr(told, field), getattr(found, field)
             if not isinstance(said, Missing) and not isinstance(given, Missing) and not math.isclose(said, given):
                 raise UsageError(
                     f"{path / REPEATS_FILE} says {said} for {column.name}.{field}, and its runs give {given}",
-                    hint="the file was edited; name the runs themselves, each is a column then",
+                    hint=_EDITED,
                 )
 
 

@@ -16,7 +16,7 @@ from chipperf.plugin.types import API_VERSION
 from chipperf.records import schema
 from chipperf.records.files import write_atomically
 from chipperf.records.schema import UNKNOWN, UNKNOWN_NAME, StrictModel
-from chipperf.records.store import read_stored
+from chipperf.records.store import stored_digest
 from chipperf.run.directory import RunDirectory, writing_to
 from chipperf.run.planned_record import titles
 
@@ -198,7 +198,7 @@ def write_imports(imports: Sequence[Import], out: Path) -> list[Path]:
             directory.mkdir(parents=True)
         RunDirectory(directory).write_record(each.record)
         sources = Sources(
-            record_sha256=read_stored(directory).sha256,
+            record_sha256=stored_digest(directory),
             files=list(imported.files),
             values=list(each.values),
             not_understood=list(imported.not_understood),

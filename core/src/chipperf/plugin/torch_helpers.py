@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from chipperf.errors import DeviceError, UnsupportedPrecision
 from chipperf.plugin.hookspecs import hookimpl
 from chipperf.plugin.types import DeviceInfo, Knob, LoaderOptions, MemoryStats, PrecisionPolicy, Rank
-from chipperf.precisions import PRECISIONS, Precision, either, runnable_precisions
+from chipperf.precisions import PRECISIONS, Precision, runnable_precisions
+from chipperf.visible import either
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence

@@ -101,6 +101,11 @@ def _hint(file: Path) -> str:
     return "name a run's directory; 'perf runs DIR' lists the runs below a directory"
 
 
+def stored_digest(path: Path) -> str:
+    """Return the SHA-256 of the file of a run's record, see :func:`read_stored`, without parsing it."""
+    return hashlib.sha256(read_content(path)[1]).hexdigest()
+
+
 def parse_stored(file: Path, content: bytes) -> StoredRecord:
     """Return the record that a file's bytes are, see :func:`read_stored`."""
     return StoredRecord(record=_parse_record(content, file), file=file, sha256=hashlib.sha256(content).hexdigest())

@@ -135,9 +135,9 @@ def withhold(
     A field is ``metrics.p_core`` or ``$.metrics.p_core``; a list is emptied. Fields to ``keep`` are not removed unless
     they are named. With a comparable run, ``ratio_to``, the ratio of each named value to this run's value is published.
 
-    Raises: UsageError: A field does not exist, has no value, or is one that every record needs, or such a field reveals
-    it;
-            or there is no reason or no ratio.
+    Raises:
+        UsageError: A field does not exist, has no value, or is one that every record needs, or such a field reveals
+            it; or there is no reason or no ratio.
     """
     if not reason.strip():
         raise UsageError("there is no reason", hint="say why with --reason; reports show it")

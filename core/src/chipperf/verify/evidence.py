@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from chipperf.cases.recorded_settings import check_with_case, missing_settings
@@ -26,13 +25,14 @@ from chipperf.records.schema import (
     Power,
     Throughput,
 )
-from chipperf.records.store import read_stored
+from chipperf.records.store import stored_digest
 from chipperf.run.directory import RunDirectory
 from chipperf.run.events import LOG_MARK, window_value
 from chipperf.run.telemetry_process import read_telemetry, summarize
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
 
     from chipperf.records.event_metrics import LoggedEvent
     from chipperf.records.schema import Record, Window
@@ -90,7 +90,7 @@ def examine_evidence(record: Record, directory: Path | None) -> Examination:
         _check_import(run, found)
     elif record.status.state not in ("running", "killed"):
         there = run.evidence()
-        _check_files(record, there, found)
+        _check_files(record, run, there, found)
         if record.status.state == "completed":
             found.lacks_evidence &= run.events.name not in there
             _check_content(record, run, there, found)
@@ -110,7 +110,7 @@ def _check_import(run: RunDirectory, found: Examination) -> None:
         return
     try:
         imported = read_model(Sources, file, hint="import the document again")
-        if imported.record_sha256 not in (None, read_stored(run.path).sha256):
+        if imported.record_sha256 not in (None, stored_digest(run.path)):
             found.contradictions.append(
                 f"{run.record.name} was changed after the import: {SOURCES_FILE} has another checksum"
             )
@@ -118,13 +118,15 @@ def _check_import(run: RunDirectory, found: Examination) -> None:
         found.contradictions.append(f"{SOURCES_FILE} are no sources: {error.message}")
 
 
-def _check_files(record: Record, there: Mapping[str, str], found: Examination) -> None:
+def _check_files(record: Record, run: RunDirectory, there: Mapping[str, str], found: Examination) -> None:
     if isinstance(record.evidence, Missing):
         found.notes.append("the record has no checksums of its events, telemetry and logs")
         return
-    written = {RunDirectory(Path()).events.name: record.status.state == "completed"}
-    written |= {RunDirectory(Path()).telemetry(0).name: isinstance(record.metrics.power, Power)}
-    written |= {LIMITS_NAME: isinstance(record.machine_limits, LimitsOfRun)}
+    written = {
+        run.events.name: record.status.state == "completed",
+        run.telemetry(0).name: isinstance(record.metrics.power, Power),
+        LIMITS_NAME: isinstance(record.machine_limits, LimitsOfRun),
+    }
     lacking = [name for name, is_written in written.items() if is_written and name not in record.evidence]
     found.contradictions += (f"the record has no checksum of {name}, which the run wrote" for name in lacking)
     for name, digest in record.evidence.items():

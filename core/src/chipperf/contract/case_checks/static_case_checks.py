@@ -108,7 +108,7 @@ def report_says_what_the_case_is(subject: PluginUnderTest) -> None:
         require(
             wording.lower_is_better(profile.quality_column) == case.lower_is_better,
             f"lower_is_better is {case.lower_is_better}, but readers assume the opposite of {profile.quality_column!r} "
-            f"({kind}) for the contrary",
+            f"({kind})",
         )
 
 

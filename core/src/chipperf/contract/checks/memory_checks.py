@@ -512,7 +512,7 @@ def _require_full_device_kept(subject: PluginUnderTest) -> None:
     free_bytes = (stats.total_bytes or 0) - (stats.used_bytes or stats.reserved_bytes or stats.allocated_bytes or 0)
     # Others may take it meanwhile.
     with suppress(RuntimeError):
-        # The memory of no page of a simulated device is used.
+        # A simulated device uses no memory of the host for what nobody writes.
         most = torch.empty(int(free_bytes * _MOST_OF_FREE), dtype=torch.uint8, device=device)
         _reset_peak(subject, device)
         del most
