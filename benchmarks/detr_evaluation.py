@@ -25,10 +25,10 @@ from chipperf.data.coco import EVAL_SPLIT, instances_name, read_instances
 from chipperf.plugin.types import Rank
 from chipperf.run.collectives import Collectives
 from pycocotools.cocoeval import COCOeval
-from side_by_side import Line, benchmark_parser, compare, cpu_s, parse, print_table
+from side_by_side import Line, benchmark_parser, compared, cpu_s, in_turn, parse, print_table
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
 Batch = tuple[list[int], Detections]
 
@@ -46,7 +46,7 @@ def main() -> None:
     print_table(lines(arguments.images, arguments.batch_size, arguments.rounds))
 
 
-def lines(images: int, batch_size: int, rounds: int) -> Iterator[Line]:
+def lines(images: int, batch_size: int, rounds: int) -> list[Line]:
     """Generate objects and detections, evaluate them in each way, and compare figures and times."""
     rng = np.random.RandomState(0)
     truth = generate_truth(images, rng)
@@ -61,8 +61,9 @@ def lines(images: int, batch_size: int, rounds: int) -> Iterator[Line]:
         for name, other in others.items():
             if not np.allclose(ours(), other(), rtol=0, atol=1e-9):
                 raise SystemExit(f"{name}: other figures")
-            what, peer = f"evaluation of {images} images in batches of {batch_size}", f"pycocotools, {name}"
-            yield compare(what, partial(cpu_s, ours), peer, partial(cpu_s, other), rounds, "CPU s")
+        found = in_turn({"ours": partial(cpu_s, ours), **{n: partial(cpu_s, o) for n, o in others.items()}}, rounds)
+    what = f"evaluation of {images} images in batches of {batch_size}"
+    return [compared(what, found["ours"], f"pycocotools, {name}", found[name], "CPU s") for name in others]
 
 
 def generate_truth(images: int, rng: np.random.RandomState) -> dict[str, Any]:

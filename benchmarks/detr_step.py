@@ -96,6 +96,8 @@ def lines(workload: DetrWorkload, device: torch.device, session: Session, peer: 
         model: Any = workload.build_model().to(device)
         ours = partial(seconds, model, lambda batch: workload.loss(model, batch), cycle(pool), workload, session)
         other, loss = hugging_face(h, device) if peer == "transformers" else reference(Path(peer), h, device)
+        if trained_parameters(model) != trained_parameters(other):
+            raise SystemExit(f"{peer} trains other parameters: the models differ, or what is frozen of them")
         theirs = partial(seconds, other, loss, cycle(pool), workload, session)
         what = f"step of DETR, {h.resolution} px, {h.batch_size} images"
         yield compare(what, ours, "transformers" if peer == "transformers" else "facebookresearch/detr", theirs, rounds)
@@ -105,6 +107,12 @@ def lines(workload: DetrWorkload, device: torch.device, session: Session, peer: 
     sums = [sum(step) for step in zip(*phases.values(), strict=True)]
     for phase, taken in phases.items():
         yield compared(phase, taken, "sum of phases", sums)
+
+
+def trained_parameters(model: torch.nn.Module) -> int:
+    """Count the trained numbers of a model, without the head of the classes, which COCO has more of."""
+    named = model.named_parameters()
+    return sum(each.numel() for name, each in named if each.requires_grad and "class" not in name)
 
 
 def seconds(
@@ -148,6 +156,10 @@ def hugging_face(h: DetrHyperparameters, device: torch.device) -> Peer:
         auxiliary_loss=True,
     )
     model: Any = transformers.DetrForObjectDetection(config).to(device).train()
+    # It freezes stages by the names of another backbone, and so all of this one.
+    for name, parameter in model.named_parameters():
+        if ".encoder.stages." in name:
+            parameter.requires_grad_(".encoder.stages.0." not in name)
 
     def loss(batch: DeviceBatch) -> torch.Tensor:
         targets = [{"class_labels": each["labels"], "boxes": each["boxes"]} for each in separate(batch)]

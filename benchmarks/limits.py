@@ -32,7 +32,7 @@ REDUCED_BYTES = 2**24
 
 
 def main() -> None:
-    parser = benchmark_parser(__doc__, rounds=12)
+    parser = benchmark_parser(__doc__, rounds=10)
     parser.add_argument("--parts", type=int, default=7, help="parts whose median is a plain loop's figure")
     parser.add_argument("--array-mib", type=int, default=256)
     parser.add_argument("--rank", type=int, help=argparse.SUPPRESS)
