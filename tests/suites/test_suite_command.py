@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -146,6 +147,40 @@ def test_a_run_that_survived_its_suite_is_taken_as_it_ended(suite: FakeTraining)
 def wait_until_gone(suite: FakeTraining) -> None:
     for process in processes_naming("--out=out/mobilenetv2-fp32-1x1/repeat-2"):
         process.wait(timeout=60)
+
+
+@pytest.mark.parametrize("loss", ["record", "directory", "state"])
+def test_a_run_without_a_complete_record_runs_again(suite: FakeTraining, loss: str) -> None:
+    suite.perf("suite", "suite.toml", "--out", "out")
+    run = suite.directory / "out/mobilenetv2-fp32-1x1/repeat-2"
+    if loss == "directory":
+        shutil.rmtree(run)
+    elif loss == "record":
+        (run / "record.json").unlink()
+    else:
+        record = json.loads((run / "record.json").read_text())
+        record["status"]["state"] = "running"
+        (run / "record.json").write_text(json.dumps(record))
+
+    resumed = suite.perf("suite", "suite.toml", "--out", "out", "--resume")
+
+    assert resumed.returncode == 0, resumed.stderr
+    assert suite.seeds() == [1, 2, 3, 11, 2]
+    assert suite.starts[-1][-1] == "--out=out/mobilenetv2-fp32-1x1/repeat-2-attempt-2"
+
+
+def test_a_run_that_is_called_completed_without_an_attempt_runs(suite: FakeTraining) -> None:
+    suite.behave(**{"repeat-2": "stop parent"})
+    suite.perf("suite", "suite.toml", "--out", "out")
+    suite.behave()
+    edited = suite.state()
+    edited["runs"][2]["state"] = edited["runs"][3]["state"] = "completed"
+    (suite.directory / "out" / "suite.json").write_text(json.dumps(edited))
+
+    resumed = suite.perf("suite", "suite.toml", "--out", "out", "--resume")
+
+    assert resumed.returncode == 0, resumed.stderr
+    assert suite.seeds() == [1, 2, 2, 3, 11]
 
 
 def test_a_run_that_is_still_alive_is_not_run_beside_itself(suite: FakeTraining) -> None:

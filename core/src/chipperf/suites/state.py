@@ -173,17 +173,22 @@ class SuiteDirectory:
         return SuiteState(file=str(file), runs=[SuiteRun(planned=run) for run in plan.runs])
 
     def read(self, plan: SuitePlan) -> SuiteState:
-        """Return the state of a suite with the same plan. Update the state of runs that a killed suite left."""
+        """Return the state of a suite with the same plan. Their records decide which runs have completed."""
         state = self.load()
         if state is None:
             raise UsageError(f"{self.path} holds no suite", hint="leave out --resume to begin one")
         plan.require_same(run.planned for run in state.runs)
         for run in state.runs:
+            if run.state not in ("running", "completed"):
+                continue
+            if not run.attempts:
+                run.state = "waiting"
+                continue
+            directory = RunDirectory(self.path / run.attempts[-1].directory)
             if run.state == "running":
-                directory = RunDirectory(self.path / run.attempts[-1].directory)
                 directory.require_ended()
-                # The run may have continued after its suite was killed.
-                run.state = "completed" if _has_completed(directory) else "interrupted"
+            # The run may have continued after its suite was killed, and its directory may have been removed since.
+            run.state = "completed" if _has_completed(directory) else "interrupted"
         return state
 
     def load(self) -> SuiteState | None:
