@@ -4,25 +4,21 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import signal
 import sys
 import threading
-from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 from chipperf.errors import UsageError
 from chipperf.launch.sequence import ProcessSequence
 from chipperf.qualify import qualification
-from chipperf.qualify.qualification import Qualification, QualificationDirectory, QualifyStage, StageRunner
-from chipperf.qualify.qualify_plan import STAGES, Candidate
+from chipperf.qualify.qualification import Qualification, QualificationDirectory, StageRunner
+from chipperf.qualify.qualify_plan import STAGES
 from chipperf.qualify.verdict import judge_qualification, verdict_markdown
-from chipperf.records.machine_limits import limits_text
 from chipperf.suites.suite_plan import plan_suite
-from factory import make_record
-from limits_factory import limits_of_card, make_limits
+from qualify_states import make_state
 from support import wait_for
 
 FAKE = Path(__file__).with_name("fake_perf.py")
@@ -37,24 +33,6 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("FAKE_PERF", str(tmp_path))
     (tmp_path / "behavior.json").write_text("{}")
     return tmp_path
-
-
-def make_state(allotted_s: float = 60.0, **changes: Any) -> Qualification:
-    known = {
-        "vendor": "cpu",
-        "software": "chipperf 1",
-        "created_at": datetime(2026, 1, 1, tzinfo=timezone.utc),
-        "command": "perf qualify --vendor=cpu",
-        "budget_s": 420.0,
-        "start_s": 1.0,
-        "preset": "tiny",
-        "cases": ["mobilenetv2"],
-        "candidates": [
-            Candidate(case="mobilenetv2", precision=precision, topology="1x1") for precision in ("fp32", "bf16")
-        ],
-        "stages": [QualifyStage(name=name, allotted_s=allotted_s) for name in STAGES],
-    }
-    return Qualification.model_validate({**known, **changes})
 
 
 @pytest.fixture
@@ -219,66 +197,6 @@ def test_verdict_says_what_was_not_done(carry_out: Callable[..., Qualification],
     assert "perf qualify --vendor=cpu" in pages[0]
     assert "不可声明的结论及原因" in pages[1]
     assert "Stage" not in pages[1]
-
-
-def test_run_that_cannot_be_is_not_claimed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    credible = make_record(case__version="of no installed case")
-    excessive = credible.metrics.model_copy(update={"epochs": 200.0})
-    for record, is_claimed in ((credible, True), (credible.model_copy(update={"metrics": excessive}), False)):
-        monkeypatch.setattr(QualificationDirectory, "records", lambda self, record=record: [(tmp_path, record)])
-
-        verdict = judge_qualification(make_state(), QualificationDirectory(tmp_path))
-
-        assert any(re.search(r"p_core \d+ images per second", str(text)) for text in verdict.may) is is_claimed
-        assert any("implausible" in str(text) for text in verdict.may_not) is not is_claimed
-
-
-def test_limit_above_its_data_sheet_is_not_claimed(tmp_path: Path) -> None:
-    possible, excessive = limits_of_card(0), limits_of_card(1, 130e12)
-    (tmp_path / "limits-1").mkdir()
-    limits = make_limits(2, cards=[possible, excessive])
-    (tmp_path / "limits-1" / "limits.json").write_text(limits_text(limits))
-
-    verdict = judge_qualification(make_state(), QualificationDirectory(tmp_path))
-
-    told = {part: [str(text) for text in getattr(verdict, part) if "TFLOP" in str(text)] for part in ("may", "may_not")}
-    assert told == {
-        "may": ["Limit of card 0, products fp32: 100 TFLOP/s"],
-        "may_not": ["Limit of card 1, products fp32: 130 TFLOP/s"],
-    }
-
-
-def test_last_limits_are_the_newest(tmp_path: Path) -> None:
-    for attempt, hour in ((2, 1), (10, 2)):
-        (tmp_path / f"limits-{attempt}").mkdir()
-        created_at = datetime(2026, 1, 1, hour, tzinfo=timezone.utc)
-        limits = make_limits(2, created_at=created_at, cards=[limits_of_card(0, attempt * 1e12)])
-        (tmp_path / f"limits-{attempt}" / "limits.json").write_text(limits_text(limits))
-
-    verdict = judge_qualification(make_state(), QualificationDirectory(tmp_path))
-
-    assert "Limit of card 0, products fp32: 10 TFLOP/s" in map(str, verdict.may)
-
-
-@pytest.mark.parametrize("steps", [[], None], ids=["no steps", "no case"])
-def test_certificate_that_shows_nothing_is_no_claim(steps: list[Any] | None, tmp_path: Path) -> None:
-    directory = QualificationDirectory(tmp_path)
-    file = directory.certificate("mobilenetv2")
-    file.parent.mkdir(parents=True)
-    comparison = {
-        **{"case": "mobilenetv2", "case_version": "1", "dataset": "sample", "batch_size": 1, "steps": steps},
-        **dict.fromkeys(("learning_rate_scale", "loss_tolerance", "gradient_tolerance"), 1.0),
-    }
-    content = {
-        **dict.fromkeys(("chipperf_version", "vendor", "distribution", "reference"), ""),
-        **{"created_at": "2026-01-01T00:00:00Z", "simulated": False, "size": "tiny", "seed": 0, "within": True},
-        **{"device": {}, "runtime": {}, "precision": {}, "comparisons": [] if steps is None else [comparison]},
-    }
-    file.write_text(json.dumps(content))
-
-    verdict = judge_qualification(make_state(), directory)
-
-    assert "First steps against the CPU reference, not compared: mobilenetv2" in map(str, verdict.may_not)
 
 
 def test_bundle_that_was_changed_after_its_check_is_not_verified(

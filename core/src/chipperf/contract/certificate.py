@@ -8,15 +8,17 @@ import sys
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from pydantic import FiniteFloat
+from pydantic import FiniteFloat, model_validator
 
+from chipperf import __version__
 from chipperf.cases.base import SampleSize
+from chipperf.precisions import ARITHMETICS, PRECISIONS
 from chipperf.records.files import write_atomically
 from chipperf.records.schema import StrictModel
 from chipperf.report.figures import drawing_style, find_fonts, make_figure, picture_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     from matplotlib.figure import Figure
@@ -27,6 +29,9 @@ BATCHES: Final = 2
 _KINK: Final = 10.0
 _FEW: Final = 3
 """Differences that a message names."""
+
+_ROUNDING: Final = 1e-5
+"""Fraction by which a norm computed in fp32 can be off: millions of terms, added in many short sums."""
 
 _PANEL_INCHES: Final = (4.6, 3.2)
 _SMALLEST_ERROR: Final = 1e-9
@@ -117,6 +122,8 @@ class CaseComparison(StrictModel):
         return _number(step.layer_distance) > _KINK * self.gradient_tolerance
 
     def _faults(self) -> list[str]:
+        if not self.steps:
+            return ["no step was compared"]
         faults = []
         # A device that has diverged from the reference stays away from it, so report only the first such step.
         step = next(filter(self._leaves_path, self.steps), None)
@@ -171,6 +178,34 @@ class Certificate(StrictModel):
     seed: int
     within: bool
     comparisons: tuple[CaseComparison, ...]
+
+    @model_validator(mode="after")
+    def _require_consistent(self) -> Certificate:
+        for fault in self._contradictions():
+            raise ValueError(f"the certificate contradicts itself: {fault}")
+        return self
+
+    def _contradictions(self) -> Iterator[str]:
+        if self.within != all(each.within for each in self.comparisons):
+            yield f"'within' is {str(self.within).lower()}, and its comparisons say otherwise"
+        for each in self.comparisons:
+            if [step.step for step in each.steps] != list(range(1, len(each.steps) + 1)):
+                yield f"steps of {each.case} are missing"
+            for step in each.steps:
+                # The triangle inequality: two gradients differ by no less than their norms do.
+                apart = abs(_number(step.gradient_norm) - step.reference_gradient_norm)
+                if (_number(step.gradient_distance) + _ROUNDING) * step.reference_gradient_norm < apart:
+                    yield f"at step {step.step} of {each.case} the gradients differ by less than their norms do"
+            if self.chipperf_version == __version__ and not self._has_tolerances(each):
+                yield f"the tolerances of {each.case} are not those of its precision"
+
+    def _has_tolerances(self, comparison: CaseComparison) -> bool:
+        precision = PRECISIONS.get(str(self.precision.get("requested")))
+        if precision is None:
+            return False
+        of_it = ARITHMETICS[precision.arithmetic]
+        bounds = (of_it.loss.value, of_it.gradient.value)
+        return bounds == (comparison.loss_tolerance, comparison.gradient_tolerance)
 
 
 def write_plot(certificate: Certificate, path: Path) -> None:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import platform
 from datetime import datetime, timezone
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+from pydantic import model_validator
+
 import chipperf
-from chipperf.contract.check import CONTRACT_VERSION, LEVELS, Level
+from chipperf.contract.check import CONTRACT_VERSION, LEVELS, Level, all_checks
 from chipperf.contract.waivers import Waiver
 from chipperf.plugin.types import API_VERSION, Capability
 from chipperf.records.schema import StrictModel
@@ -94,6 +97,26 @@ class Statement(StrictModel):
     levels: tuple[LevelClaim, ...]
     results: tuple[JudgedResult, ...]
 
+    @model_validator(mode="after")
+    def _require_consistent(self) -> Statement:
+        levels, no_device = (
+            [each.level for each in self.levels],
+            any(each.remark == "no device" for each in self.levels),
+        )
+        judge_alike = partial(_claims, levels, self.results, no_device=no_device, simulated=self.simulated)
+        expected = judge_alike(apart=())
+        # The number of devices stands in a remark at most.
+        if self.levels not in (expected, judge_alike(apart=_checks_of_several_devices())):
+            said, follows = (" · ".join(each.phrase for each in claims) for claims in (self.levels, expected))
+            raise ValueError(f"the statement contradicts itself: it says '{said}', and its results '{follows}'")
+        return self
+
+    @property
+    def missing_checks(self) -> list[str]:
+        """The checks of its levels that it has no result of."""
+        levels, there = {each.level for each in self.levels}, {each.check for each in self.results}
+        return [check.id for check in all_checks() if check.level in levels and check.id not in there]
+
     @property
     def succeeded(self) -> bool:
         """False if a check failed without a waiver, or a waived check passed."""
@@ -115,13 +138,10 @@ def make_statement(
 ) -> Statement:
     """Return the statement for the results of every check up to ``level``. With ``None`` it claims no level."""
     judged = tuple(judge(result, waivers.get(result.check.id)) for result in results)
-    alone = standing.device_count == 1
-    apart = {each.check.id for each in results if alone and each.check.capability == Capability.MULTI_DEVICE}
-    claims: list[LevelClaim] = []
-    for each in LEVELS:
-        if level is not None and each <= level:
-            of_level = [result for result in judged if result.level == each]
-            claims.append(_claim(each, of_level, claims, standing, apart))
+    apart = _checks_of_several_devices() if standing.device_count == 1 else frozenset()
+    levels = [each for each in LEVELS if level is not None and each <= level]
+    no_device = bool(standing.no_device)
+    claims = _claims(levels, judged, no_device=no_device, simulated=standing.simulated, apart=apart)
     return Statement(
         contract_version=CONTRACT_VERSION,
         chipperf_version=chipperf.__version__,
@@ -135,7 +155,7 @@ def make_statement(
         simulated=standing.simulated,
         device=dict(standing.device),
         runtime=dict(standing.runtime),
-        levels=tuple(claims),
+        levels=claims,
         results=judged,
     )
 
@@ -157,14 +177,29 @@ def judge(result: CheckResult, waiver: Waiver | None) -> JudgedResult:
     )
 
 
+def _checks_of_several_devices() -> frozenset[str]:
+    return frozenset(check.id for check in all_checks() if check.capability == Capability.MULTI_DEVICE)
+
+
+def _claims(
+    levels: Sequence[Level], results: Sequence[JudgedResult], *, no_device: bool, simulated: bool, apart: Container[str]
+) -> tuple[LevelClaim, ...]:
+    """Judge levels. ``apart`` are the checks of several devices, which a machine with a single one cannot run."""
+    claims: list[LevelClaim] = []
+    for level in levels:
+        of_level = [result for result in results if result.level == level]
+        obstacles = ["no device"] if level > 0 and no_device else ["simulated"] if level > 0 and simulated else []
+        claims.append(_claim(level, of_level, claims, obstacles, apart))
+    return tuple(claims)
+
+
 def _claim(
     level: Level,
     results: Sequence[JudgedResult],
     below: Sequence[LevelClaim],
-    standing: PluginReadiness,
+    obstacles: Sequence[str],
     apart: Container[str],
 ) -> LevelClaim:
-    """Judge a level. ``apart`` are the checks of several devices, which a machine with a single one cannot run."""
     lonely = [result.check for result in results if result.verdict == "not_run" and result.check in apart]
     applicable = [
         result
@@ -175,10 +210,8 @@ def _claim(
     for result in applicable:
         kind = result.waiver.kind if result.verdict == "waived" and result.waiver else result.verdict
         checks.setdefault(kind, []).append(result.check)
-    if level > 0 and standing.no_device:
-        faults = ["no device"]
-    else:
-        faults = ["simulated"] if level > 0 and standing.simulated else []
+    faults = [*obstacles]
+    if faults != ["no device"]:
         faults += [f"{_enumerate(checks[kind])} {words}" for kind, words in _OBSTACLES.items() if kind in checks]
         if not applicable:
             faults.append("no check ran")

@@ -20,13 +20,15 @@ from chipperf.records.columns import BY_NAME
 from chipperf.records.files import read_model
 from chipperf.records.machine_limits import above_peak, read_limits
 from chipperf.records.schema import Missing, Throughput
+from chipperf.verify.evidence import examine_evidence
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
-    from chipperf.contract.certificate import CaseComparison
     from chipperf.languages import Language
     from chipperf.qualify.qualification import Qualification, QualificationDirectory
+    from chipperf.records.files import ModelT
     from chipperf.records.machine_limits import MachineLimits
     from chipperf.records.schema import Record
 
@@ -71,8 +73,8 @@ def judge_qualification(state: Qualification, directory: QualificationDirectory)
     """Return the verdict on what the stages of a qualification left."""
     seconds = sum(stage.seconds for stage in state.stages)
     claims = (
-        *_contract(directory),
-        *_limits(directory),
+        *_contract(state, directory),
+        *_limits(state, directory),
         *_certificates(state, directory),
         *_runs(state, directory),
         *_stages(state),
@@ -106,15 +108,33 @@ def _md(text: Phrase, language: Language) -> str:
     return escape_markdown(in_language(text, language))
 
 
-def _contract(directory: QualificationDirectory) -> Iterator[Claim]:
-    with suppress(RecordError):
-        for level in read_model(Statement, directory.statement, hint=_HINT).levels:
-            yield Claim(level.claimed, phrase("Contract: %(level)s", level=level.phrase))
-        return
-    yield Claim(False, phrase("Contract: no level, because there is no statement"))
+def _contract(state: Qualification, directory: QualificationDirectory) -> Iterator[Claim]:
+    found = _read(Statement, directory.statement, phrase("Contract"))
+    if isinstance(found, Claim):
+        yield found
+    elif found is None:
+        yield Claim(False, phrase("Contract: no level, because there is no statement"))
+    elif found.vendor != state.vendor:
+        yield _of_another(phrase("Contract"), found.vendor)
+    elif found.missing_checks:
+        yield Claim(False, phrase("Contract: without a result of %(names)s", names=found.missing_checks))
+    else:
+        yield from (Claim(each.claimed, phrase("Contract: %(level)s", level=each.phrase)) for each in found.levels)
 
 
-def _limits(directory: QualificationDirectory) -> Iterator[Claim]:
+def _read(model: type[ModelT], file: Path, what: Phrase) -> ModelT | Claim | None:
+    """Read what a stage left, ``None`` if it left nothing; what cannot be read is no claim."""
+    try:
+        return read_model(model, file, hint=_HINT) if file.exists() else None
+    except RecordError as error:
+        return Claim(False, phrase("%(what)s: %(why)s", what=what, why=error.message))
+
+
+def _of_another(what: Phrase, vendor: str) -> Claim:
+    return Claim(False, phrase("%(what)s: it is of vendor %(vendor)s", what=what, vendor=vendor))
+
+
+def _limits(state: Qualification, directory: QualificationDirectory) -> Iterator[Claim]:
     measured: list[MachineLimits] = []
     for file in directory.path.glob("limits-*/limits.json"):
         with suppress(RecordError):
@@ -122,6 +142,9 @@ def _limits(directory: QualificationDirectory) -> Iterator[Claim]:
     found = max(measured, key=lambda each: each.created_at, default=None)
     if found is None:
         yield Claim(False, phrase("Limits of the machine: none were measured"))
+        return
+    if found.vendor.name != state.vendor:
+        yield _of_another(phrase("Limits of the machine"), found.vendor.name)
         return
     for card in found.cards:
         excessive = {
@@ -157,22 +180,28 @@ def _limits(directory: QualificationDirectory) -> Iterator[Claim]:
 def _certificates(state: Qualification, directory: QualificationDirectory) -> Iterator[Claim]:
     left = []
     for case in state.cases:
-        own: list[CaseComparison] = []
-        with suppress(RecordError):
-            found = read_model(Certificate, directory.certificate(case), hint=_HINT)
-            own = [each for each in found.comparisons if each.case == case and each.steps]
-        if not own:
+        what = phrase("First steps of %(case)s against the CPU reference", case=case)
+        found = _read(Certificate, directory.certificate(case), what)
+        own = [each for each in found.comparisons if each.case == case] if isinstance(found, Certificate) else []
+        if isinstance(found, Claim):
+            yield found
+        elif found and found.vendor != state.vendor:
+            yield _of_another(what, found.vendor)
+        elif not any(each.steps for each in own):
             left.append(case)
-        for each in own:
-            yield Claim(each.within, phrase("First steps against the CPU reference: %(summary)s", summary=each.summary))
+        else:
+            for each in own:
+                text = phrase("First steps against the CPU reference: %(summary)s", summary=each.summary)
+                yield Claim(each.within, text)
     if left:
         yield Claim(False, phrase("First steps against the CPU reference, not compared: %(names)s", names=left))
 
 
 def _runs(state: Qualification, directory: QualificationDirectory) -> Iterator[Claim]:
-    records = [record for _, record in directory.records()]
-    for record in records:
-        yield from _of_run(record)
+    records = []
+    for path, record in directory.records():
+        records.append(record)
+        yield from _of_run(state, path, record)
     made = {(each.case.name, each.precision.requested, each.topology.label) for each in records}
     left = [each.name for each in state.candidates if (each.case, each.precision, each.topology) not in made]
     if left:
@@ -189,18 +218,25 @@ def _runs(state: Qualification, directory: QualificationDirectory) -> Iterator[C
         yield Claim(False, phrase("Anything about an accelerator: this is the CPU reference"))
 
 
-def _of_run(record: Record) -> Iterator[Claim]:
+def _of_run(state: Qualification, path: Path, record: Record) -> Iterator[Claim]:
     name = f"{record.case.name} {record.precision.requested} {record.topology.label}"
     if record.status.state != "completed":
         why = record.status.failure.message if record.status.failure else record.status.state
         yield Claim(False, phrase("Run %(name)s: %(why)s", name=name, why=why))
         return
+    if record.vendor.name != state.vendor:
+        yield _of_another(phrase("Run %(name)s", name=name), record.vendor.name)
+        return
     case = None
     with suppress(PerfError):
         case = find_case(record.case.name)
-    findings = check_with_case(record, case)
+    examined = examine_evidence(record, path)
+    findings = [*(finding.text for finding in check_with_case(record, case)), *examined.contradictions]
     for finding in findings:
-        yield Claim(False, phrase("Run %(name)s: implausible: %(why)s", name=name, why=finding.text))
+        yield Claim(False, phrase("Run %(name)s: implausible: %(why)s", name=name, why=finding))
+    if examined.lacks_evidence:
+        yield Claim(False, phrase("Run %(name)s: its events are missing, so nothing confirms it", name=name))
+        return
     core = record.metrics.p_core
     if isinstance(core, Throughput):
         mfu = BY_NAME["mfu"]
