@@ -200,12 +200,10 @@ class Certificate(StrictModel):
                 yield f"the tolerances of {each.case} are not those of its precision"
 
     def _has_tolerances(self, comparison: CaseComparison) -> bool:
-        precision = PRECISIONS.get(str(self.precision.get("requested")))
-        if precision is None:
-            return False
-        of_it = ARITHMETICS[precision.arithmetic]
-        bounds = (of_it.loss.value, of_it.gradient.value)
-        return bounds == (comparison.loss_tolerance, comparison.gradient_tolerance)
+        found = (each for name, each in PRECISIONS.items() if name == self.precision.get("requested"))
+        bounds = [ARITHMETICS[each.arithmetic] for each in found]
+        tolerances = (comparison.loss_tolerance, comparison.gradient_tolerance)
+        return [tolerances] == [(each.loss.value, each.gradient.value) for each in bounds]
 
 
 def write_plot(certificate: Certificate, path: Path) -> None:
