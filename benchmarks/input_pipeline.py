@@ -6,7 +6,7 @@ the machine has to do. A share is formed within a round, so that a slow phase of
 The limit decodes whole files that lie in memory, and does nothing else. The reference does what FlagPerf's ResNet50
 case does (``training/benchmarks/resnet50/pytorch/dataloaders``): torchvision's ImageFolder and v1 transforms on Pillow
 images, conversion and normalization to float32 before collation. chipperf normalizes the collated batch, which on a
-CPU is part of the measured time as well.
+CPU is part of the measured time as well. All have the allocator's settings of a rank on a CPU.
 
 Run: python benchmarks/input_pipeline.py --images 256 --rounds 9
 """
@@ -30,6 +30,7 @@ from chipperf.data.transforms import IMAGENET_MEAN, IMAGENET_STD, Normalize
 from side_by_side import Line, benchmark_parser, compared, in_turn, parse, print_table
 from torch.utils.data import DataLoader
 from torchvision import datasets, transforms
+from training_fixture import apply_environment
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -44,6 +45,7 @@ def main() -> None:
     parser = benchmark_parser(__doc__, rounds=9)
     parser.add_argument("--images", type=int, default=256, help="number of generated images, 500x375 pixels")
     arguments = parse(parser, images=BATCH_SIZE)
+    apply_environment()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as directory:
         write_images(Path(directory), arguments.images)
