@@ -204,6 +204,18 @@ MUTANTS = [
         )
     ),
     Mutant(
+        name="teardown_leaves_a_watchdog",
+        kills=("D10",),
+        changes=(
+            Change(
+                old="    restore_switches()\n    _torch_acme().empty_cache()\n",
+                new="    import os\n    import threading\n\n    restore_switches()\n"
+                "    watchdog = threading.Timer(600.0, os._exit, (1,))\n    watchdog.daemon = True\n"
+                "    watchdog.start()\n",
+            ),
+        ),
+    ),
+    Mutant(
         name="variable_set_by_init",
         kills=("D10",),
         changes=(

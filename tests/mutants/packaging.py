@@ -204,6 +204,16 @@ MUTANTS = [
         ),
     ),
     Mutant(
+        name="order_of_names_from_a_set",
+        kills=("A6",),
+        changes=(
+            Change(
+                old="visible_devices_env=(_VISIBLE_VARIABLE,),",
+                new='visible_devices_env=(_VISIBLE_VARIABLE, *{f"ACME_CARDS_{number}" for number in range(9)}),',
+            ),
+        ),
+    ),
+    Mutant(
         name="hook_misspelled",
         kills=("A7",),
         changes=(Change(old="def perf_loader_options(", new="def perf_loader_option("),),
@@ -238,6 +248,17 @@ MUTANTS = [
         name="vendor_info_is_a_dict",
         kills=("A10",),
         changes=(Change(old=_RETURN_INFO, new='    return {"name": "acme", "device_type": _DEVICE_TYPE}\n'),),
+    ),
+    Mutant(
+        name="vendor_info_depends_on_the_stack",
+        kills=("A10",),
+        changes=(
+            Change(
+                old=_RETURN_INFO,
+                new="    from dataclasses import replace\n    from importlib.util import find_spec\n\n"
+                '    return _INFO if find_spec("acme_runtime") else replace(_INFO, known_devices=())\n',
+            ),
+        ),
     ),
     Mutant(
         name="probe_result_is_a_list",
@@ -287,6 +308,24 @@ MUTANTS = [
         name="overrides_of_another_card_fail",
         kills=("A10",),
         changes=_in_overrides('    if device_name not in ("", _PRODUCT):\n        raise KeyError(device_name)\n'),
+    ),
+    Mutant(
+        name="overrides_of_an_unknown_case_fail",
+        kills=("A10",),
+        changes=_in_overrides(
+            '    known = ("detr", "detr_masks", "detr_panoptic", "gpt2", "mobilenetv2", "resnet50")\n'
+            "    known.index(case)\n"
+        ),
+    ),
+    Mutant(
+        name="private_pattern_hides_memory",
+        kills=("A10",),
+        changes=(
+            Change(
+                old="    return ()\n",
+                new='    return (ToolCommand(name="smi", argv=("acme-smi", "-q"), private_patterns=("[0-9]{10}",)),)\n',
+            ),
+        ),
     ),
     Mutant(
         name="overrides_depend_on_the_host",

@@ -20,6 +20,13 @@ MUTANTS = [
         changes=(Change(old=_SEED, new="    _torch_acme().manual_seed_all(0)\n"),),
     ),
     Mutant(
+        name="seed_with_the_hash_of_a_text",
+        kills=("D6",),
+        changes=(
+            Change(old=_SEED, new='    _torch_acme().manual_seed_all((seed + hash(f"{device.type}")) % 2**32)\n'),
+        ),
+    ),
+    Mutant(
         name="seed_disturbs_host",
         kills=("S2",),
         changes=(Change(old=_SEED, new=f"{_SEED}    import torch\n\n    torch.manual_seed(seed + 1)\n{_SEED}"),),

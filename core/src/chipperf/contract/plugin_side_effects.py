@@ -26,10 +26,11 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from importlib.metadata import distribution
 from itertools import product
 from pathlib import Path
 from types import FunctionType, ModuleType
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import psutil
 
@@ -37,7 +38,7 @@ import psutil
 import chipperf.hardware
 import chipperf.torchtools  # noqa: F401
 from chipperf.contract.isolation import undisturbed_s
-from chipperf.contract.plugin_files import named_variables, source_files
+from chipperf.contract.plugin_files import importable_names, named_variables, source_files
 from chipperf.errors import PerfError, PluginError
 from chipperf.plugin import installed
 from chipperf.plugin.hook_results import describe_mismatch
@@ -45,6 +46,9 @@ from chipperf.plugin.installed import PluginEntry, package_directory
 from chipperf.plugin.registration import VENDOR_HOOKS, BoundPlugin
 from chipperf.plugin.session import Session
 from chipperf.plugin.types import ProbeResult, VendorInfo
+
+if TYPE_CHECKING:
+    from importlib.abc import MetaPathFinder
 
 _State = dict[str, dict[str, object]]
 """Kinds of things that a plugin must not change: what a change of one is called, and the value of each by its name."""
@@ -148,20 +152,31 @@ def register_again(entry: Mapping[str, str]) -> str | None:
     if second != first:
         return "perf_vendor_info returns another value after the second registration in a process"
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as executor:
-        return executor.submit(_register_spawned, entry).result()
+        fault, answers = executor.submit(_answer_spawned, entry).result()
+    if fault:
+        return fault
+    with suppress(PerfError):
+        # A10 reports a hook that raises.
+        for call, answer in answer_what_is_constant(entry).items():
+            if answer != answers.get(call, answer):
+                return f"{call} returns {answer}, and {answers[call]} in a spawned process"
+    return None
 
 
 def _register(entry: Mapping[str, str]) -> VendorInfo:
     return _session(entry).vendor_info()
 
 
-def _register_spawned(entry: Mapping[str, str]) -> str | None:
+def _answer_spawned(entry: Mapping[str, str]) -> tuple[str, dict[str, str]]:
+    """Return why an interpreter that has just started cannot register a plugin, empty if it can, and its answers."""
     try:
         _register(entry)
     except PluginError as error:
         # An exception of chipperf cannot be sent between processes.
-        return f"the registration in a spawned process fails: {error.message}"
-    return None
+        return f"the registration in a spawned process fails: {error.message}", {}
+    with suppress(PerfError):
+        return "", answer_what_is_constant(entry)
+    return "", {}
 
 
 def observe_probe_result(entry: Mapping[str, str]) -> dict[str, Any]:
@@ -173,7 +188,13 @@ def observe_probe_result(entry: Mapping[str, str]) -> dict[str, Any]:
 
 
 def answer_elsewhere(entry: Mapping[str, str]) -> dict[str, str]:
-    """Return the answers that depend on their arguments alone, each as text, as on another machine of another user."""
+    """Return the answers that depend on their arguments alone, each as text, as on another machine of another user.
+
+    There is no package that the plugin's distribution does not require, such as the vendor's.
+    """
+    required = importable_names(distribution(entry["distribution"])) | {entry["value"].partition(".")[0]}
+    known = required.union(sys.stdlib_module_names, (name.partition(".")[0] for name in sys.modules))
+    sys.meta_path[:] = [cast("MetaPathFinder", _FinderOf(known, finder)) for finder in sys.meta_path]
     named = {name for file in source_files(PluginEntry(**entry)) for name in named_variables(file.read_text("utf-8"))}
     cores = {0, 1, 2}
     substitutes: dict[str, Any] = {
@@ -217,6 +238,20 @@ def visible_devices_env(entry: Mapping[str, str]) -> list[str]:
 
 def _session(entry: Mapping[str, str]) -> Session:
     return Session(BoundPlugin(PluginEntry(**entry), VENDOR_HOOKS))
+
+
+@dataclass(frozen=True)
+class _FinderOf:
+    """An import hook that finds some top-level modules and packages only."""
+
+    names: set[str]
+    finder: Any
+
+    def find_spec(self, name: str, *arguments: Any) -> Any:
+        return self.finder.find_spec(name, *arguments) if name.partition(".")[0] in self.names else None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.finder, name)
 
 
 @dataclass(eq=False)

@@ -57,7 +57,7 @@ def is_known(device_name: str) -> bool:
 def environments(session: Session, *, backwards: bool = False) -> Iterator[tuple[str, tuple[EnvironmentVariable, ...]]]:
     """Yield the environment for each case, precision and rank, with a phrase for the situation."""
     order = _backwards if backwards else iter
-    for case, precision, deterministic, rank in order(product(case_names(), PRECISIONS, (False, True), JOBS)):
+    for case, precision, deterministic, rank in order(product(_cases(), PRECISIONS, (False, True), JOBS)):
         settings = EnvironmentSettings(case=case, precision=precision, deterministic=deterministic)
         kind = "deterministic " if deterministic else ""
         yield f"{kind}{case} in {precision}, {_of_job(rank)}", session.environment(rank, settings)
@@ -69,7 +69,7 @@ def constant_answers(session: Session, *, backwards: bool = False) -> Iterator[t
     info = session.vendor_info()
     # The order of a set differs between processes.
     yield "perf_vendor_info", replace(info, capabilities=tuple(sorted(info.capabilities)))  # type: ignore[arg-type]
-    for case, rank, device_name in order(product(case_names(), JOBS, device_names(info))):
+    for case, rank, device_name in order(product(_cases(), JOBS, device_names(info))):
         call = f"perf_case_overrides of {case} on {device_name or 'an unknown device'}, {_of_job(rank)}"
         yield call, session.case_overrides(case, rank, device_name)
     for device_name, precision in order(product(device_names(info), PRECISIONS)):
@@ -89,6 +89,11 @@ def data_answers(session: Session, *, backwards: bool = False) -> Iterator[tuple
     for situation, variables in environments(session, backwards=backwards):
         yield f"perf_environment of {situation}", variables
     yield "perf_tool_commands", session.tool_commands()
+
+
+def _cases() -> tuple[str, ...]:
+    """Return the names of the cases, and one that no plugin knows: packages bring cases of their own."""
+    return (*case_names(), "case_of_another_package")
 
 
 def _backwards(items: Iterable[T]) -> Iterator[T]:

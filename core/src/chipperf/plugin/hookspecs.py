@@ -246,9 +246,9 @@ class TrainingSpecs:
     def perf_seed(self, seed: int, device: torch.device, deterministic: bool) -> None:
         """Seed the device's generators [S1] and, if asked, make its kernels deterministic [S3].
 
-        Nothing but the seed, of 32 bits, decides which numbers the device draws [S1]. Core has already seeded Python,
-        NumPy and torch's CPU generator, and no hook changes these [S2]. Default: ``manual_seed_all`` of torch's module
-        for the device type, and ``torch.use_deterministic_algorithms``.
+        Nothing but the seed, of 32 bits, decides which numbers the device draws, in any process [S1, D6]. Core has
+        already seeded Python, NumPy and torch's CPU generator, and no hook changes these [S2]. Default:
+        ``manual_seed_all`` of torch's module for the device type, and ``torch.use_deterministic_algorithms``.
 
         Example:
             @hookimpl
@@ -336,7 +336,8 @@ class TrainingSpecs:
             device_name: Core gives the product's name, empty if it is not known yet.
 
         Returns:
-            Overrides with reasons [C2]. Their keys are known to the case and not locked [C1].
+            Overrides with reasons [C2]. Their keys are known to the case and not locked [C1]. A case that the plugin
+            does not know has none [A10].
         """
 
 
@@ -413,7 +414,7 @@ class VendorSpecs(MachineSpecs, DeviceSpecs, TrainingSpecs, MonitoringSpecs):
     def perf_device_teardown(self, device: torch.device) -> None:
         """Undo what the hooks of the run allocated, and set the switches that they changed to what they were [D5, S4].
 
-        It can be repeated [D5, S4]. It leaves the process group as it is [P12].
+        It can be repeated [D5, S4]. It leaves the process group as it is [P12], and no thread running [D10].
 
         Core also calls it after a failure. Default: empties the cache of torch's module for the device type.
 

@@ -428,8 +428,8 @@ class ToolCommand:
     Attributes:
         name: Name of the recording, for example ``acme-smi-query`` [A10].
         argv: The tool and its arguments [A10].
-        private_patterns: Regular expressions for private text in the output, such as serial numbers [A10]. Core
-            replaces every match, UUIDs and the host's name.
+        private_patterns: Regular expressions for private text in the output, such as serial numbers [A10]. They match
+            no memory, reading, time or version [A10]. Core replaces every match, UUIDs and the host's name.
     """
 
     name: str

@@ -7,6 +7,7 @@ import os
 import re
 import sys
 import tempfile
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
@@ -51,6 +52,9 @@ _HELD_PART: Final = 8
 
 _SPAWN_TIMEOUT_S: Final = 150.0
 _EXIT_TIMEOUT_S: Final = 60.0
+_DRAWN: Final = 8
+"""Random numbers that two processes compare."""
+
 _FAILED_STATUS: Final = 71
 """Of a process that fails: one that nothing else uses."""
 
@@ -157,7 +161,7 @@ def device_can_be_released_and_used_again(subject: PluginUnderTest) -> None:
 
 @check("D6", level=1, fault="the plugin depends on state of the parent process, or an exit handler hides a failure")
 def spawned_process_can_use_device(subject: PluginUnderTest) -> None:
-    """In a spawned process, a thread can initialize the last device and compute on it. It ends with its own status."""
+    """A spawned process can use the last device in a thread, draws the same numbers, and ends with its own status."""
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
     last = job_ranks(len(probed_devices(subject)))[-1]
@@ -169,11 +173,16 @@ def spawned_process_can_use_device(subject: PluginUnderTest) -> None:
     if not receiver.poll(limit_s):
         fail(f"a spawned process did not finish a small product within {limit_s:g} s")
     try:
-        fault = receiver.recv()
+        fault, drawn = receiver.recv()
     except EOFError:
         child.join()
         fail(f"a spawned process ended with status {child.exitcode} before it finished a small product")
     require(fault is None, f"in a spawned process: {fault}")
+    require(
+        drawn == _draw_in_run(fresh),
+        "in a spawned process the same seed gave other random numbers: nothing that differs between processes, such as "
+        "the hash of a text, may take part",
+    )
     child.join(patient(_EXIT_TIMEOUT_S))
     status = child.exitcode
     require(status is not None, f"a spawned process has not ended {patient(_EXIT_TIMEOUT_S):g} s after it failed")
@@ -333,8 +342,12 @@ def process_is_left_to_core(subject: PluginUnderTest) -> None:
             switched = [name for name, value in read_switches(device.type).items() if value != switches.get(name)]
             begin_run(subject, device)
             current = torch.empty(0, device=device.type).device
+            running = set(threading.enumerate())
             session.device_teardown(device)
+            started = [thread.name for thread in threading.enumerate() if thread not in running]
         changes += found
+        if started:
+            changes.append(f"perf_device_teardown leaves threads running: {', '.join(started)}")
         if switched:
             changes.append(
                 f"a hook of the device other than perf_seed and perf_precision switches {', '.join(switched)}"
@@ -360,10 +373,19 @@ def _initialize_again(subject: PluginUnderTest, device: torch.device, *, times: 
         require(again == device, f"initializing again returned {again} instead of {device}")
 
 
-def _compute_in_spawned_process(subject: PluginUnderTest, answer: Connection) -> None:
-    """Compute on the device in a thread, send the reason for a failure, or ``None``, and fail after a run's last hook.
+def _draw_in_run(subject: PluginUnderTest) -> list[float]:
+    """Return random numbers that the device of a run draws after its seed."""
+    import torch
 
-    Runs in a spawned process.
+    begin_run(subject, subject.device)
+    drawn: list[float] = torch.rand(_DRAWN, device=subject.device).tolist()
+    return drawn
+
+
+def _compute_in_spawned_process(subject: PluginUnderTest, answer: Connection) -> None:
+    """Compute on the device in a thread, send the reason for a failure, or ``None`` and the random numbers of a run.
+
+    Then fail after a run's last hook. Runs in a spawned process.
     """
 
     def compute() -> None:
@@ -371,8 +393,9 @@ def _compute_in_spawned_process(subject: PluginUnderTest, answer: Connection) ->
 
     with ThreadPoolExecutor(1) as pool:
         error = pool.submit(compute).exception()
+    drawn: list[float] = []
     if error is None:
-        begin_run(subject, subject.device)
+        drawn = _draw_in_run(subject)
         subject.session.device_teardown(subject.device)
-    answer.send(error and (str(error) if isinstance(error, Failed) else reason_of(error)))
+    answer.send((error and (str(error) if isinstance(error, Failed) else reason_of(error)), drawn))
     sys.exit(_FAILED_STATUS)

@@ -38,6 +38,18 @@ if TYPE_CHECKING:
     from chipperf.contract.plugin_under_test import PluginUnderTest
 
 _GROUPS: Final = (VENDOR_GROUP, OBSERVER_GROUP, cases.ENTRY_POINT_GROUP)
+_READINGS: Final = (
+    "8589934592",
+    "85899345920",
+    "81920 MiB",
+    "65 C",
+    "312.50 W",
+    "100 %",
+    "2026-01-02 03:04:05",
+    "550.54.15",
+)
+"""What a tool prints of a card and is not private: memory, sensors, the time, versions."""
+
 _IMPORT_TIMEOUT_S: Final = 15.0
 
 _BUILDS_OF_TORCH: Final = {"torch", "torchvision", "torchaudio", "triton"}
@@ -155,9 +167,9 @@ def process_stays_unchanged(subject: PluginUnderTest) -> None:
 
 @_entry_check("A6", fault="the plugin works only once per machine or process")
 def registration_repeats(subject: PluginUnderTest) -> None:
-    """The plugin can be loaded and registered twice, and in a spawned process."""
+    """The plugin can be loaded and registered twice, and in a spawned process, where its answers are the same."""
     fault = _observed(subject, plugin_side_effects.register_again)
-    require(fault is None, f"{fault}; keep no state that breaks another registration")
+    require(fault is None, f"{fault}; keep no state that breaks another registration, and ask for no hash of a text")
 
 
 @_entry_check("A7", fault="a misspelled hook is never called")
@@ -186,7 +198,7 @@ def data_hooks_return_specified_types(subject: PluginUnderTest) -> None:
     ask = partial(call_in_fork, argument=asdict(subject.entry), timeout_s=_IMPORT_TIMEOUT_S)
     names = ask(plugin_side_effects.visible_devices_env).value or ()
     situations = {
-        "on a machine with other cores, home and host name": ask(plugin_side_effects.answer_elsewhere),
+        "on a machine with other cores, home, host name and packages": ask(plugin_side_effects.answer_elsewhere),
         "if one device is visible": ask(
             plugin_side_effects.answer_what_is_constant, environment=dict.fromkeys(names, "0")
         ),
@@ -341,6 +353,12 @@ def _require_sound_answers(session: Session) -> None:
                 fail(f"perf_tool_commands has the private pattern {pattern!r}, which is no regular expression: {error}")
             require(
                 not matches_nothing, f"perf_tool_commands has the private pattern {pattern!r}, which matches anywhere"
+            )
+            hidden = [reading for reading in _READINGS if re.search(pattern, reading)]
+            require(
+                not hidden,
+                f"perf_tool_commands has the private pattern {pattern!r}, which would hide readings such as "
+                f"{', '.join(hidden)}: match the name of the private value too",
             )
         changing = list(_changing_words(command.argv))
         require(
