@@ -75,14 +75,15 @@ def test_a_vendor_without_tools_says_so(perf, tmp_path):
 
 
 def test_substitutes_keep_length_and_tell_different_texts_apart():
-    command = ToolCommand(name="query", argv=("acme-smi",), private_patterns=(r"SN[0-9]+",))
+    command = ToolCommand(name="query", argv=("acme-smi",), private_patterns=(r"SN[0-9]+", "(?i)board [a-z]+"))
     anonymous = Anonymizer((command,))
-    text = f"|SN1234|SN9999|SN1234|GPU-{UUID}|"
+    text = f"|SN1234|SN9999|SN1234|GPU-{UUID}|Board X|"
     replaced = anonymous(text)
     assert len(replaced) == len(text)
     first, second, third = replaced.split("|")[1:4]
     assert first == third != second
     assert replaced.split("|")[4].startswith("GPU-00000000-0000-")
+    assert "Board X" not in replaced
 
 
 def test_place_that_cannot_be_written_is_a_line(acme, perf, tmp_path):

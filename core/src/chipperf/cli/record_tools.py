@@ -64,12 +64,15 @@ class Anonymizer:
     def __init__(self, commands: tuple[ToolCommand, ...]) -> None:
         patterns = [pattern for command in commands for pattern in command.private_patterns]
         host = platform.node()
-        self._pattern = re.compile("|".join([_UUID, *patterns, *([re.escape(host)] if host else [])]))
+        # One after another: a pattern may begin with flags.
+        self._patterns = [re.compile(each) for each in (_UUID, *patterns, *([re.escape(host)] if host else []))]
         self._substitutes: dict[str, str] = {}
 
     def __call__(self, text: str) -> str:
         """Return ``text`` with all private texts replaced. Layout and column widths stay the same."""
-        return self._pattern.sub(self._substitute, text)
+        for pattern in self._patterns:
+            text = pattern.sub(self._substitute, text)
+        return text
 
     def _substitute(self, match: re.Match[str]) -> str:
         found = match.group()
