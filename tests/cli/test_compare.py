@@ -157,14 +157,22 @@ def test_list_of_repeats_that_was_edited_is_refused(
     assert error in ended.err
 
 
-def test_further_attempt_stands_for_the_run(invoke: Invoke, tmp_path: Path, repeated: Callable[..., str]) -> None:
+@pytest.mark.parametrize("first", ["failed", "completed"])
+def test_further_attempt_stands_for_a_run_that_did_not_complete(
+    invoke: Invoke, tmp_path: Path, repeated: Callable[..., str], first: str
+) -> None:
     repeated("all", [4500.0, 4600.0, 4700.0])
     (tmp_path / "all" / "repeat-2").rename(tmp_path / "all" / "repeat-2-attempt-2")
     shutil.copytree(tmp_path / "all" / "repeat-1", tmp_path / "all" / "repeat-2")
+    record = tmp_path / "all" / "repeat-2" / "record.json"
+    record.write_text(json.dumps(json.loads(record.read_text()) | {"status": {"state": first}}))
     file = tmp_path / "all" / REPEATS_FILE
     file.write_text(file.read_text().replace('"repeat-2"', '"repeat-2-attempt-2"'))
 
-    assert invoke("compare", "all").code == 0
+    ended = invoke("compare", "all")
+
+    assert ended.code == (0 if first == "failed" else 2)
+    assert ("leaves out repeat-2, and" in ended.err) is (first == "completed")
 
 
 def test_repeats_that_were_removed_are_left_out(invoke: Invoke, tmp_path: Path, repeated: Callable[..., str]) -> None:

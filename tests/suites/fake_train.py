@@ -49,6 +49,9 @@ def main() -> int:
     record = json.loads((place / "record.json").read_text())
     record["run_id"], record["seed"] = f"run-{seed}", seed
     record["metrics"]["p_train"]["median"] = 1000.0 + seed
+    if not option("resume"):
+        record["case"]["name"], record["precision"]["requested"] = sys.argv[1], option("precision") or "fp32"
+        record["topology"] |= {"nnodes": int(option("nnodes") or 1), "nproc_per_node": int(option("nproc") or 1)}
     behavior = json.loads((place / "behavior.json").read_text())
     node_rank, nnodes = int(option("node-rank") or 0), int(option("nnodes") or 1)
     name = f"{out}@node{node_rank}" if nnodes > 1 else str(out)

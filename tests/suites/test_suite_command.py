@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 from contextlib import suppress
@@ -181,6 +182,63 @@ def test_a_run_that_is_called_completed_without_an_attempt_runs(suite: FakeTrain
 
     assert resumed.returncode == 0, resumed.stderr
     assert suite.seeds() == [1, 2, 2, 3, 11]
+
+
+@pytest.mark.parametrize("state", ["waiting", "failed", "interrupted", "running"])
+def test_a_completed_run_is_not_repeated_whatever_its_state_says(suite: FakeTraining, state: str) -> None:
+    suite.perf("suite", "suite.toml", "--out", "out")
+    edited = suite.state()
+    edited["runs"][1]["state"] = state
+    (suite.directory / "out" / "suite.json").write_text(json.dumps(edited))
+
+    resumed = suite.perf("suite", "suite.toml", "--out", "out", "--resume", "--retry-failed")
+
+    assert resumed.returncode == 0, resumed.stderr
+    assert suite.seeds() == [1, 2, 3, 11]
+
+
+@pytest.mark.parametrize(
+    "place", ["../better", "/better", "mobilenetv2-fp32-1x1/repeat-3", "resnet50-fp32-1x1/repeat-1", "", "\0"]
+)
+def test_an_attempt_is_in_a_directory_of_its_run(suite: FakeTraining, place: str) -> None:
+    suite.perf("suite", "suite.toml", "--out", "out")
+    edited = suite.state()
+    edited["runs"][1]["attempts"][0]["directory"] = place
+    (suite.directory / "out" / "suite.json").write_text(json.dumps(edited))
+
+    refused = suite.perf("suite", "suite.toml", "--out", "out", "--resume")
+
+    assert refused.returncode == 2
+    assert "an attempt at mobilenetv2-fp32-1x1/repeat-2 is in" in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
+def test_the_run_of_another_seed_or_case_is_not_taken_for_the_planned_one(suite: FakeTraining) -> None:
+    suite.perf("suite", "suite.toml", "--out", "out")
+    run = suite.directory / "out/mobilenetv2-fp32-1x1/repeat-2"
+    for other, told in (("mobilenetv2-fp32-1x1/repeat-1", "seed 1"), ("resnet50-fp32-1x1/repeat-1", "resnet50")):
+        shutil.rmtree(run)
+        shutil.copytree(suite.directory / "out" / other, run)
+
+        refused = suite.perf("suite", "suite.toml", "--out", "out", "--resume")
+
+        assert refused.returncode == 1
+        assert re.search(rf"is [a-z0-9 ]*{told}.*, and the suite planned mobilenetv2 fp32 1x1 seed 2", refused.stderr)
+
+
+def test_values_that_the_files_of_a_run_contradict_are_doubted(suite: FakeTraining) -> None:
+    suite.perf("suite", "suite.toml", "--out", "out")
+    run = suite.directory / "out/mobilenetv2-fp32-1x1/repeat-2"
+    (run / "events.jsonl").write_text('{"event": "RUN_STOP"}\n')
+    record = json.loads((run / "record.json").read_text())
+    record["evidence"] = {"events.jsonl": "0" * 64}
+    (run / "record.json").write_text(json.dumps(record))
+
+    doubted = suite.perf("suite", "suite.toml", "--out", "out", "--resume")
+
+    assert doubted.returncode == 4
+    assert "repeat-2/record.json: events.jsonl was changed after the run ended" in doubted.stderr
+    assert "mobilenetv2-fp32-1x1  3/3" in doubted.stdout
 
 
 def test_a_run_that_is_still_alive_is_not_run_beside_itself(suite: FakeTraining) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import typer
 
+from chipperf.cli.agreement import require_agreement
 from chipperf.cli.command_options import JSON_OPTION, typed_parameters
 from chipperf.cli.live import describe_end, suite_progress
 from chipperf.cli.output import note, print_json, print_table, tell
@@ -17,9 +18,11 @@ from chipperf.errors import TrainingError, UsageError
 from chipperf.launch.sequence import ProcessSequence, require_torch
 from chipperf.records.columns import columns_of
 from chipperf.records.repeats import Repeats
+from chipperf.records.store import read_stored
 from chipperf.suites.execution import Follower, Machine, execute, leading, machine_from_options
 from chipperf.suites.state import SuiteDirectory, SuiteRun, SuiteState
 from chipperf.suites.suite_plan import plan_suite
+from chipperf.verify.evidence import examine_evidence
 from chipperf.visible import counted
 
 _SHOWN_METRICS = tuple(column.name for column in columns_of("suite"))
@@ -93,6 +96,12 @@ def suite(
         print_json({name: repeats.model_dump(mode="json") for name, repeats in summaries.items()})
     else:
         _print_summary(summaries)
+    completed = [run.attempts[-1].directory for run in state.runs if run.state == "completed"]
+    require_agreement(
+        [read_stored(directory.path / name) for name in completed],
+        examine_evidence,
+        hint="the values above are those of the records: move these runs away, and --resume repeats them",
+    )
     _require_completed(state, file, directory, machine, interrupted=sequence.interrupted)
 
 

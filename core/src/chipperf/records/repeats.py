@@ -139,9 +139,11 @@ def read_repeats(directory: Path) -> Repeats | None:
     if not file.is_file():
         return None
     repeats = read_model(Repeats, file, hint="the file was edited or is incomplete")
-    listed = {_run_of(run.directory) for run in repeats.runs}
-    there = sorted(each.parent.name for each in directory.glob(f"*/{RECORD_NAME}"))
-    if left_out := [name for name in there if _run_of(name) not in listed]:
+    listed = {run.directory for run in repeats.runs}
+    runs = set(map(_run_of, listed))
+    others = sorted({each.parent.name for each in directory.glob(f"*/{RECORD_NAME}")} - listed)
+    # An attempt is repeated if it did not complete, and only then.
+    if left_out := [name for name in others if _run_of(name) not in runs or _has_completed(directory / name)]:
         raise UnusableRecord(
             f"{file} leaves out {', '.join(left_out)}, and the others may be the better ones",
             hint="the file was edited; name the runs themselves; each is then a column",
@@ -152,6 +154,13 @@ def read_repeats(directory: Path) -> Repeats | None:
 def _run_of(directory: str) -> str:
     """Return the name of a run from the directory of one of its attempts."""
     return directory.partition(ATTEMPT)[0]
+
+
+def _has_completed(run: Path) -> bool:
+    try:
+        return read_record(run).status.state == "completed"
+    except RecordError:
+        return False
 
 
 def summarize_repeats(

@@ -13,7 +13,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Literal
 
-from pydantic import ValidationError
+from pydantic import ValidationError, model_validator
 
 from chipperf.errors import RecordError, UnusableRecord, UsageError
 from chipperf.records.checkpoints import newest_complete_step
@@ -57,11 +57,19 @@ class NextAttempt(StrictModel):
 
 
 class SuiteRun(StrictModel, frozen=False):
-    """A run and all its attempts."""
+    """A run and all its attempts, which are in its own directory and in numbered ones beside it."""
 
     planned: PlannedRun
     state: RunState = "waiting"
     attempts: list[Attempt] = []
+
+    @model_validator(mode="after")
+    def _require_own_directories(self) -> SuiteRun:
+        name = self.planned.name
+        for each in self.attempts:
+            if each.directory != name and not each.directory.removeprefix(f"{name}{ATTEMPT}").isdecimal():
+                raise ValueError(f"an attempt at {name} is in {each.directory!r}, which is not its own directory")
+        return self
 
 
 class SuiteState(StrictModel, frozen=False):
@@ -179,16 +187,17 @@ class SuiteDirectory:
             raise UsageError(f"{self.path} holds no suite", hint="leave out --resume to begin one")
         plan.require_same(run.planned for run in state.runs)
         for run in state.runs:
-            if run.state not in ("running", "completed"):
-                continue
             if not run.attempts:
                 run.state = "waiting"
                 continue
-            directory = RunDirectory(self.path / run.attempts[-1].directory)
+            directory = self.path / run.attempts[-1].directory
             if run.state == "running":
-                directory.require_ended()
+                RunDirectory(directory).require_ended()
             # The run may have continued after its suite was killed, and its directory may have been removed since.
-            run.state = "completed" if _has_completed(directory) else "interrupted"
+            if _has_completed(directory, run.planned):
+                run.state = "completed"
+            elif run.state in ("running", "completed"):
+                run.state = "interrupted"
         return state
 
     def load(self) -> SuiteState | None:
@@ -242,8 +251,17 @@ def printed_cause(code: int, log: Path) -> str:
     return f"ended with exit code {code}" + (f": {lines[-1]}" if lines else "")
 
 
-def _has_completed(directory: RunDirectory) -> bool:
+def _has_completed(directory: Path, planned: PlannedRun) -> bool:
+    """Return whether a run has a record of its completion; the record of another run is a RecordError."""
     try:
-        return read_record(directory.path).status.state == "completed"
+        record = read_record(directory)
     except RecordError:
         return False
+    wanted = (planned.case, planned.precision, planned.topology, f"seed {planned.seed}")
+    found = (record.case.name, record.precision.requested, record.topology.label, f"seed {record.seed}")
+    if found != wanted:
+        raise RecordError(
+            f"the run in {directory} is {' '.join(found)}, and the suite planned {' '.join(wanted)}",
+            hint="the directory of another run was put there: move it away, and the planned run begins again",
+        )
+    return record.status.state == "completed"
