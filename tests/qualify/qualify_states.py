@@ -5,15 +5,16 @@ from __future__ import annotations
 from datetime import datetime, timezone
 from typing import Any
 
-from chipperf.qualify.qualification import Qualification, QualifyStage
+from chipperf.plugin.installed import find_vendor
+from chipperf.qualify.qualification import Qualification, QualifyStage, software_of
 from chipperf.qualify.qualify_plan import STAGES, Candidate
 
 
 def make_state(allotted_s: float = 60.0, **changes: Any) -> Qualification:
     known = {
         "vendor": "cpu",
-        "software": "chipperf 1",
-        "created_at": datetime(2026, 1, 1, tzinfo=timezone.utc),
+        "software": software_of(find_vendor("cpu")),
+        "created_at": datetime(2020, 1, 1, tzinfo=timezone.utc),
         "command": "perf qualify --vendor=cpu",
         "budget_s": 420.0,
         "start_s": 1.0,

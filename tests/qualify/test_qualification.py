@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from chipperf.bundle.pack import pack
 from chipperf.errors import UsageError
 from chipperf.launch.sequence import ProcessSequence
 from chipperf.qualify import qualification
@@ -25,6 +26,8 @@ FAKE = Path(__file__).with_name("fake_perf.py")
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from support import FinishedRun
 
 
 @pytest.fixture
@@ -200,18 +203,19 @@ def test_verdict_says_what_was_not_done(carry_out: Callable[..., Qualification],
 
 
 def test_bundle_that_was_changed_after_its_check_is_not_verified(
-    carry_out: Callable[..., Qualification], place: Path
+    carry_out: Callable[..., Qualification], place: Path, trained_run: FinishedRun
 ) -> None:
     directory = QualificationDirectory(place / "out")
     directory.path.mkdir()
-    directory.bundle.write_bytes(b"checked")
+    pack([trained_run.directory], [], directory.bundle)
     carry_out(make_state())
+    packed = directory.bundle.read_bytes()
 
     told = {}
-    for content in (b"checked", b"another"):
+    for content in (packed, b"another"):
         directory.bundle.write_bytes(content)
         verdict = judge_qualification(directory.read(), directory)
         told[content] = any("is verified" in str(text) for text in verdict.may)
 
-    assert told == {b"checked": True, b"another": False}
+    assert told == {packed: True, b"another": False}
     assert "The bundle bundle.tar.gz: it was changed after it was checked" in map(str, verdict.may_not)

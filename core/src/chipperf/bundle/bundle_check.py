@@ -67,6 +67,19 @@ def unpack_checked(bundle: Path, directory: Path, signers: Path | None = None) -
     return manifest, verify(signed, signature, signers, bundle) if signers and signature is not None else None
 
 
+def read_manifest(bundle: Path) -> tuple[BundleManifest, bool]:
+    """Return the manifest of a bundle, and whether a signature is there. Its files and the signature are not checked.
+
+    Raises:
+        UsageError: The bundle cannot be opened.
+        CheckFailed: The file is not a bundle.
+    """
+    with _opened(bundle) as (archive, _):
+        entries = _entries(archive, bundle)
+        manifest = parse_manifest(_content(archive, next(entries, None), MANIFEST, bundle), str(bundle))
+        return manifest, any(entry.name == SIGNATURE for entry in entries)
+
+
 class _Reader:
     """Reads a compressed archive. Raises an error if a header or the whole archive is too large."""
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 import statistics
 import sys
-from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from pydantic import FiniteFloat, model_validator
+from pydantic import AwareDatetime, FiniteFloat, model_validator
 
 from chipperf import __version__
 from chipperf.cases.base import SampleSize
@@ -166,7 +165,7 @@ class Certificate(StrictModel):
 
     schema_version: Literal[1] = 1
     chipperf_version: str
-    created_at: datetime
+    created_at: AwareDatetime
     vendor: str
     distribution: str
     simulated: bool
@@ -188,6 +187,8 @@ class Certificate(StrictModel):
     def _contradictions(self) -> Iterator[str]:
         if self.within != all(each.within for each in self.comparisons):
             yield f"'within' is {str(self.within).lower()}, and its comparisons say otherwise"
+        if len({each.case for each in self.comparisons}) < len(self.comparisons):
+            yield "it compares a case twice"
         for each in self.comparisons:
             if [step.step for step in each.steps] != list(range(1, len(each.steps) + 1)):
                 yield f"steps of {each.case} are missing"

@@ -16,7 +16,7 @@ from chipperf.plugin.types import API_VERSION, Capability
 from chipperf.records.schema import StrictModel
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Mapping, Sequence
+    from collections.abc import Container, Iterator, Mapping, Sequence
 
     from chipperf.contract.check_runner import CheckResult, PluginReadiness
     from chipperf.plugin.installed import PluginEntry
@@ -47,6 +47,12 @@ class JudgedResult(StrictModel):
     message: str
     seconds: float
     waiver: Waiver | None
+
+    @model_validator(mode="after")
+    def _require_waiver(self) -> JudgedResult:
+        if self.verdict in ("waived", "unexpected_pass") and self.waiver is None:
+            raise ValueError(f"{self.check} is {self.verdict}, and has no waiver")
+        return self
 
 
 class LevelClaim(StrictModel):
@@ -99,23 +105,32 @@ class Statement(StrictModel):
 
     @model_validator(mode="after")
     def _require_consistent(self) -> Statement:
-        levels, no_device = (
-            [each.level for each in self.levels],
-            any(each.remark == "no device" for each in self.levels),
-        )
+        for fault in self._contradictions():
+            raise ValueError(f"the statement contradicts itself: {fault}")
+        return self
+
+    def _contradictions(self) -> Iterator[str]:
+        levels = [each.level for each in self.levels]
+        # With chosen checks only, it claims no level.
+        if levels and (levels != list(LEVELS)[: len(levels)] or not {each.level for each in self.results} <= {*levels}):
+            yield "its levels are not those of its results"
+        if len({each.check for each in self.results}) < len(self.results):
+            yield "it has two results of one check"
+        no_device = any(each.remark == "no device" for each in self.levels)
         judge_alike = partial(_claims, levels, self.results, no_device=no_device, simulated=self.simulated)
         expected = judge_alike(apart=())
         # The number of devices stands in a remark at most.
         if self.levels not in (expected, judge_alike(apart=_checks_of_several_devices())):
             said, follows = (" · ".join(each.phrase for each in claims) for claims in (self.levels, expected))
-            raise ValueError(f"the statement contradicts itself: it says '{said}', and its results '{follows}'")
-        return self
+            yield f"it says '{said}', and its results '{follows}'"
 
     @property
-    def missing_checks(self) -> list[str]:
-        """The checks of its levels that it has no result of."""
-        levels, there = {each.level for each in self.levels}, {each.check for each in self.results}
-        return [check.id for check in all_checks() if check.level in levels and check.id not in there]
+    def strange_checks(self) -> list[str]:
+        """The checks without a result at their level, and the results of no check, if every check had to run."""
+        checks = {(check.id, check.level): check.advisory for check in all_checks()}
+        known = {(each.check, each.level): each.verdict == "advisory" for each in self.results if self.levels}
+        forgiven = {key for key, is_advisory in known.items() if is_advisory and not checks.get(key)}
+        return sorted(check for check, _ in (checks.keys() ^ known.keys()) | forgiven)
 
     @property
     def succeeded(self) -> bool:

@@ -6,13 +6,14 @@ import shlex
 import time
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Final, Literal
+
+from pydantic import AwareDatetime, Field, model_validator
 
 import chipperf
 from chipperf.errors import RecordError, UsageError
-from chipperf.qualify.qualify_plan import Candidate, fitting, suite_text
+from chipperf.qualify.qualify_plan import STAGES, Candidate, fitting, suite_text
 from chipperf.records.checkpoints import digest_of
 from chipperf.records.files import read_model, write_atomically
 from chipperf.records.process_files import hold_process_file
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 
 StageState = Literal["waiting", "running", "completed", "failed", "out_of_time", "interrupted"]
 
+Seconds = Annotated[float, Field(ge=0, le=1e9)]
+
 LANGUAGES_OF_REPORTS: Final = ("zh", "en")
 
 
@@ -38,10 +41,10 @@ class QualifyStage(StrictModel, frozen=False):
     """A stage: what it may take, and what came of it. ``seconds`` adds up all its attempts."""
 
     name: str
-    allotted_s: float
+    allotted_s: Seconds
     state: StageState = "waiting"
     attempts: int = 0
-    seconds: float = 0.0
+    seconds: Seconds = 0.0
     error: str | None = None
 
 
@@ -55,10 +58,10 @@ class Qualification(StrictModel, frozen=False):
     version: Literal[1] = 1
     vendor: str
     software: str
-    created_at: datetime
+    created_at: AwareDatetime
     command: str
-    budget_s: float
-    start_s: float
+    budget_s: Seconds
+    start_s: Seconds
     preset: str
     cases: list[str]
     candidates: list[Candidate]
@@ -68,6 +71,14 @@ class Qualification(StrictModel, frozen=False):
     runs: int | None = None
     bundle_sha256: Sha256 | None = None
     stages: list[QualifyStage]
+
+    @model_validator(mode="after")
+    def _require_stages(self) -> Qualification:
+        if [stage.name for stage in self.stages] != list(STAGES):
+            raise ValueError(f"its stages are not {', '.join(STAGES)}")
+        if strange := [stage.name for stage in self.stages if stage.state == "completed" and stage.error]:
+            raise ValueError(f"stages that failed are called completed: {', '.join(strange)}")
+        return self
 
     def stage(self, name: str) -> QualifyStage:
         """Return a stage by name."""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import timezone
 from typing import TYPE_CHECKING
 
+from chipperf.bundle.bundle_check import read_manifest
 from chipperf.cases.recorded_settings import check_with_case
 from chipperf.cases.registry import find_case
 from chipperf.contract.certificate import Certificate
@@ -18,18 +20,20 @@ from chipperf.plugin.installed import REFERENCE_VENDOR
 from chipperf.records.checkpoints import digest_of
 from chipperf.records.columns import BY_NAME
 from chipperf.records.files import read_model
-from chipperf.records.machine_limits import above_peak, read_limits
+from chipperf.records.machine_limits import MachineLimits, above_peak
 from chipperf.records.schema import Missing, Throughput
+from chipperf.records.store import RECORD_NAME
 from chipperf.verify.evidence import examine_evidence
+from chipperf.visible import visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from datetime import datetime
     from pathlib import Path
 
     from chipperf.languages import Language
     from chipperf.qualify.qualification import Qualification, QualificationDirectory
     from chipperf.records.files import ModelT
-    from chipperf.records.machine_limits import MachineLimits
     from chipperf.records.schema import Record
 
 _HINT = "qualify again, with another --out"
@@ -72,18 +76,20 @@ NOTHING = phrase("Nothing.")
 def judge_qualification(state: Qualification, directory: QualificationDirectory) -> QualifyVerdict:
     """Return the verdict on what the stages of a qualification left."""
     seconds = sum(stage.seconds for stage in state.stages)
+    packed = _packed(state, directory)
     claims = (
-        *_contract(state, directory),
-        *_limits(state, directory),
-        *_certificates(state, directory),
-        *_runs(state, directory),
+        *_contract(state, directory, packed),
+        *_limits(state, directory, packed),
+        *_certificates(state, directory, packed),
+        *_runs(state, directory, packed),
         *_stages(state),
-        *_bundle(state, directory),
+        *_bundle(state, directory, packed),
     )
     return QualifyVerdict(
         title=phrase("Qualification of %(vendor)s", vendor=state.vendor),
         claims=claims,
-        command=state.command,
+        # What follows a line end would not look like a part of the command.
+        command=visible(state.command).replace("\n", "\\n"),
         time=phrase(
             "%(seconds)s of a budget of %(budget)s, in %(sessions)s sessions.",
             seconds=format_duration(round(seconds)),
@@ -108,16 +114,62 @@ def _md(text: Phrase, language: Language) -> str:
     return escape_markdown(in_language(text, language))
 
 
-def _contract(state: Qualification, directory: QualificationDirectory) -> Iterator[Claim]:
-    found = _read(Statement, directory.statement, phrase("Contract"))
+@dataclass(frozen=True, slots=True)
+class _Packed:
+    """What the manifest of the checked bundle says: the digests of its files, and whether a signature is there."""
+
+    digests: frozenset[str]
+    signed: bool
+
+
+def _packed(state: Qualification, directory: QualificationDirectory) -> _Packed | None:
+    """Return what the bundle has; ``None`` if there is none, or not the one that was checked."""
+    if state.stage("bundle").state != "completed":
+        return None
+    with suppress(PerfError, OSError):
+        if digest_of(directory.bundle).sha256 == state.bundle_sha256:
+            manifest, signed = read_manifest(directory.bundle)
+            return _Packed(frozenset(each.sha256 for each in manifest.files), signed)
+    return None
+
+
+def _stranger(
+    state: Qualification, packed: _Packed | None, file: Path, *, vendor: str, software: str, made_at: str
+) -> Phrase | None:
+    """Return why a file is not what this qualification made, or ``None``.
+
+    ``made_at`` is a time in UTC, as ISO 8601 writes it to the second.
+    """
+    if vendor != state.vendor:
+        return phrase("it is of vendor %(vendor)s", vendor=vendor)
+    if software != state.software:
+        return phrase("it is of %(software)s", software=software)
+    if made_at < _second(state.created_at):
+        return phrase("it is older than the qualification")
+    if packed and digest_of(file).sha256 not in packed.digests:
+        return phrase("it was changed after it was packed into the bundle")
+    return None
+
+
+def _second(time: datetime) -> str:
+    return time.astimezone(timezone.utc).isoformat(timespec="seconds")
+
+
+def _contract(state: Qualification, directory: QualificationDirectory, packed: _Packed | None) -> Iterator[Claim]:
+    what = phrase("Contract")
+    found = _read(Statement, directory.statement, what)
     if isinstance(found, Claim):
         yield found
-    elif found is None:
+        return
+    if found is None:
         yield Claim(False, phrase("Contract: no level, because there is no statement"))
-    elif found.vendor != state.vendor:
-        yield _of_another(phrase("Contract"), found.vendor)
-    elif found.missing_checks:
-        yield Claim(False, phrase("Contract: without a result of %(names)s", names=found.missing_checks))
+        return
+    software = f"{found.distribution} {found.distribution_version}, chipperf {found.chipperf_version}"
+    made = {"vendor": found.vendor, "software": software, "made_at": found.finished_utc}
+    if why := _stranger(state, packed, directory.statement, **made):
+        yield Claim(False, phrase("%(what)s: %(why)s", what=what, why=why))
+    elif names := found.strange_checks:
+        yield Claim(False, phrase("Contract: its results are not those of the checks: %(names)s", names=names))
     else:
         yield from (Claim(each.claimed, phrase("Contract: %(level)s", level=each.phrase)) for each in found.levels)
 
@@ -130,22 +182,22 @@ def _read(model: type[ModelT], file: Path, what: Phrase) -> ModelT | Claim | Non
         return Claim(False, phrase("%(what)s: %(why)s", what=what, why=error.message))
 
 
-def _of_another(what: Phrase, vendor: str) -> Claim:
-    return Claim(False, phrase("%(what)s: it is of vendor %(vendor)s", what=what, vendor=vendor))
-
-
-def _limits(state: Qualification, directory: QualificationDirectory) -> Iterator[Claim]:
-    measured: list[MachineLimits] = []
-    for file in directory.path.glob("limits-*/limits.json"):
-        with suppress(RecordError):
-            measured.append(read_limits(file))
-    found = max(measured, key=lambda each: each.created_at, default=None)
-    if found is None:
-        yield Claim(False, phrase("Limits of the machine: none were measured"))
+def _limits(state: Qualification, directory: QualificationDirectory, packed: _Packed | None) -> Iterator[Claim]:
+    what, measured, refused = phrase("Limits of the machine"), dict[str, MachineLimits](), list[Phrase]()
+    for file in sorted(directory.path.glob("limits-*/limits.json")):
+        read = _read(MachineLimits, file, what)
+        if isinstance(read, Claim):
+            refused.append(read.text)
+        elif read and (strange := _stranger(state, packed, file, **_origin(read))):
+            refused.append(phrase("%(what)s: %(why)s", what=what, why=strange))
+        elif read:
+            measured[_second(read.created_at)] = read
+    yield from (Claim(False, text) for text in refused)
+    if not measured:
+        if not refused:
+            yield Claim(False, phrase("Limits of the machine: none were measured"))
         return
-    if found.vendor.name != state.vendor:
-        yield _of_another(phrase("Limits of the machine"), found.vendor.name)
-        return
+    found = measured[max(measured)]
     for card in found.cards:
         excessive = {
             f"products {precision}"
@@ -177,18 +229,28 @@ def _limits(state: Qualification, directory: QualificationDirectory) -> Iterator
     yield from (Claim(False, phrase("Limits: %(why)s", why=text)) for text in found.warnings)
 
 
-def _certificates(state: Qualification, directory: QualificationDirectory) -> Iterator[Claim]:
+def _origin(made: MachineLimits | Record) -> dict[str, str]:
+    plugin = made.vendor.plugin
+    software = f"{plugin.name} {plugin.version}, chipperf {made.chipperf_version}"
+    return {"vendor": made.vendor.name, "software": software, "made_at": _second(made.created_at)}
+
+
+def _certificates(state: Qualification, directory: QualificationDirectory, packed: _Packed | None) -> Iterator[Claim]:
     left = []
     for case in state.cases:
         what = phrase("First steps of %(case)s against the CPU reference", case=case)
         found = _read(Certificate, directory.certificate(case), what)
-        own = [each for each in found.comparisons if each.case == case] if isinstance(found, Certificate) else []
         if isinstance(found, Claim):
             yield found
-        elif found and found.vendor != state.vendor:
-            yield _of_another(what, found.vendor)
-        elif not any(each.steps for each in own):
+            continue
+        own = [each for each in found.comparisons if each.case == case] if found else []
+        if not found or not any(each.steps for each in own):
             left.append(case)
+            continue
+        software = f"{found.distribution}, chipperf {found.chipperf_version}"
+        made = {"vendor": found.vendor, "software": software, "made_at": _second(found.created_at)}
+        if why := _stranger(state, packed, directory.certificate(case), **made):
+            yield Claim(False, phrase("%(what)s: %(why)s", what=what, why=why))
         else:
             for each in own:
                 text = phrase("First steps against the CPU reference: %(summary)s", summary=each.summary)
@@ -197,11 +259,11 @@ def _certificates(state: Qualification, directory: QualificationDirectory) -> It
         yield Claim(False, phrase("First steps against the CPU reference, not compared: %(names)s", names=left))
 
 
-def _runs(state: Qualification, directory: QualificationDirectory) -> Iterator[Claim]:
+def _runs(state: Qualification, directory: QualificationDirectory, packed: _Packed | None) -> Iterator[Claim]:
     records = []
     for path, record in directory.records():
         records.append(record)
-        yield from _of_run(state, path, record)
+        yield from _of_run(state, packed, path, record)
     made = {(each.case.name, each.precision.requested, each.topology.label) for each in records}
     left = [each.name for each in state.candidates if (each.case, each.precision, each.topology) not in made]
     if left:
@@ -218,14 +280,20 @@ def _runs(state: Qualification, directory: QualificationDirectory) -> Iterator[C
         yield Claim(False, phrase("Anything about an accelerator: this is the CPU reference"))
 
 
-def _of_run(state: Qualification, path: Path, record: Record) -> Iterator[Claim]:
+def _of_run(state: Qualification, packed: _Packed | None, path: Path, record: Record) -> Iterator[Claim]:
     name = f"{record.case.name} {record.precision.requested} {record.topology.label}"
     if record.status.state != "completed":
-        why = record.status.failure.message if record.status.failure else record.status.state
-        yield Claim(False, phrase("Run %(name)s: %(why)s", name=name, why=why))
+        said = record.status.failure.message if record.status.failure else record.status.state
+        yield Claim(False, phrase("Run %(name)s: %(why)s", name=name, why=said))
         return
-    if record.vendor.name != state.vendor:
-        yield _of_another(phrase("Run %(name)s", name=name), record.vendor.name)
+    why = _stranger(state, packed, path / RECORD_NAME, **_origin(record))
+    if not why and record.case.preset != state.preset:
+        why = phrase("its preset is %(preset)s", preset=record.case.preset)
+    planned = [(each.case, each.precision, each.topology) for each in state.candidates]
+    if not why and (record.case.name, record.precision.requested, record.topology.label) not in planned:
+        why = phrase("it was not planned")
+    if why:
+        yield Claim(False, phrase("%(what)s: %(why)s", what=phrase("Run %(name)s", name=name), why=why))
         return
     case = None
     with suppress(PerfError):
@@ -270,17 +338,16 @@ def _stages(state: Qualification) -> Iterator[Claim]:
             yield Claim(False, phrase("Stage %(name)s: not done yet", name=stage.name))
 
 
-def _bundle(state: Qualification, directory: QualificationDirectory) -> Iterator[Claim]:
+def _bundle(state: Qualification, directory: QualificationDirectory, packed: _Packed | None) -> Iterator[Claim]:
     if state.stage("bundle").state != "completed" or not directory.bundle.exists():
         return
-    digest = digest_of(directory.bundle).sha256
-    name = directory.bundle.name
-    if digest != state.bundle_sha256:
+    name, digest = directory.bundle.name, state.bundle_sha256
+    if packed is None:
         yield Claim(False, phrase("The bundle %(name)s: it was changed after it was checked", name=name))
-        return
-    if state.key:
+    elif packed.signed:
         text = phrase("The bundle %(name)s is verified and signed; its SHA-256 is %(digest)s", name=name, digest=digest)
         yield Claim(True, text)
-        return
-    yield Claim(True, phrase("The bundle %(name)s is verified; its SHA-256 is %(digest)s", name=name, digest=digest))
-    yield Claim(False, phrase("Who made the bundle: it is not signed, --sign KEY signs it"))
+    else:
+        text = phrase("The bundle %(name)s is verified; its SHA-256 is %(digest)s", name=name, digest=digest)
+        yield Claim(True, text)
+        yield Claim(False, phrase("Who made the bundle: it is not signed, --sign KEY signs it"))
