@@ -16,6 +16,7 @@ from contextlib import suppress
 import pytest
 from chipperf.bundle import bundle_check
 from chipperf.bundle.manifest import name_problem
+from chipperf.bundle.pack import pack
 from chipperf.bundle.signature import SIGNATURE
 from chipperf.cli.main import app
 from chipperf.errors import CheckFailed, PerfError, UsageError
@@ -163,6 +164,23 @@ def test_a_document_is_packed_as_it_is(published, bundle):
     assert perf("bundle", "check", bundle).exception is None
     write(bundle, members(bundle) | {"documents/1/limits.json": b"[]"})
     assert "its SHA-256 differs" in refusal(bundle)
+
+
+@pytest.mark.parametrize("key", ["limits_version", "contract_version", "comparisons"])
+def test_a_document_that_contradicts_its_kind_is_neither_packed_nor_accepted(published, bundle, key):
+    document = published.directory / "document.json"
+    document.write_text("{}")
+    assert perf("bundle", published.record("first"), "--document", document, "--out", bundle).exception is None
+    document.write_text(json.dumps({key: 1}))
+
+    refused = perf("bundle", published.record("first"), "--document", document, "--out", bundle)
+
+    assert refused.exception.exit_code == 4
+    assert "document.json: " in refused.stderr
+    pack([published.record("first")], [], bundle, documents=[document])
+    checked = perf("bundle", "check", bundle)
+    assert checked.exception.exit_code == 4
+    assert checked.stderr.startswith("documents/1/document.json: ")
 
 
 def test_a_document_of_another_kind_is_not_packed(published, bundle):

@@ -401,6 +401,8 @@ def test_other_software_is_refused(make_plan: MakePlan, planned: Record, changes
         {"run_id": "another"},
         {"limits": Limits(max_epochs=1)},
         {"hyperparameters": {"lr": 9.0}},
+        {"created_at": datetime(2030, 1, 1, tzinfo=timezone.utc)},
+        {"session": 2},
     ],
     ids=lambda change: next(iter(change)),
 )

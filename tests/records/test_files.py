@@ -7,7 +7,13 @@ import os
 
 import pytest
 from chipperf.errors import RecordError
-from chipperf.records.checkpoints import CheckpointManifest, FileDigest, verify_checkpoint
+from chipperf.records.checkpoints import (
+    CheckpointManifest,
+    FileDigest,
+    checkpoint_name,
+    read_manifest,
+    verify_checkpoint,
+)
 from chipperf.records.files import MAX_RECORD_BYTES, open_regular, parse_model, read_bounded
 from chipperf.records.store import read_record, record_text
 from chipperf.run.plan import read_plan
@@ -43,6 +49,15 @@ def test_a_manifest_for_more_ranks_than_files_is_refused_at_once(tmp_path):
     assert CheckpointManifest.model_validate_json((tmp_path / "manifest.json").read_text()).world_size == 10**9
     with pytest.raises(RecordError, match="names 0 files for 1000000000 ranks"):
         verify_checkpoint(tmp_path)
+
+
+def test_a_manifest_of_another_step_than_its_checkpoint_is_refused(tmp_path):
+    manifest = {"run_id": "r", "step": 500, "world_size": 1, "torch": "2", "files": {}}
+    checkpoint = tmp_path / checkpoint_name(1, 44)
+    checkpoint.mkdir()
+    (checkpoint / "manifest.json").write_text(json.dumps(manifest | {"written_at": "2026-01-02T03:04:05Z"}))
+    with pytest.raises(RecordError, match=r"manifest\.json says step 500"):
+        read_manifest(checkpoint)
 
 
 def test_a_plan_that_is_no_text_is_an_error(tmp_path):

@@ -12,7 +12,7 @@ import pytest
 from chipperf.bundle.pack import pack
 from chipperf.cli.main import app
 from chipperf.records.part_digests import part_digests
-from chipperf.records.schema import LimitsOfRun, Missing
+from chipperf.records.schema import Failure, Interruption, LimitsOfRun, Missing
 from chipperf.records.store import read_record
 from chipperf.run.directory import RunDirectory
 from chipperf.run.telemetry_process import read_telemetry
@@ -387,6 +387,21 @@ def test_what_a_resumed_session_repeats_counts_once(run: RunDirectory) -> None:
     run.events.write_text("".join(json.dumps(event) + "\n" for event in log), encoding="utf-8")
     # The record has no interruptions, as it would if another run's events came before its own.
     assert contradictions(run) == ["RUN_START in events.jsonl is 3, interruptions allows at most 1"]
+
+
+def test_sessions_do_not_last_longer_than_the_whole_run(run: RunDirectory) -> None:
+    forget_checksums(run)
+    record = read_record(run.record)
+    cause = Failure(failure_class="interrupted", message="stopped")
+    stopped = {"stopped_at": record.created_at, "resumed_at": record.created_at, "gap_seconds": 0.0}
+    interruption = Interruption(**stopped, session_seconds=0.0, cause=cause, step=0, lost_steps=0)
+    run.write_record(record.model_copy(update={"interruptions": [interruption]}))
+    begin = next(place for place, each in enumerate(events(run)) if each["event"] == "RUN_START") + 1
+    log = [*events(run)[:begin], *events(run)]
+    log[begin - 1]["metadata"]["monotonic_ns"] += 10**12
+    run.events.write_text("".join(json.dumps(event) + "\n" for event in log), encoding="utf-8")
+
+    assert any(text.startswith("sessions in events.jsonl (s) is 10") for text in contradictions(run))
 
 
 def test_verify_and_bundle_check_say_what_contradicts_and_what_is_missing(run: RunDirectory, tmp_path: Path) -> None:

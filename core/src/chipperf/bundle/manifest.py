@@ -29,7 +29,7 @@ FILES_OF_A_RUN: Final = (*EVIDENCE, "logs/*.failure.json", "sources.json")
 LINKED_FILES: Final = (".csv", ".png", ".svg")
 """Files that are packed with a report that links them: points and pictures, which ``perf verify`` checks."""
 DOCUMENT_FILES: Final = (".json", ".png")
-"""Documents: limits, statements and certificates with their pictures. Only their checksums are checked."""
+"""Documents: limits, statements and certificates with their pictures."""
 
 _LONGEST_NAME: Final = 400
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -58,6 +60,10 @@ def pack_runs(
     require_agreement(
         map(read_stored, runs), examine, hint="leave them out: 'perf bundle check' would refuse the bundle"
     )
+    _require_equal(
+        [f"{file}: {fault}" for file in documents if (fault := _fault_of_document(file))],
+        hint="leave them out, or make them again: 'perf bundle check' would refuse the bundle",
+    )
     results = verify_reports(reports, runs, templates)
     _require_equal(
         [str(difference) for result in results for difference in result.differences],
@@ -111,6 +117,8 @@ def check(
             examined = examine(record, file.parent)
             contradictions += [f"run {run.run_id}: {text}" for text in examined.contradictions]
             remarks += [f"run {run.run_id}: {text}" for text in examined.notes]
+        faults = {name: _fault_of_document(root / name) for name in manifest.documents}
+        contradictions += [f"{name}: {fault}".replace(f"{root}/", "") for name, fault in faults.items() if fault]
         records = [root / run.record for run in manifest.runs]
         pages = [root / report for report in manifest.reports]
         results = verify_reports(pages, records, templates)
@@ -137,6 +145,32 @@ def check(
         )
     differences = [*contradictions, *(text for texts in found for text in texts)]
     _require_equal(differences, hint="see which record and which page differ with perf verify")
+
+
+def _fault_of_document(file: Path) -> str | None:
+    """Return what is wrong with limits, a statement or a certificate; ``None`` for a document of another kind too."""
+    from chipperf.contract.certificate import Certificate
+    from chipperf.contract.statement import Statement
+    from chipperf.records.files import read_bounded, read_model
+    from chipperf.records.machine_limits import MachineLimits
+    from chipperf.records.schema import StrictModel
+
+    content = None
+    if file.suffix == ".json":
+        with suppress(OSError, ValueError, RecursionError):
+            content = json.loads(read_bounded(file))
+    kinds: dict[str, type[StrictModel]] = {
+        "limits_version": MachineLimits,
+        "contract_version": Statement,
+        "comparisons": Certificate,
+    }
+    for key, model in kinds.items():
+        if isinstance(content, dict) and key in content:
+            try:
+                read_model(model, file, hint="")
+            except RecordError as error:
+                return error.message.removeprefix(f"{file}: ")
+    return None
 
 
 def _contents(manifest: BundleManifest) -> str:

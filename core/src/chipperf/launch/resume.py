@@ -36,8 +36,12 @@ def require_same_software(plan: RunPlan, record: Record, case: Case, session: Se
     _require_same("chipperf", record.chipperf_version, chipperf.__version__)
     _require_same("the definitions of the metrics", str(record.metrics_version), str(METRICS_VERSION))
     _require_same(plugin.name, plugin.version, session.entry.version)
+    interruptions = record.interruptions
     facts = {
         "run_id": record.run_id,
+        "created_at": record.created_at,
+        "session": len(interruptions) + 1,
+        "session_started_at": interruptions[-1].resumed_at if interruptions else plan.session_started_at,
         "vendor": record.vendor.name,
         "case": record.case.name,
         "preset": record.case.preset,

@@ -78,11 +78,15 @@ def read_manifest(checkpoint: Path) -> CheckpointManifest:
         RecordError: The manifest is missing or damaged.
     """
     try:
-        return parse_model(CheckpointManifest, read_bounded(checkpoint / MANIFEST))
+        manifest = parse_model(CheckpointManifest, read_bounded(checkpoint / MANIFEST))
     except FileNotFoundError as error:
         raise RecordError(f"checkpoint {checkpoint.name} is incomplete") from error
     except (OSError, ValueError, ValidationError) as error:
         raise RecordError(f"checkpoint {checkpoint.name}: {MANIFEST} cannot be read") from error
+    # The record would say that the run continued there.
+    if (named := _NAME.fullmatch(checkpoint.name)) and int(named[2]) != manifest.step:
+        raise RecordError(f"checkpoint {checkpoint.name}: {MANIFEST} says step {manifest.step}")
+    return manifest
 
 
 def verify_checkpoint(checkpoint: Path) -> CheckpointManifest:

@@ -50,7 +50,7 @@ class RunPlan(BaseModel):
         checkpoint: Name of the checkpoint to resume from; ``None`` starts with the first step.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     run_id: str
     created_at: datetime

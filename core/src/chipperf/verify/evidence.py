@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final
 
 from chipperf.cases.recorded_settings import check_with_case, missing_settings
@@ -276,6 +277,11 @@ def _events(record: Record, events: Sequence[LoggedEvent]) -> Iterator[Relation]
     if init_s is not None and isinstance(began_ns, int) and isinstance(stopped_ns, int) and not record.interruptions:
         end_s = init_s + (stopped_ns - began_ns) / 1e9
         yield Relation(f"RUN_STOP in {where} (s)", end_s, "metrics.e2e_time_s", metrics.e2e_time_s, ORDER_SLACK, True)
+    if record.interruptions:
+        lasted_s = sum(map(_lasted_s, _sessions(events)))
+        yield Relation(
+            f"sessions in {where} (s)", lasted_s, "metrics.e2e_time_s", metrics.e2e_time_s, ORDER_SLACK, True
+        )
     series: list[tuple[str, str, dict[int, Any]]] = [
         ("metrics.curve", "EVAL_ACCURACY", {point.step: point for point in metrics.curve})
     ]
@@ -300,6 +306,17 @@ def _events(record: Record, events: Sequence[LoggedEvent]) -> Iterator[Relation]
         kinds = [each.metadata.get("kind", "measured") for each in events if each.event == event]
         if kinds.count("measured") >= MINIMUM_WINDOWS:
             yield Relation(f"metrics.{name}", _presence(getattr(metrics, name)), where, "measured")
+
+
+def _sessions(events: Sequence[LoggedEvent]) -> list[list[LoggedEvent]]:
+    begins = [place for place, each in enumerate(events) if each.event == "INIT_START"]
+    return [list(events[begin:end]) for begin, end in pairwise([*begins, len(events)])]
+
+
+def _lasted_s(session: Sequence[LoggedEvent]) -> float:
+    """Return the time between the first and the last event of a session, on the clock of its machine."""
+    clock_ns = [ns for each in session if isinstance(ns := each.metadata.get("monotonic_ns"), int)]
+    return (max(clock_ns) - min(clock_ns)) / 1e9 if clock_ns else 0.0
 
 
 def _event_value(part: Window | EvaluationPoint | None) -> object:
