@@ -180,7 +180,7 @@ def test_a_document_that_contradicts_its_kind_is_neither_packed_nor_accepted(pub
     pack([published.record("first")], [], bundle, documents=[document])
     checked = perf("bundle", "check", bundle)
     assert checked.exception.exit_code == 4
-    assert checked.stderr.startswith("documents/1/document.json: ")
+    assert "\ndocuments/1/document.json: " in checked.stderr
 
 
 def test_a_document_of_another_kind_is_not_packed(published, bundle):
