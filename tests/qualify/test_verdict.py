@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 TRAINED = [Candidate(case="mobilenetv2", precision="fp32", topology="1x2")]
 """What the run of the tests trained."""
 
-ACME = {"vendor": "acme", "software": "chipperf-acme 2.3.4, chipperf 0.1.0"}
+ACME: dict[str, Any] = {"vendor": "acme", "software": "chipperf-acme 2.3.4, chipperf 0.1.0"}
 
 
 def claims_of(directory: QualificationDirectory, topic: str, **state: Any) -> tuple[list[str], list[str]]:
