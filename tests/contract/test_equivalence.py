@@ -328,7 +328,8 @@ def test_certificate_survives_writing_and_reading() -> None:
 
 def test_plot_is_drawn_for_values_that_are_not_finite(tmp_path: Path) -> None:
     path = tmp_path / "equivalence.png"
-    write_plot(certificate(comparison(step(), step(2, loss=None, distance=None)), comparison(step())), path)
+    other = comparison(step()).model_copy(update={"case": "other"})
+    write_plot(certificate(comparison(step(), step(2, loss=None, distance=None)), other), path)
     assert path.read_bytes().startswith(b"\x89PNG")
 
 

@@ -66,7 +66,14 @@ def test_suite_is_one_that_is_accepted(tmp_path: Path) -> None:
     (run,) = plan_suite(tmp_path / "suite.toml").runs
 
     assert (run.case, run.precision, run.topology) == ("mobilenetv2", "bf16", "1x2")
-    assert {"--budget=12s", "--preset=tiny", "--vendor=cpu", f"--data={tmp_path}"} <= set(run.arguments)
+    expected = {"--budget=12s", "--preset=tiny", "--max-steps=40", "--vendor=cpu", f"--data={tmp_path}"}
+    assert expected <= set(run.arguments)
+
+
+def test_suite_of_the_whole_case_ends_with_its_budget_alone(tmp_path: Path) -> None:
+    runs = [Candidate(case="mobilenetv2", precision="bf16", topology="1x2")]
+
+    assert "max_steps" not in suite_text(runs, 12.7, "cpu", "full", {"mobilenetv2": tmp_path})
 
 
 @pytest.mark.parametrize(

@@ -51,6 +51,9 @@ STAGES: Final[Mapping[str, StageShare]] = {
 _TRAINING_SHARE: Final = 0.5
 """Part of a run's time that is its training budget. It starts before, and is evaluated and measured after."""
 
+_TINY_STEPS: Final = 40
+"""Steps of a run of the preset tiny, which shows only that all parts run: with its small batches, more steps diverge."""
+
 
 class Candidate(StrictModel):
     """A run that may be made."""
@@ -130,6 +133,7 @@ def suite_text(runs: Sequence[Candidate], training_s: float, vendor: str, preset
     """Return a suite's file with the runs."""
     lines = ["[defaults]", f"vendor = {_text(vendor)}", f"preset = {_text(preset)}"]
     lines += [f"budget = {_text(format_duration(int(training_s)))}"]
+    lines += [f"max_steps = {_TINY_STEPS}"] if preset == "tiny" else []
     for run in runs:
         lines += ["", "[[run]]", f"case = {_text(run.case)}", f"precision = {_text(run.precision)}"]
         lines += [f"topology = {_text(run.topology)}"]
