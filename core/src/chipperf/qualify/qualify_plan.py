@@ -52,7 +52,7 @@ _TRAINING_SHARE: Final = 0.5
 """Part of a run's time that is its training budget. It starts before, and is evaluated and measured after."""
 
 _TINY_STEPS: Final = 40
-"""Steps of a run of the preset tiny, which shows only that all parts run: with its small batches, more steps diverge."""
+"""Steps of a run of the preset tiny, which shows only that all parts run: with so small batches, more diverge."""
 
 
 class Candidate(StrictModel):
