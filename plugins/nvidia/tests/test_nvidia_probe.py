@@ -292,6 +292,26 @@ def test_mig_instance_stands_for_its_gpu(machine: FakeMachine, install_nvml: Ins
     assert device.part == "MIG 1g.18gb"
 
 
+def test_what_a_mig_instance_hides_is_said(
+    machine: FakeMachine, install_nvml: InstallNvml, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for bus in ("1b", "1c"):
+        machine.add_pci(f"0000:{bus}:00.0", 0x10DE, 0x2335)
+    install_nvml(h200(0), h200(1, instances=[mig(0), mig(1)]))
+    result = probe(machine.root)
+    assert [device.part for device in result.devices] == ["MIG 1g.18gb"]
+    assert "CUDA uses one MIG instance and no GPU beside it: set CUDA_VISIBLE_DEVICES" in result.reason
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    assert "CUDA uses one" not in probe(machine.root).reason
+
+
+def test_broken_sensor_hides_no_gpu(machine: FakeMachine, install_nvml: InstallNvml) -> None:
+    machine.add_pci("0000:1b:00.0", 0x10DE, 0x2335)
+    nvml = install_nvml(H200)
+    nvml.broken["nvmlDeviceGetPowerUsage"] = nvml.error("Unknown", "Unknown Error")
+    assert [device.uuid for device in probe(machine.root).devices] == [H200.uuid]
+
+
 def test_mig_instance_is_chosen_by_its_old_name(
     machine: FakeMachine, install_nvml: InstallNvml, monkeypatch: pytest.MonkeyPatch
 ) -> None:

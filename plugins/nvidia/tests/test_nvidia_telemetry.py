@@ -104,6 +104,13 @@ def test_gpu_lost_while_it_is_read_is_named_with_a_remedy(install_nvml: InstallN
     assert "Xid 79" in (caught.value.hint or "")
 
 
+def test_broken_sensor_costs_no_other_reading(install_nvml: InstallNvml) -> None:
+    nvml = install_nvml(h200(0))
+    nvml.broken["nvmlDeviceGetPowerUsage"] = nvml.error("Unknown", "Unknown Error")
+    sample = perf_telemetry(info(h200(0)))
+    assert (sample.power_w, sample.temperature_c, sample.utilization_percent) == (None, 61.0, 97.0)
+
+
 @pytest.mark.parametrize("kind", ["NotSupported", "Unknown"])
 def test_version_that_is_not_told_costs_no_reading(install_nvml: InstallNvml, kind: str) -> None:
     nvml = install_nvml(h200(0))

@@ -39,6 +39,7 @@ MIXED = [gpu(0), gpu(1, (instance(1, 0), instance(1, 1))), gpu(2, ())]
         ("1,GPU-ff,2", ["GPU-aa01-0000"]),
         ("1,1", []),
         ("all", []),
+        ("\uff11", []),
         ("MIG-bb10", []),
     ],
 )

@@ -275,9 +275,8 @@ def _read_gpu(nvml: Nvml, index: int) -> Gpu:
     # A GPU that is lost has its name and UUID in NVML's cache, and fails here.
     _read_sensors(nvml, handle)
     mode = nvml.find("DeviceGetMigMode", handle)
-    if mode is None or mode[0] != nvml.module.NVML_DEVICE_MIG_ENABLE:
-        return Gpu(device=device)
-    return Gpu(device=device, instances=tuple(_read_instances(nvml, handle, device)))
+    is_divided = mode is not None and mode[0] == nvml.module.NVML_DEVICE_MIG_ENABLE
+    return Gpu(device=device, instances=tuple(_read_instances(nvml, handle, device)) if is_divided else None)
 
 
 def _read_identity(nvml: Nvml, handle: Any, index: int, gpu: ProbedDevice | None = None) -> ProbedDevice:

@@ -126,10 +126,12 @@ def _result(gpus: list[Gpu], driver_version: str | None, listed_by: str, remarks
     if empty:
         listed += f"; GPU {empty} is in MIG mode without an instance: make one (nvidia-smi mig -cgi), or leave MIG mode"
     devices = visible_devices(gpus, value)
+    if value is None and len(devices) < sum(len(gpu.mig_instances) or gpu.instances is None for gpu in gpus):
+        listed += f"; CUDA uses one MIG instance and no GPU beside it: set {VARIABLE} to the UUID of what to use"
     if value is not None and devices:
         listed += f"; {VARIABLE}={value} shows {len(devices)} device(s)"
     elif value is not None:
-        listed += f"; {VARIABLE}={value!r} shows none of them; unset it, or list indices or UUIDs of nvidia-smi -L"
+        listed += f"; {VARIABLE}={value!r} shows none of them; unset it, or name each device of nvidia-smi -L once"
     return ProbeResult(available=bool(devices), reason=listed, devices=devices, driver_version=driver_version)
 
 
@@ -161,7 +163,7 @@ def _read_driver_gpus(root: Path) -> Iterator[Gpu]:
 
 
 def _find_visible(gpus: Sequence[Gpu], entry: str) -> Gpu | None:
-    if entry.isdecimal():
+    if entry.isascii() and entry.isdecimal():
         return next((gpu for gpu in gpus if gpu.device.index == int(entry)), None)
     if entry.startswith("GPU-"):
         return only(gpu for gpu in gpus if (gpu.device.uuid or "").startswith(entry))

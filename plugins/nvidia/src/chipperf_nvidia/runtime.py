@@ -77,10 +77,8 @@ def _foreign_build(torch: Any) -> str | None:
 
 def _foreign_version(version: str) -> str | None:
     local = version.partition("+")[2].lower()
-    for tag, owner in _FOREIGN["tags"].items():
-        if local.startswith(tag):
-            return f"{owner} build {version}"
-    return None
+    owner = next((owner for tag, owner in _FOREIGN["tags"].items() if local.startswith(tag)), None)
+    return owner and f"{owner} build {version}"
 
 
 def _driver_version() -> str | None:
