@@ -34,6 +34,7 @@ from chipperf.hardware import (
     read_text,
     run_tool,
     select_visible,
+    stated,
 )
 
 if TYPE_CHECKING:
@@ -107,18 +108,24 @@ def test_tool_output_is_returned(machine: FakeMachine) -> None:
     assert (output.stdout, output.problem) == ("line\n", None)
 
 
+def test_tool_output_has_no_colors(machine: FakeMachine) -> None:
+    tool = machine.add_tool("some-smi", "\x1b[1;32mAvailable\x1b[0m\x1b[K\n")
+    assert run_tool([str(tool)]).stdout == "Available\n"
+
+
 @pytest.mark.parametrize(
-    ("script", "problem"),
+    ("script", "problem", "is_whole"),
     [
-        ("echo no device >&2; exit 3", "ended with status 3: no device"),
-        ("echo PARSE ERROR; exit 1", "ended with status 1: PARSE ERROR"),
-        ("exit 2", "ended with status 2: no message"),
-        ("kill -9 $$", "ended with status -9: no message"),
+        ("echo no device >&2; exit 3", "ended with status 3: no device", True),
+        ("echo PARSE ERROR; exit 1", "ended with status 1: PARSE ERROR", True),
+        ("exit 2", "ended with status 2: no message", True),
+        ("kill -9 $$", "ended with status -9: no message", False),
     ],
 )
-def test_failing_tool_says_why(machine: FakeMachine, script: str, problem: str) -> None:
+def test_failing_tool_says_why(machine: FakeMachine, script: str, problem: str, is_whole: bool) -> None:
     tool = str(machine.add_tool("some-smi", script=script))
-    assert run_tool([tool]).problem == f"{tool} {problem}"
+    output = run_tool([tool])
+    assert (output.problem, output.is_whole) == (f"{tool} {problem}", is_whole)
 
 
 def test_missing_tool_says_so() -> None:
@@ -129,7 +136,7 @@ def test_hanging_tool_is_killed_with_its_children(machine: FakeMachine, tmp_path
     survivor = tmp_path / "survivor"
     tool = machine.add_tool("some-smi", script=f"(/bin/sleep 0.4; echo > {survivor}) & /bin/sleep 60")
     output = run_tool([str(tool)], timeout_s=0.1)
-    assert output.problem == f"{tool} did not finish within 0.1 s"
+    assert (output.problem, output.is_whole) == (f"{tool} did not finish within 0.1 s", False)
     time.sleep(0.6)
     assert not survivor.exists()
 
@@ -272,6 +279,19 @@ def test_reading_gives_a_device_its_identity(name: str | None, expected: str) ->
     assert ProbedDevice(**reading.identity(1, "an A")) == ProbedDevice(index=1, name=expected, uuid="ab", total_bytes=5)
 
 
+@pytest.mark.parametrize(
+    "text", [None, "", " ", "N/A", "n/a", "[N/A]", "[Not Supported]", "[Unknown", "ERR!", "Unknown Error", "None", "--"]
+)
+def test_word_in_place_of_a_value_is_none(text: str | None) -> None:
+    assert stated(text) is None
+    assert read_device({"uuid": text, "name": text, "serial": text, "pci_bus_id": text}) == DeviceReading()
+
+
+@pytest.mark.parametrize("text", ["GPU-1", "Unknown Horizon 2", "0", "A1", "Nonesuch"])
+def test_value_is_kept(text: str) -> None:
+    assert stated(f" {text} ") == text
+
+
 def test_reading_is_made_of_texts_and_knows_nothing_else() -> None:
     texts = {
         "pci_bus_id": "GPU at 0000:1B:00.0",
@@ -387,6 +407,15 @@ def test_first_layout_that_tells_something_is_kept(machine: FakeMachine) -> None
     assert [reading.name for reading in reports[0].readings] == ["A1", "A2"]
     assert [report.source for report in reports] == ["acme-smi 2.1"] * 2
     assert calls.read_text().split() == ["call-m", "call", "call"]
+
+
+def test_devices_that_a_failing_tool_lists_count_unless_it_was_stopped(machine: FakeMachine) -> None:
+    machine.add_tool("acme-smi", script='echo devices A1 A2; echo A3 is lost >&2; [ -z "$1" ] && kill -9 $$; exit 15')
+    report = acme_reader().read(timeout_s=5)
+    assert [reading.name for reading in report.readings] == ["A1", "A2"]
+    assert (report.source, report.problem) == ("acme-smi 2.1 -m", "acme-smi ended with status 15: A3 is lost")
+    parsed = [ACME.report(options, lambda text: DeviceReport(source=text), timeout_s=5) for options in (("-m",), ())]
+    assert [report.source for report in parsed] == ["devices A1 A2\n", ""]
 
 
 @pytest.mark.parametrize(

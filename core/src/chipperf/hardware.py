@@ -47,6 +47,9 @@ MEGAHERTZ: Final[Units] = {"MHz": 1}
 UNSTATED: Final[Units] = {"": 1}
 """For output without units; the specification of its format gives the unit."""
 _UNITS: Final = {"power_w": WATTS, "temperature_c": CELSIUS, "utilization_percent": PERCENT, "clock_mhz": MEGAHERTZ}
+# "N/A", "[Not Supported]" and the like, which tools print in place of a value that they do not have.
+_NO_VALUE = re.compile(r"\[.*|n/?a|none|null|unknown(?: error)?|err(?:or)?!*|not (?:available|supported)|[-?]+", re.I)
+_TERMINAL_SEQUENCE = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")
 # Some libraries write "GPU-" in front of a UUID.
 _UUID_PREFIX = re.compile(r"[a-z]{2,3}-")
 
@@ -76,6 +79,7 @@ class DeviceReading:
 
     Attributes:
         device_id: The tool's number of the device.
+        node: The number of its device node, if the tool tells it.
         pci_bus_id: Address, in the form of :func:`normalize_pci_address`.
         serial: Serial number of the card.
         power_w: Power of the board.
@@ -86,6 +90,7 @@ class DeviceReading:
     """
 
     device_id: int | None = None
+    node: int | None = None
     pci_bus_id: str | None = None
     uuid: str | None = None
     serial: str | None = None
@@ -114,7 +119,7 @@ class DeviceReport:
 
     Attributes:
         source: Where the readings come from, for example ``acme-smi 2.1 --summary``.
-        problem: Why there are no readings.
+        problem: Why there are no readings, or what the tool complained of beside them.
         sdk_version: Version of the vendor's software, or of the library that the tool uses.
     """
 
@@ -128,10 +133,15 @@ class DeviceReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToolOutput:
-    """Standard output of a management tool, and why it must not be used; ``None`` if the tool succeeded."""
+    """Standard output of a management tool, and what went wrong; ``None`` if the tool succeeded.
+
+    ``is_whole`` is False if the tool was not run to its end, so that devices may be missing. A tool that cannot reach
+    one device often prints all others and then ends with an error.
+    """
 
     stdout: str = ""
     problem: str | None = None
+    is_whole: bool = True
 
 
 def find_pci_devices(root: Path | None = None) -> tuple[PciDevice, ...]:
@@ -232,6 +242,12 @@ def quantity(text: str | None, units: Units) -> float | None:
     return float(match[1]) * units[match[2]] if match and match[2] in units else None
 
 
+def stated(text: str | None) -> str | None:
+    """Return a value that a tool prints, or ``None`` for none, and for words such as ``N/A`` in its place."""
+    value = (text or "").strip()
+    return None if not value or _NO_VALUE.fullmatch(value) else value
+
+
 def read_device(texts: Mapping[str, object], *, unstated: Units | None = None, **known: Any) -> DeviceReading:
     """Return a reading from the texts that a tool prints; a text that cannot be parsed is unknown.
 
@@ -245,12 +261,13 @@ def read_device(texts: Mapping[str, object], *, unstated: Units | None = None, *
         if name.endswith("_bytes"):
             size = quantity(str(text), BYTES)
             values[name] = None if size is None else round(size)
-        elif name == "device_id":
+        elif name in ("device_id", "node"):
             values[name] = int(str(text)) if str(text).isdecimal() else None
         elif name in _UNITS:
             values[name] = quantity(str(text), {**_UNITS[name], **(unstated or {})})
         else:
-            values[name] = (normalize_pci_address(str(text)) if name == "pci_bus_id" else text) or None
+            value = stated(None if text is None else str(text))
+            values[name] = normalize_pci_address(value or "") if name == "pci_bus_id" else value
     return DeviceReading(**{**values, **known})
 
 
@@ -343,7 +360,7 @@ def distribution_version(name: str) -> str | None:
 def run_tool(
     argv: Sequence[str], *, timeout_s: float = 5.0, environment: Mapping[str, str] | None = None
 ) -> ToolOutput:
-    """Run a management tool, without a shell, and return its output up to the end or the timeout.
+    """Run a management tool, without a shell, and return its output up to the end or the timeout, without colors.
 
     After ``timeout_s`` the tool and its children are killed. ``environment`` is by default that of this process.
     """
@@ -359,9 +376,9 @@ def run_tool(
             env=environment,
         )
     except OSError as error:
-        return ToolOutput(problem=f"{argv[0]} cannot be run: {error.strerror or error}")
+        return ToolOutput(problem=f"{argv[0]} cannot be run: {error.strerror or error}", is_whole=False)
     try:
-        stdout, stderr = process.communicate(timeout=timeout_s)
+        stdout, stderr = (_TERMINAL_SEQUENCE.sub("", text) for text in process.communicate(timeout=timeout_s))
     except subprocess.TimeoutExpired as error:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
@@ -371,10 +388,12 @@ def run_tool(
         for stream in filter(None, (process.stdout, process.stderr)):
             stream.close()
         printed = error.output.decode(errors="replace") if isinstance(error.output, bytes) else error.output or ""
-        return ToolOutput(stdout=printed, problem=f"{argv[0]} did not finish within {timeout_s:g} s")
+        problem = f"{argv[0]} did not finish within {timeout_s:g} s"
+        return ToolOutput(stdout=printed, problem=problem, is_whole=False)
     if process.returncode != 0:
         complaint = (stderr.strip() or stdout.strip() or "no message").splitlines()[0]
-        return ToolOutput(stdout=stdout, problem=f"{argv[0]} ended with status {process.returncode}: {complaint}")
+        problem = f"{argv[0]} ended with status {process.returncode}: {complaint}"
+        return ToolOutput(stdout=stdout, problem=problem, is_whole=process.returncode > 0)
     return ToolOutput(stdout=stdout)
 
 
@@ -394,14 +413,14 @@ class ManagementTool:
         """Run the tool; its problem names the tool without a directory, because records quote it."""
         tool = self.find()
         if tool is None:
-            return ToolOutput(problem=f"{self.names[0]} is not installed")
+            return ToolOutput(problem=f"{self.names[0]} is not installed", is_whole=False)
         output = run_tool([tool, *options], timeout_s=timeout_s)
         return replace(output, problem=output.problem and output.problem.replace(tool, Path(tool).name))
 
     def report(self, options: Sequence[str], parse: Callable[[str], DeviceReport], *, timeout_s: float) -> DeviceReport:
-        """Run the tool and parse its output; nothing is known where it fails."""
+        """Run the tool and parse its output; nothing is known where it does not come to its end."""
         output = self.run(options, timeout_s=timeout_s)
-        return DeviceReport() if output.problem else parse(output.stdout)
+        return parse(output.stdout) if output.is_whole else DeviceReport()
 
 
 @dataclass(eq=False)
@@ -429,11 +448,12 @@ class LayoutReader:
             if remaining_s <= 0:
                 break
             output = self.tool.run(options, timeout_s=max(0.1, round(remaining_s, 1)))
-            report = parse(output.stdout) if output.problem is None else DeviceReport()
+            report = parse(output.stdout) if output.is_whole else DeviceReport()
             name = Path(self.tool.find() or self.tool.names[0]).name
             if self.tells(report):
                 self.layouts = self.layouts[place:]
-                return replace(report, source=" ".join((name, *filter(None, [report.tool_version]), *options)))
+                source = " ".join((name, *filter(None, [report.tool_version]), *options))
+                return replace(report, source=source, problem=output.problem or "")
             problem = problem or output.problem or self.misread.format(call=" ".join((name, *options)))
         return DeviceReport(problem=problem)
 

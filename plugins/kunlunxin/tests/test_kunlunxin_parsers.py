@@ -73,6 +73,13 @@ def test_fields_behind_the_model_may_differ(model: str, name: str, behind: str) 
     assert (reading.name, reading.memory_total_bytes) == (name, P800_BYTES)
 
 
+@pytest.mark.parametrize("total", ["0", "N/A"])
+def test_card_without_a_capacity_is_listed_beside_others(total: str) -> None:
+    first, second = ROWS.splitlines()[:2]
+    readings = parse_machine_rows(f"{first.replace(' 98304 ', f' {total} ')}\n{second}")
+    assert [reading.memory_total_bytes for reading in readings] == [None, P800_BYTES]
+
+
 def test_unknown_columns_stay_unknown() -> None:
     line = ROWS.splitlines()[0].replace(" 37 0 0 0 94 ", " N/A 0 0 0 N/A ")
     (reading,) = parse_machine_rows(line)
@@ -124,6 +131,7 @@ def test_query_keeps_sections_apart_that_repeat_keys() -> None:
     assert query.readings == (
         DeviceReading(
             device_id=0,
+            node=3,
             pci_bus_id="0000:1c:00.0",
             serial="02K00SERIAL000003",
             uuid=UUID,

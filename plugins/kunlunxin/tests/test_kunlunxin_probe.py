@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 from chipperf import PluginError
 from chipperf.hardware import DeviceReading, ToolOutput, run_tool
+from chipperf.plugin.probe_process import PROBE_TIMEOUT_S
 from chipperf_kunlunxin.plugin import perf_tool_commands, perf_vendor_info
 from chipperf_kunlunxin.probe import describe_runtime, find_device_nodes, probe, read_driver_version
 from chipperf_kunlunxin.stacks import STACKS
@@ -49,7 +50,7 @@ def test_devices_are_found_with_their_tool(machine: FakeMachine) -> None:
     ]
     assert result.driver_version == "5.0.21.47"
     assert "2 XPU(s) by xpu-smi -m; neither torch_xmlir" in result.reason
-    assert "the tool lists 2 of 3 nodes" in result.reason
+    assert "the tool lists 2, and /dev 3" in result.reason
     assert [device.part for device in result.devices] == [None, None]
 
 
@@ -125,6 +126,46 @@ def test_hanging_tool_is_killed_and_called_no_second_time(
     assert len(result.devices) == 3
     assert "(xpu-smi did not finish within" in result.reason
     assert calls == [[str(tool), "-m"]]
+
+
+def test_tool_may_take_the_time_in_which_a_driver_starts(machine: FakeMachine, monkeypatch: pytest.MonkeyPatch) -> None:
+    add_p800(machine)
+    machine.add_tool("xpu-smi")
+    allowed_s: list[float] = []
+
+    def note(argv: list[str], *, timeout_s: float) -> ToolOutput:
+        allowed_s.append(timeout_s)
+        return ToolOutput(stdout=ROWS if argv[1:] == ["-m"] else QUERY)
+
+    monkeypatch.setattr("chipperf.hardware.run_tool", note)
+    assert [device.uuid for device in probe(machine.root).devices] == ["a1", "b2"]
+    assert min(allowed_s) >= 15
+    assert sum(allowed_s) < PROBE_TIMEOUT_S
+
+
+def test_lost_card_is_named_and_the_others_stay(machine: FakeMachine) -> None:
+    add_p800(machine)
+    machine.add_pci("0000:28:00.0", 0x1D22, 0x3688, ACCELERATOR)
+    add_xpu_smi(machine, m=ROWS, q=QUERY)
+    tool = machine.bin / "xpu-smi"
+    tool.write_text(f"{tool.read_text()}echo XPU 00000000:28:00.0 is lost >&2\nexit 15\n")
+    result = probe(machine.root)
+    assert [device.uuid for device in result.devices] == ["a1", "b2"]
+    assert "2 XPU(s) by xpu-smi -m (xpu-smi ended with status 15: XPU 00000000:28:00.0 is lost)" in result.reason
+
+
+@pytest.mark.parametrize(("variable", "uuids"), [(None, ["b2"]), ("0", ["b2"]), ("1", [])])
+def test_container_has_the_devices_whose_nodes_it_has(
+    machine: FakeMachine, monkeypatch: pytest.MonkeyPatch, variable: str | None, uuids: list[str]
+) -> None:
+    add_p800(machine)
+    for node in ("xpu0", "xpu2"):
+        (machine.root / "dev" / node).unlink()
+    first, number, second = QUERY.rpartition("Minor Number                          : ")
+    add_xpu_smi(machine, m=ROWS, q=f"{first}{number}10{second[1:]}")
+    if variable:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", variable)
+    assert [device.uuid for device in probe(machine.root).devices] == uuids
 
 
 def test_list_is_read_if_nothing_else_is(machine: FakeMachine) -> None:

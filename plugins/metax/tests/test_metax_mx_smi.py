@@ -70,6 +70,14 @@ def test_only_an_available_device_can_be_used(state: str, fault: str | None) -> 
     assert parse_list(divided).unavailable == ((f"GPU 3, SGPU#1: {fault}",) if fault else ())
 
 
+def test_devices_are_in_the_order_of_their_numbers() -> None:
+    rows = [f"GPU#{number}  MXC500  0000:{bus}:00.0  Available (UUID: N/A)" for number, bus in ((10, "1b"), (2, "1c"))]
+    assert [(d.index, d.uuid, d.pci_bus_id) for d in parse_list("\n".join(rows)).devices] == [
+        (0, None, "0000:1c:00.0"),
+        (1, None, "0000:1b:00.0"),
+    ]
+
+
 def test_old_listing_has_no_address(recorded: Callable[[str], str]) -> None:
     first, second = parse_list(recorded("list-old")).devices
     assert (first.index, first.name, first.uuid, first.pci_bus_id) == (0, "MXC500", "MX-00000001", None)

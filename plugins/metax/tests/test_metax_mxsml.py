@@ -44,7 +44,7 @@ def test_what_the_library_refuses_is_unknown(call: str, unknown: set[str]) -> No
     reading = read_library(FakePymxsml(refused={call})).readings[0]
     assert {name for name in DeviceReading.__slots__ if getattr(reading, name) is None} == {
         *unknown,
-        *("clock_mhz", "device_id", "serial"),
+        *("clock_mhz", "device_id", "node", "serial"),
     }
 
 

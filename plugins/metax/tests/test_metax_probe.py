@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+from chipperf.hardware import ToolOutput
+from chipperf.plugin.probe_process import PROBE_TIMEOUT_S
 from chipperf_metax.probe import built_with_maca, describe_torch_build, probe
 
 if TYPE_CHECKING:
@@ -102,6 +104,33 @@ def test_card_is_found_by_pci_when_the_tool_is_no_help(machine: FakeMachine, scr
         (1, "MetaX device 4001", "0000:38:00.0", None),
     ]
     assert doubt in result.reason
+
+
+def test_tool_that_ends_with_an_error_is_used_and_quoted(machine: FakeMachine, recorded: Callable[[str], str]) -> None:
+    for address in ("0000:37:00.0", "0000:38:00.0", "0000:39:00.0"):
+        add_card(machine, address)
+    add_mx_smi(machine, LISTING, recorded("table-2.2.12-sgpu"))
+    tool = machine.bin / "mx-smi"
+    tool.write_text(f"{tool.read_text()}echo GPU 2 is lost >&2\nexit 1\n")
+    result = probe(machine.root)
+    assert [(d.name, d.uuid, d.total_bytes) for d in result.devices] == [("MetaX C500", UUID.format(1), 64 * 2**30)]
+    assert "1 GPU(s) by mx-smi -L (mx-smi ended with status 1: GPU 2 is lost); GPU 1: MetaX" in result.reason
+    assert "; PCI lists 3; " in result.reason
+
+
+def test_tool_may_take_the_time_in_which_a_driver_starts(machine: FakeMachine, monkeypatch: pytest.MonkeyPatch) -> None:
+    allowed_s: list[float] = []
+
+    def note(argv: list[str], *, timeout_s: float) -> ToolOutput:
+        allowed_s.append(timeout_s)
+        return ToolOutput(stdout=LISTING)
+
+    monkeypatch.setattr("chipperf.hardware.run_tool", note)
+    add_card(machine)
+    machine.add_tool("mx-smi")
+    assert probe(machine.root).available
+    assert min(allowed_s) >= 15
+    assert sum(allowed_s) < PROBE_TIMEOUT_S
 
 
 def test_card_whose_gpus_are_all_unavailable_is_not_available(machine: FakeMachine) -> None:

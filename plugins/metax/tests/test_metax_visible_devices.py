@@ -37,6 +37,7 @@ def use(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
         ("GPU-", ""),
         ("GPU-x", ""),
         ("none", ""),
+        ("\uff11", ""),
     ],
 )
 def test_choice_leaves_devices_in_its_order(choice: str, letters: str) -> None:

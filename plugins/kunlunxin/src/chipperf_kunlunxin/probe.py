@@ -11,6 +11,7 @@ import importlib.util
 import os
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -31,11 +32,11 @@ RUNTIME_MODULES: Final = ("torch_xmlir", "torch_xray")
 _PRODUCTS: Final = {0x3684: "Kunlun 1", 0x3685: "Kunlun 2", 0x3686: "P800 PCIe", 0x3688: "P800 OAM"}
 
 
-def probe(root: Path | None = None, *, timeout_s: float = 2.0) -> ProbeResult:
+def probe(root: Path | None = None, *, timeout_s: float = 20.0) -> ProbeResult:
     """Find the visible XPUs of the machine whose file system starts at ``root``, or of this machine.
 
     Their order is that of ``xpu-smi``, or of their device nodes where the tool says nothing. Each of the tool's two
-    calls may take ``timeout_s`` seconds.
+    calls may take ``timeout_s`` seconds: the first may have to wait until the driver has started all cards.
     """
     machine = root or MACHINE_ROOT
     driver = read_driver_version(machine)
@@ -47,8 +48,13 @@ def probe(root: Path | None = None, *, timeout_s: float = 2.0) -> ProbeResult:
         report = DeviceReader(timeout_s=timeout_s).read()
         readings, source, problem = report.readings, report.source, report.problem
         if {reading.pci_bus_id for reading in readings} - {card.address for card in cards}:
-            problem = "the output of xpu-smi does not fit the PCI devices"
-        if problem:
+            readings, problem = (), "the output of xpu-smi does not fit the PCI devices"
+        # In a container that was given some of the devices, the tool may list all of the machine's.
+        given = tuple(replace(each, device_id=None) for each in readings if each.node in nodes)
+        if len(given) == len(nodes) < len(readings):
+            readings = given
+        source += f" ({problem})" if problem else ""
+        if not readings:
             # Nodes are numbered apart from PCI addresses and from torch's devices, so a node gets no address.
             readings, source = tuple(DeviceReading(device_id=node) for node in nodes), f"their device nodes ({problem})"
         stack = choose_stack()
@@ -58,7 +64,7 @@ def probe(root: Path | None = None, *, timeout_s: float = 2.0) -> ProbeResult:
             return f"{restriction} leaves none of {len(readings)} visible; unset it, or name devices"
         remarks = [f"with {restriction}"] if restriction else []
         remarks += [describe_runtime(), *hazards_in_force().values()]
-        remarks += [f"the tool lists {len(readings)} of {len(nodes)} nodes"] if len(readings) < len(nodes) else []
+        remarks += [f"the tool lists {len(readings)}, and /dev {len(nodes)}"] if len(readings) != len(nodes) else []
         identities = (reading.identity(index, product_name(cards)) for index, reading in enumerate(visible))
         return ProbeResult(
             available=True,

@@ -29,6 +29,7 @@ from chipperf.hardware import (
     read_device,
     read_sections,
     read_table,
+    stated,
 )
 
 if TYPE_CHECKING:
@@ -79,6 +80,7 @@ _CELLS: Final = {
 
 # Sections and key of each value of "xpu-smi -q".
 _KEYS: Final = {
+    "node": ("Minor Number",),
     "serial": ("Serial Number",),
     "uuid": ("XPU UUID",),
     "name": ("Product Name",),
@@ -143,10 +145,10 @@ class DeviceReader:
         readings = []
         for reading in report.readings:
             other = known.get(reading.pci_bus_id, reading)
-            names = ("serial", "uuid", "name", "memory_total_bytes")
+            names = ("node", "serial", "uuid", "name", "memory_total_bytes")
             completed = {name: getattr(reading, name) or getattr(other, name) for name in names}
             readings.append(replace(reading, **completed))
-        return replace(self._query, readings=tuple(readings), source=report.source)
+        return replace(self._query, readings=tuple(readings), source=report.source, problem=report.problem)
 
     def sample(self, device: DeviceInfo) -> TelemetrySample:
         """Return the device's values; none of them is known if the tool does not list it, and ``source`` says why."""
@@ -187,7 +189,9 @@ def watts_of(text: str | None) -> float | None:
 
 def parse_machine_rows(text: str) -> tuple[DeviceReading, ...]:
     """Read ``xpu-smi -m``: one line per device, fields by position; other lines and those cut off are skipped."""
-    return tuple(filter(None, map(_parse_row, text.splitlines())))
+    readings = tuple(filter(None, map(_parse_row, text.splitlines())))
+    # Without any capacity, nothing shows that the columns are these; one card may not tell its own.
+    return readings if any(reading.memory_total_bytes for reading in readings) else ()
 
 
 def parse_tables(text: str) -> tuple[DeviceReading, ...]:
@@ -222,12 +226,12 @@ def parse_query(text: str) -> DeviceReport:
     general, devices = read_sections(text, _DEVICE)
     readings = []
     for position, (heading, values) in enumerate(devices):
-        texts = {name: _known(values.get(key)) for name, key in _KEYS.items()}
+        texts = {name: stated(values.get(key)) for name, key in _KEYS.items()}
         identity = {"uuid": normalize_uuid(texts["uuid"]), "pci_bus_id": heading[1], "device_id": str(position)}
         readings.append(_reading({**texts, **identity}))
     return DeviceReport(
         driver_version=driver_version(general.get(("Driver Version",))),
-        sdk_version=_known(general.get(("XPU-RT Version",))),
+        sdk_version=stated(general.get(("XPU-RT Version",))),
         readings=tuple(readings),
     )
 
@@ -252,14 +256,9 @@ def _parse_row(line: str) -> DeviceReading | None:
     name = " ".join(takewhile(lambda field: not field.isdigit(), fields[_MODEL:]))
     reading = _reading({**texts, "utilization_percent": fields[_UTILIZATION], "name": name})
     used, total = reading.memory_used_bytes or 0, reading.memory_total_bytes or 0
+    load, heat = reading.utilization_percent or 0, reading.temperature_c or 0
     # Values that cannot stand in these columns mean that the columns are others.
-    is_plausible = (
-        reading.pci_bus_id
-        and reading.name
-        and 0 < total >= used
-        and (reading.utilization_percent or 0) <= 100
-        and (reading.temperature_c or 0) <= 150
-    )
+    is_plausible = reading.pci_bus_id and name and used <= total and load <= 100 and heat <= 150
     return reading if is_plausible else None
 
 
@@ -267,7 +266,3 @@ def _reading(texts: Mapping[str, str | None]) -> DeviceReading:
     """Return a reading; bare numbers are in the usual units, and a capacity of 0 is none."""
     reading = read_device(texts, unstated=UNSTATED, power_w=watts_of(texts.get("power_w")))
     return replace(reading, memory_total_bytes=reading.memory_total_bytes or None)
-
-
-def _known(text: str | None) -> str | None:
-    return text if text and text not in ("N/A", "Unknown") else None

@@ -25,6 +25,7 @@ from chipperf.hardware import (
     read_device,
     read_sections,
     read_table,
+    stated,
 )
 
 if TYPE_CHECKING:
@@ -123,7 +124,7 @@ def parse_list(text: str) -> DeviceList:
             unavailable.append(f"{which}: {fault}")
         else:
             devices.append(device)
-    numbered = (replace(device, index=index) for index, device in enumerate(devices))
+    numbered = (replace(device, index=index) for index, device in enumerate(sorted(devices, key=lambda gpu: gpu.index)))
     return DeviceList(devices=tuple(numbered), unavailable=tuple(unavailable))
 
 
@@ -227,7 +228,7 @@ def parse_dmon(text: str) -> DeviceReport:
 
 def _first(pattern: re.Pattern[str], text: str) -> str | None:
     match = pattern.search(text)
-    return match[1] if match else None
+    return stated(match[1]) if match else None
 
 
 def _mapping(value: object) -> Mapping[str, Any]:
@@ -237,5 +238,4 @@ def _mapping(value: object) -> Mapping[str, Any]:
 def _sum(values: Iterable[float | None]) -> float | None:
     """Add up; a sum with an unknown part, or without any, is unknown."""
     parts = list(values)
-    known = [value for value in parts if value is not None]
-    return sum(known) if known and len(known) == len(parts) else None
+    return sum(filter(None, parts)) if parts and None not in parts else None

@@ -34,11 +34,11 @@ _DEVICE_NODES = ("dev/mxcd", "dev/htcd")
 
 
 def probe(
-    root: Path = Path("/"), *, environment: Mapping[str, str] = os.environ, timeout_s: float = 3.5
+    root: Path = Path("/"), *, environment: Mapping[str, str] = os.environ, timeout_s: float = 20.0
 ) -> ProbeResult:
     """Find the visible GPUs of the machine whose file system starts at ``root``, in torch's order.
 
-    One call of ``mx-smi`` may take ``timeout_s`` seconds; there are two at most.
+    One call of ``mx-smi`` may take ``timeout_s`` seconds, for example if it starts the driver; there are two at most.
     """
     driver_version = read_text(root / "sys/module/metax/version")
 
@@ -65,7 +65,7 @@ def probe(
             found += f", of which {choice[0]}={choice[1]!r} leaves {len(devices) or 'none'}"
         return ProbeResult(
             available=bool(devices),
-            reason=f"{found}; {describe_torch_build()}",
+            reason=f"{found}; PCI lists {len(cards)}; {describe_torch_build()}",
             devices=devices,
             driver_version=driver_version or table.driver_version,
         )
@@ -125,7 +125,7 @@ def select(devices: Sequence[ProbedDevice], choice: str) -> tuple[ProbedDevice, 
     """
 
     def find(entry: str) -> ProbedDevice | None:
-        if entry.isdecimal():
+        if entry.isascii() and entry.isdecimal():
             return devices[int(entry)] if int(entry) < len(devices) else None
         return only(device for device in devices if entry and device.uuid and device.uuid.startswith(entry))
 
@@ -146,9 +146,9 @@ def _find_obstacle(root: Path, environment: Mapping[str, str]) -> str | None:
 def _list_devices(timeout_s: float) -> tuple[DeviceList, str]:
     """Return what ``mx-smi -L`` lists, and by what devices are known: the tool, or PCI and why not the tool."""
     output = TOOL.run(Query.LIST.value, timeout_s=timeout_s)
-    listed = parse_list(output.stdout) if output.problem is None else DeviceList()
+    listed = parse_list(output.stdout) if output.is_whole else DeviceList()
     if listed.devices or listed.unavailable:
-        return listed, "mx-smi -L"
+        return listed, f"mx-smi -L ({output.problem})" if output.problem else "mx-smi -L"
     return listed, f"PCI alone ({output.problem or 'the output of mx-smi -L is not understood'})"
 
 
