@@ -146,6 +146,13 @@ def test_probe_result_crosses_the_process_unchanged(plugins):
 
 
 @pytest.mark.usefixtures("child")
+def test_probe_may_quote_a_variable_that_is_no_text(plugins):
+    body = "return chipperf.ProbeResult(available=False, reason='VISIBLE=0,' + chr(0xDCFF))"
+
+    assert probe_vendor(plugins.vendor("acme", perf_probe=probe_that(body))).reason == "VISIBLE=0,?"
+
+
+@pytest.mark.usefixtures("child")
 def test_hanging_probe_is_killed_with_what_it_started(plugins, tmp_path):
     marker = tmp_path / "survivor"
     script = f"import time; time.sleep(2.5); open({str(marker)!r}, 'w').close()"

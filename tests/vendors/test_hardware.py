@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -139,6 +141,20 @@ def test_hanging_tool_is_killed_with_its_children(machine: FakeMachine, tmp_path
     assert (output.problem, output.is_whole) == (f"{tool} did not finish within 0.1 s", False)
     time.sleep(0.6)
     assert not survivor.exists()
+
+
+def test_tool_that_prints_without_end_is_no_help(machine: FakeMachine) -> None:
+    tool = machine.add_tool("some-smi", script="while echo GPU 0 is busy; do :; done 2>&-")
+    output = run_tool([str(tool)], timeout_s=60)
+    assert (output.stdout, output.is_whole) == ("", False)
+    assert output.problem == f"{tool} prints more than 1 MiB"
+
+
+def test_daemon_of_a_tool_is_not_waited_for(machine: FakeMachine) -> None:
+    tool = machine.add_tool("some-smi", script="/bin/sleep 60 & echo $!")
+    output = run_tool([str(tool)], timeout_s=30)
+    os.kill(int(output.stdout), signal.SIGKILL)
+    assert output.problem is None
 
 
 def test_bounded_call_returns_raises_and_gives_up() -> None:

@@ -18,8 +18,9 @@ from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, TypeVar
 
+from chipperf.plugin.probe_process import MAX_OUTPUT_BYTES, file_in_memory
 from chipperf.plugin.types import ProbeResult
 
 if TYPE_CHECKING:
@@ -362,39 +363,46 @@ def run_tool(
 ) -> ToolOutput:
     """Run a management tool, without a shell, and return its output up to the end or the timeout, without colors.
 
-    After ``timeout_s`` the tool and its children are killed. ``environment`` is by default that of this process.
+    After ``timeout_s`` the tool and its children are killed. ``environment`` is by default that of this process. The
+    output goes to files of limited size: a tool may print without end, or leave a daemon that keeps a pipe open.
     """
-    try:
-        process = subprocess.Popen(
-            argv,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            encoding="utf-8",
-            errors="replace",
-            start_new_session=True,
-            env=environment,
-        )
-    except OSError as error:
-        return ToolOutput(problem=f"{argv[0]} cannot be run: {error.strerror or error}", is_whole=False)
-    try:
-        stdout, stderr = (_TERMINAL_SEQUENCE.sub("", text) for text in process.communicate(timeout=timeout_s))
-    except subprocess.TimeoutExpired as error:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        # A tool that is stuck inside the kernel does not die. It is left running, because the probe must return.
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(0.5)
-        for stream in filter(None, (process.stdout, process.stderr)):
-            stream.close()
-        printed = error.output.decode(errors="replace") if isinstance(error.output, bytes) else error.output or ""
-        problem = f"{argv[0]} did not finish within {timeout_s:g} s"
-        return ToolOutput(stdout=printed, problem=problem, is_whole=False)
+    with file_in_memory() as output, file_in_memory() as complaints:
+        try:
+            process = subprocess.Popen(
+                argv,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=complaints,
+                start_new_session=True,
+                env=environment,
+            )
+        except OSError as error:
+            return ToolOutput(problem=f"{argv[0]} cannot be run: {error.strerror or error}", is_whole=False)
+        try:
+            process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            # A tool that is stuck inside the kernel does not die. It is left running, because the probe must return.
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(0.5)
+            problem = f"{argv[0]} did not finish within {timeout_s:g} s"
+            return ToolOutput(stdout=_printed(output), problem=problem, is_whole=False)
+        stdout, stderr = _printed(output), _printed(complaints)
+        is_full = os.pread(output.fileno(), 1, MAX_OUTPUT_BYTES - 1) not in (b"", b"\0")
+    if is_full:
+        return ToolOutput(problem=f"{argv[0]} prints more than {MAX_OUTPUT_BYTES // 2**20} MiB", is_whole=False)
     if process.returncode != 0:
         complaint = (stderr.strip() or stdout.strip() or "no message").splitlines()[0]
         problem = f"{argv[0]} ended with status {process.returncode}: {complaint}"
         return ToolOutput(stdout=stdout, problem=problem, is_whole=process.returncode > 0)
     return ToolOutput(stdout=stdout)
+
+
+def _printed(file: BinaryIO) -> str:
+    file.seek(0)
+    text = file.read().rstrip(b"\0").decode(errors="replace").replace("\r\n", "\n")
+    return _TERMINAL_SEQUENCE.sub("", text)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -47,7 +47,7 @@ _TOGETHER_TIMEOUT_S: Final = ANSWER_TIMEOUT_S / 2
 PROBE_TIMEOUT_S: Final = 45.0
 """Time limit of a probe: a management library may first start the drivers of eight cards, which takes half a minute."""
 
-_MAX_OUTPUT_BYTES: Final = 2**20
+MAX_OUTPUT_BYTES: Final = 2**20
 
 _LONGEST_POLL_S: Final = 0.05
 
@@ -124,8 +124,8 @@ def _ask(entries: list[PluginEntry], question: str, expected: Any, *arguments: s
     asked = "its import" if question in ("load", "describe") else f"perf_{question}"
     request = json.dumps([[asdict(each) for each in entries], question, arguments])
     with (
-        _file_in_memory() as answer,
-        _file_in_memory() as output,
+        file_in_memory() as answer,
+        file_in_memory() as output,
         _Fork(request, answer, output) if _may_fork(entries) else _interpreter(request, answer, output) as child,
     ):
         try:
@@ -145,7 +145,7 @@ def _ask(entries: list[PluginEntry], question: str, expected: Any, *arguments: s
     from pydantic import TypeAdapter, ValidationError
 
     if not printed.endswith(b"\0"):
-        raise VendorHookError(f"{entry}: {asked} prints more than {_MAX_OUTPUT_BYTES // 2**20} MiB", hint=remedy)
+        raise VendorHookError(f"{entry}: {asked} prints more than {MAX_OUTPUT_BYTES // 2**20} MiB", hint=remedy)
     if not said:
         complaints = printed.rstrip(b"\0").decode(errors="replace")
         last_words = complaints.strip().splitlines()[-1:] or ["it printed nothing"]
@@ -163,10 +163,10 @@ def _ask(entries: list[PluginEntry], question: str, expected: Any, *arguments: s
     return content
 
 
-def _file_in_memory() -> BinaryIO:
-    """Return a file of zeros for a child's output, which nothing can make larger."""
+def file_in_memory() -> BinaryIO:
+    """Return a file of zeros for the output of a child, whatever that prints: nothing makes the file larger."""
     descriptor = os.memfd_create("output", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    os.truncate(descriptor, _MAX_OUTPUT_BYTES)
+    os.truncate(descriptor, MAX_OUTPUT_BYTES)
     fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK)
     return open(descriptor, "r+b")
 
@@ -261,7 +261,7 @@ def main() -> None:
     """
     answer = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
-    from pydantic_core import to_json
+    from pydantic_core import to_jsonable_python
 
     from chipperf.plugin.session import bind
 
@@ -281,6 +281,7 @@ def main() -> None:
             hint=fault.hint,
         )
     with answer:
-        answer.write(to_json(content))
+        # A variable of the environment, which an answer quotes, may be no text.
+        answer.write(json.dumps(to_jsonable_python(content), ensure_ascii=False).encode(errors="replace"))
     # Threads of the plugin must not keep the process alive.
     os._exit(0)
