@@ -245,6 +245,32 @@ def test_hanging_nvml_is_given_up(
     assert "no answer within 0.05 s" in result.reason
 
 
+@pytest.mark.parametrize("shutdown_hangs", [False, True])
+def test_hanging_gpu_is_named_and_the_others_stay(
+    machine: FakeMachine, install_nvml: InstallNvml, monkeypatch: pytest.MonkeyPatch, shutdown_hangs: bool
+) -> None:
+    for number in range(3):
+        machine.add_pci(f"0000:{0x1B + number:02x}:00.0", 0x10DE, 0x2335)
+    release = threading.Event()
+    nvml = install_nvml(h200(0), h200(1), h200(2))
+    tell_mode = nvml.nvmlDeviceGetMigMode
+
+    def wait_for_the_second(gpu: FakeGpu) -> list[int]:
+        if gpu.bus == h200(1).bus:
+            release.wait()
+        return tell_mode(gpu)
+
+    monkeypatch.setattr(nvml, "nvmlDeviceGetMigMode", wait_for_the_second)
+    if shutdown_hangs:
+        monkeypatch.setattr(nvml, "nvmlShutdown", release.wait)
+    monkeypatch.setattr("chipperf_nvidia.nvml._GPU_TIMEOUT_S", 0.1)
+    monkeypatch.setattr("chipperf_nvidia.nvml._SAMPLE_TIMEOUT_S", 0.1)
+    result = probe(machine.root)
+    release.set()
+    assert [device.uuid for device in result.devices] == [h200(0).uuid, h200(2).uuid]
+    assert "; GPU 1: no answer within 0.1 s; a GPU or the driver hangs" in result.reason
+
+
 def test_driver_files_stand_in_for_a_missing_nvml_module(machine: FakeMachine, monkeypatch: pytest.MonkeyPatch) -> None:
     machine.add_pci("0000:1b:00.0", 0x10DE, 0x2335)
     machine.add_pci("0000:1c:00.0", 0x10DE, 0x2335)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 START_TIMEOUT_S: Final = 35.0
 """Longest start: without persistence mode, NVML's first user waits until the driver has started up to eight GPUs."""
 
+_GPU_TIMEOUT_S = 10.0
 _SLOW_START_S = 3.0
 _SAMPLE_TIMEOUT_S = 2.0
 _FAULTS: Final = read_variables(Path(__file__).with_name("faults.toml")).meanings
@@ -103,9 +104,9 @@ def opened() -> Iterator[Nvml]:
     try:
         yield nvml
     finally:
-        # A lost GPU may fail here too, after all others have answered.
+        # A lost GPU may fail or hang here too, after all others have answered.
         with suppress(Exception):
-            nvml.module.nvmlShutdown()
+            call_bounded(nvml.module.nvmlShutdown, timeout_s=_SAMPLE_TIMEOUT_S)
 
 
 @functools.cache
@@ -147,7 +148,7 @@ def _read_inventory() -> Inventory:
             faults.append(_FAULTS["other"]["slow"].format(seconds=took_s))
         for index in range(nvml.get("DeviceGetCount")):
             try:
-                gpus.append(_read_gpu(nvml, index))
+                gpus.append(call_bounded(functools.partial(_read_gpu, nvml, index), timeout_s=_GPU_TIMEOUT_S))
             except Exception as error:  # One faulty GPU does not hide the others.
                 name = _describe_cached(nvml, index) if type(error).__name__ in _FAULTS["card"] else ""
                 faulty.setdefault(explain(error), []).append(f"{index}{name}")
