@@ -55,6 +55,18 @@ def test_a_stack_that_never_loads_is_told_by_its_rank(acme):
         check_device("acme", 3, acme(hanging), 2)
 
 
+def test_what_the_plugin_advises_is_passed_on(acme):
+    refusing = """
+@hookimpl
+def perf_load_runtime():
+    from chipperf import PluginError
+    raise PluginError("torch 2 is not ACME's", hint="install ACME's torch")
+"""
+    with pytest.raises(DeviceError, match="torch 2 is not ACME's") as caught:
+        check_device("acme", 3, acme(refusing), 60)
+    assert caught.value.hint == "install ACME's torch"
+
+
 def test_a_wrong_product_is_found(acme):
     wrong = """
 @hookimpl

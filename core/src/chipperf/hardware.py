@@ -391,7 +391,8 @@ def run_tool(
         stdout, stderr = _printed(output), _printed(complaints)
         is_full = os.pread(output.fileno(), 1, MAX_OUTPUT_BYTES - 1) not in (b"", b"\0")
     if is_full:
-        return ToolOutput(problem=f"{argv[0]} prints more than {MAX_OUTPUT_BYTES // 2**20} MiB", is_whole=False)
+        problem = f"{argv[0]} prints more than {MAX_OUTPUT_BYTES // 2**20} MiB"
+        return ToolOutput(stdout=stdout, problem=problem, is_whole=False)
     if process.returncode != 0:
         complaint = (stderr.strip() or stdout.strip() or "no message").splitlines()[0]
         problem = f"{argv[0]} ended with status {process.returncode}: {complaint}"

@@ -128,7 +128,7 @@ def _describe(
     if compute and found.available and trains is True:
         inspection = inspect_device(entry.name, os.environ, DEFAULT_TIMEOUT_S)
         computed = {name: value for name, value in inspection.runtime.items() if value}
-        computed["compute"] = "ok" if inspection.fault is None else inspection.fault
+        computed["compute"] = "; ".join(filter(None, (inspection.fault, inspection.hint))) or "ok"
     return {
         "name": entry.name,
         "distribution": entry.source,

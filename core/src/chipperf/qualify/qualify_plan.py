@@ -80,7 +80,8 @@ def measure_start(selection: Selection) -> float:
     started_s = time.monotonic()
     inspection = inspect_device(selection.entry.name, environment, DEFAULT_TIMEOUT_S)
     if inspection.fault is not None:
-        raise DeviceError(f"{selection.entry} does not compute: {inspection.fault}", hint="see perf doctor --compute")
+        hint = inspection.hint or "see perf doctor --compute"
+        raise DeviceError(f"{selection.entry} does not compute: {inspection.fault}", hint=hint)
     return time.monotonic() - started_s
 
 

@@ -29,12 +29,13 @@ _SIZE = 64
 class Inspection:
     """The report of a child process on a device: its name and identity, empty if it was not initialized, and its stack.
 
-    ``fault`` says why the device does not compute; ``None`` if it does.
+    ``fault`` says why the device does not compute; ``None`` if it does. ``hint`` is what to do, if the plugin says it.
     """
 
     card: str
     runtime: Mapping[str, str | None]
     fault: str | None
+    hint: str | None = None
 
 
 def check_device(vendor: str, local_rank: int, environment: Mapping[str, str], timeout_s: float) -> None:
@@ -43,7 +44,8 @@ def check_device(vendor: str, local_rank: int, environment: Mapping[str, str], t
     if inspection.fault is not None:
         raise DeviceError(
             f"{inspection.card or f'the device of local rank {local_rank}'} does not compute: {inspection.fault}",
-            hint="check the card and its driver, or exclude it with the vendor's visible-devices variable; "
+            hint=inspection.hint
+            or "check the card and its driver, or exclude it with the vendor's visible-devices variable; "
             "--no-device-check trains without this check",
         )
 
@@ -63,6 +65,7 @@ def inspect_device(vendor: str, environment: Mapping[str, str], timeout_s: float
         card=facts.get("card", ""),
         runtime=facts.get("runtime", {}),
         fault=None if facts.get("passed") else fault,
+        hint=facts.get("hint"),
     )
 
 
@@ -90,7 +93,7 @@ def main(vendor: str) -> None:
         _report(passed=True)
         session.device_teardown(device)
     except PerfError as error:
-        _report(fault=error.message)
+        _report(fault=error.message, hint=error.hint)
 
 
 def _report(**facts: object) -> None:
