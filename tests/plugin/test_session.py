@@ -40,6 +40,8 @@ def test_inspection_needs_only_identity_and_probe(plugins):
         ('name="acme a1", total_bytes=2**30', "acme a1 part with 1.0 GiB", "part with 1.0 GiB"),
         ('name="ACME A1"', "ACME A1", None),
         ('name="ACME B2", total_bytes=2**30', "ACME B2", None),
+        ('name="ACME B2 VF"', "ACME B2 VF virtual function", "virtual function"),
+        ('name="ACME A1VF"', "ACME A1VF", None),
         ('name="ACME A1", part="slice 25%", total_bytes=2**30', "ACME A1 slice 25%", "slice 25%"),
         ('name="ACME A1 Slice 1", part="slice 1"', "ACME A1 Slice 1", "slice 1"),
     ],

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import logging
 import os
+import re
 import signal
 import sys
 from contextlib import contextmanager, suppress
@@ -311,7 +312,9 @@ class Session:
     def _as_part(self, device: Identity) -> Identity:
         """Return a part of a card with the part in its name; what has too little memory for its product is a part."""
         part, total_bytes, product = device.part, device.total_bytes, self._info.product(device.name)
-        if part is None and os.path.exists(f"/sys/bus/pci/devices/{device.pci_bus_id}/physfn"):
+        # In a virtual machine, the kernel does not tell virtual functions, but their names may.
+        is_virtual = os.path.exists(f"/sys/bus/pci/devices/{device.pci_bus_id}/physfn")
+        if part is None and (is_virtual or re.search(r"\bVF\b", device.name)):
             part = "virtual function"
         elif part is None and product and total_bytes:
             part = product.part(total_bytes)
