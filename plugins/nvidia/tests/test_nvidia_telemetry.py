@@ -140,7 +140,7 @@ def test_hanging_gpu_is_asked_again_when_it_has_answered_and_another_answers_mea
 
     monkeypatch.setattr(nvml, "nvmlDeviceGetTemperature", read_temperature)
     for limit in ("START_TIMEOUT_S", "_SAMPLE_TIMEOUT_S"):
-        monkeypatch.setattr(f"chipperf_nvidia.nvml.{limit}", 0.05)
+        monkeypatch.setattr(f"chipperf_nvidia.nvml.{limit}", 0.5)
     for _ in range(2):
         with pytest.raises(DeviceError, match="did not answer"):
             perf_telemetry(info(stuck))
