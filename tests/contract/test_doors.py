@@ -300,6 +300,28 @@ def test_terminated_program_leaves_no_file(tmp_path):
     assert not any(tmp_path.iterdir())
 
 
+TERMINATED_AT_ITS_FIRST_DIRECTORY = """
+import os, signal, sys, tempfile
+from chipperf.__main__ import main
+made = tempfile.mkdtemp
+def make_and_terminate(*arguments, **options):
+    path = made(*arguments, **options)
+    os.kill(os.getpid(), signal.SIGTERM)
+    return path
+tempfile.mkdtemp = make_and_terminate
+sys.argv[1:] = ["contract", "run", "--vendor", "cpu"]
+main()
+"""
+
+
+def test_program_terminated_while_it_makes_a_directory_leaves_none(tmp_path):
+    command = [sys.executable, "-c", TERMINATED_AT_ITS_FIRST_DIRECTORY]
+    program = subprocess.run(command, env={**os.environ, "TMPDIR": str(tmp_path)}, timeout=TIMEOUT_S, check=False)
+
+    assert program.returncode == 128 + signal.SIGTERM
+    assert not any(tmp_path.iterdir())
+
+
 @pytest.fixture(scope="module")
 def run_pytest(tmp_path_factory):
     """Run pytest on the installed suite from a directory that knows nothing of it."""

@@ -264,7 +264,10 @@ def run(
     kept = _kept(statement, entry) if resume else {}
     # When a scheduler ends the job, the checks' files must be removed, and what was found must stay.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    # The signal waits while the runner makes a directory, which nobody would remove yet.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     with Runner(entry, timeout_factor=timeout_factor) as runner:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
         results, end = _carry_out(runner, checks, known_failures, kept, quiet=as_json)
         reached = max(result.check.level for result in results)
         readiness = runner.readiness if reached else runner.static_readiness
