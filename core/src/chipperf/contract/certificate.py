@@ -201,10 +201,10 @@ class Certificate(StrictModel):
                 yield f"the tolerances of {each.case} are not those of its precision"
 
     def _has_tolerances(self, comparison: CaseComparison) -> bool:
-        found = (each for name, each in PRECISIONS.items() if name == self.precision.get("requested"))
-        bounds = [ARITHMETICS[each.arithmetic] for each in found]
+        requested = self.precision.get("requested")
+        arithmetics = [ARITHMETICS[each.arithmetic] for name, each in PRECISIONS.items() if name == requested]
         tolerances = (comparison.loss_tolerance, comparison.gradient_tolerance)
-        return [tolerances] == [(each.loss.value, each.gradient.value) for each in bounds]
+        return [tolerances] == [(each.loss.value, each.gradient.value) for each in arithmetics]
 
 
 def write_plot(certificate: Certificate, path: Path) -> None:

@@ -30,7 +30,7 @@ from importlib.metadata import distribution
 from itertools import product
 from pathlib import Path
 from types import FunctionType, ModuleType
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import Any, Final
 
 import psutil
 
@@ -46,9 +46,6 @@ from chipperf.plugin.installed import PluginEntry, package_directory
 from chipperf.plugin.registration import VENDOR_HOOKS, BoundPlugin
 from chipperf.plugin.session import Session
 from chipperf.plugin.types import ProbeResult, VendorInfo
-
-if TYPE_CHECKING:
-    from importlib.abc import MetaPathFinder
 
 _State = dict[str, dict[str, object]]
 """Kinds of things that a plugin must not change: what a change of one is called, and the value of each by its name."""
@@ -194,7 +191,8 @@ def answer_elsewhere(entry: Mapping[str, str]) -> dict[str, str]:
     """
     required = importable_names(distribution(entry["distribution"])) | {entry["value"].partition(".")[0]}
     known = required.union(sys.stdlib_module_names, (name.partition(".")[0] for name in sys.modules))
-    sys.meta_path[:] = [cast("MetaPathFinder", _FinderOf(known, finder)) for finder in sys.meta_path]
+    finders: list[Any] = [_FinderOf(known, finder) for finder in sys.meta_path]
+    sys.meta_path[:] = finders
     named = {name for file in source_files(PluginEntry(**entry)) for name in named_variables(file.read_text("utf-8"))}
     cores = {0, 1, 2}
     substitutes: dict[str, Any] = {

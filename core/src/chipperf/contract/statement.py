@@ -34,6 +34,9 @@ _OBSTACLES: Final = {
 }
 """Verdicts, and kinds of waivers, that keep a level from being claimed, with their words in a claim."""
 
+_NO_DEVICE: Final = "no device"
+"""Remark on the levels whose checks need a device, where there is none."""
+
 _NAMED: Final = 5
 """Number of checks that a claim lists by name. It gives only the number of further checks."""
 
@@ -72,7 +75,7 @@ class LevelClaim(StrictModel):
     @property
     def phrase(self) -> str:
         """The claim in a statement's line."""
-        if self.remark == "no device":
+        if self.remark == _NO_DEVICE:
             return f"L{self.level} not run (no device)"
         remark = f" ({self.remark})" if self.remark else ""
         return f"L{self.level} {self.passed}/{self.applicable}{'' if self.claimed else ' not claimed'}{remark}"
@@ -116,7 +119,7 @@ class Statement(StrictModel):
             yield "its levels are not those of its results"
         if len({each.check for each in self.results}) < len(self.results):
             yield "it has two results of one check"
-        no_device = any(each.remark == "no device" for each in self.levels)
+        no_device = any(each.remark == _NO_DEVICE for each in self.levels)
         judge_alike = partial(_claims, levels, self.results, no_device=no_device, simulated=self.simulated)
         expected = judge_alike(apart=())
         # The number of devices stands in a remark at most.
@@ -203,7 +206,7 @@ def _claims(
     claims: list[LevelClaim] = []
     for level in levels:
         of_level = [result for result in results if result.level == level]
-        obstacles = ["no device"] if level > 0 and no_device else ["simulated"] if level > 0 and simulated else []
+        obstacles = [_NO_DEVICE] if level > 0 and no_device else ["simulated"] if level > 0 and simulated else []
         claims.append(_claim(level, of_level, claims, obstacles, apart))
     return tuple(claims)
 
@@ -226,7 +229,7 @@ def _claim(
         kind = result.waiver.kind if result.verdict == "waived" and result.waiver else result.verdict
         checks.setdefault(kind, []).append(result.check)
     faults = [*obstacles]
-    if faults != ["no device"]:
+    if _NO_DEVICE not in faults:
         faults += [f"{_enumerate(checks[kind])} {words}" for kind, words in _OBSTACLES.items() if kind in checks]
         if not applicable:
             faults.append("no check ran")

@@ -87,7 +87,12 @@ class Qualification(StrictModel, frozen=False):
 
 def software_of(entry: PluginEntry) -> str:
     """Return plugin and chipperf with their versions. What one version shows says nothing of another."""
-    return f"{entry.source}, chipperf {chipperf.__version__}"
+    return describe_software(entry.source, chipperf.__version__)
+
+
+def describe_software(plugin: str, chipperf_version: str) -> str:
+    """Return a plugin's distribution, given with its version, and chipperf's version, as a qualification keeps them."""
+    return f"{plugin}, chipperf {chipperf_version}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from chipperf.durations import format_duration
 from chipperf.errors import PerfError, RecordError
 from chipperf.languages import Phrase, in_language, phrase
 from chipperf.plugin.installed import REFERENCE_VENDOR
+from chipperf.qualify.qualification import describe_software
 from chipperf.records.checkpoints import digest_of
 from chipperf.records.columns import BY_NAME
 from chipperf.records.files import read_model
@@ -164,10 +165,10 @@ def _contract(state: Qualification, directory: QualificationDirectory, packed: _
     if found is None:
         yield Claim(False, phrase("Contract: no level, because there is no statement"))
         return
-    software = f"{found.distribution} {found.distribution_version}, chipperf {found.chipperf_version}"
+    software = describe_software(f"{found.distribution} {found.distribution_version}", found.chipperf_version)
     made = {"vendor": found.vendor, "software": software, "made_at": found.finished_utc}
     if why := _stranger(state, packed, directory.statement, **made):
-        yield Claim(False, phrase("%(what)s: %(why)s", what=what, why=why))
+        yield _refused(what, why)
     elif names := found.strange_checks:
         yield Claim(False, phrase("Contract: its results are not those of the checks: %(names)s", names=names))
     else:
@@ -179,25 +180,29 @@ def _read(model: type[ModelT], file: Path, what: Phrase) -> ModelT | Claim | Non
     try:
         return read_model(model, file, hint=_HINT) if file.exists() else None
     except RecordError as error:
-        return Claim(False, phrase("%(what)s: %(why)s", what=what, why=error.message))
+        return _refused(what, error.message)
+
+
+def _refused(what: Phrase, why: Phrase | str) -> Claim:
+    return Claim(False, phrase("%(what)s: %(why)s", what=what, why=why))
 
 
 def _limits(state: Qualification, directory: QualificationDirectory, packed: _Packed | None) -> Iterator[Claim]:
-    what, measured, refused = phrase("Limits of the machine"), dict[str, MachineLimits](), list[Phrase]()
+    what, measured, refused = phrase("Limits of the machine"), list[MachineLimits](), list[Claim]()
     for file in sorted(directory.path.glob("limits-*/limits.json")):
         read = _read(MachineLimits, file, what)
         if isinstance(read, Claim):
-            refused.append(read.text)
+            refused.append(read)
         elif read and (strange := _stranger(state, packed, file, **_origin(read))):
-            refused.append(phrase("%(what)s: %(why)s", what=what, why=strange))
+            refused.append(_refused(what, strange))
         elif read:
-            measured[_second(read.created_at)] = read
-    yield from (Claim(False, text) for text in refused)
+            measured.append(read)
+    yield from refused
     if not measured:
         if not refused:
             yield Claim(False, phrase("Limits of the machine: none were measured"))
         return
-    found = measured[max(measured)]
+    found = max(measured, key=lambda each: _second(each.created_at))
     for card in found.cards:
         excessive = {
             f"products {precision}"
@@ -231,7 +236,7 @@ def _limits(state: Qualification, directory: QualificationDirectory, packed: _Pa
 
 def _origin(made: MachineLimits | Record) -> dict[str, str]:
     plugin = made.vendor.plugin
-    software = f"{plugin.name} {plugin.version}, chipperf {made.chipperf_version}"
+    software = describe_software(f"{plugin.name} {plugin.version}", made.chipperf_version)
     return {"vendor": made.vendor.name, "software": software, "made_at": _second(made.created_at)}
 
 
@@ -247,10 +252,10 @@ def _certificates(state: Qualification, directory: QualificationDirectory, packe
         if not found or not any(each.steps for each in own):
             left.append(case)
             continue
-        software = f"{found.distribution}, chipperf {found.chipperf_version}"
+        software = describe_software(found.distribution, found.chipperf_version)
         made = {"vendor": found.vendor, "software": software, "made_at": _second(found.created_at)}
         if why := _stranger(state, packed, directory.certificate(case), **made):
-            yield Claim(False, phrase("%(what)s: %(why)s", what=what, why=why))
+            yield _refused(what, why)
         else:
             for each in own:
                 text = phrase("First steps against the CPU reference: %(summary)s", summary=each.summary)
@@ -293,7 +298,7 @@ def _of_run(state: Qualification, packed: _Packed | None, path: Path, record: Re
     if not why and (record.case.name, record.precision.requested, record.topology.label) not in planned:
         why = phrase("it was not planned")
     if why:
-        yield Claim(False, phrase("%(what)s: %(why)s", what=phrase("Run %(name)s", name=name), why=why))
+        yield _refused(phrase("Run %(name)s", name=name), why)
         return
     case = None
     with suppress(PerfError):
